@@ -1,0 +1,275 @@
+//! What events are made of: the values that several of them carry, and how they read.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::id::TaskId;
+use crate::name::Name;
+use crate::outcome::{Cause, Next, Outcome};
+use crate::quantity::Span;
+use crate::task::Class;
+
+/// How an attempt ended and what follows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ending {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, unless it succeeded.
+    pub cause: Option<Cause>,
+    /// The job's exit status, if it exited.
+    pub exit_code: Option<i32>,
+    /// The signal that ended the job, if one did.
+    pub signal: Option<i32>,
+    /// How long the job ran, if it ran.
+    pub seconds: Option<f64>,
+    /// Where the task goes now.
+    pub next: Next,
+}
+
+impl Ending {
+    /// A person ended it, and no job of it was there to end.
+    #[must_use]
+    pub const fn cancelled() -> Self {
+        Self {
+            outcome: Outcome::Cancelled,
+            cause: Some(Cause::Cancelled),
+            exit_code: None,
+            signal: None,
+            seconds: None,
+            next: Next::End,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    /// `exit code 3 after 2.1s, next: failed`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.exit_code, self.signal, self.cause) {
+            (Some(code), _, Some(Cause::ExitCode) | None) => write!(f, "exit code {code}")?,
+            (_, Some(signal), Some(Cause::Signal) | None) => write!(f, "signal {signal}")?,
+            (_, _, Some(cause)) => f.write_str(&cause.as_str().replace('_', " "))?,
+            (None, None, None) => f.write_str(self.outcome.as_str())?,
+        }
+        if let Some(seconds) = self.seconds {
+            write!(f, " after {}", tenths(seconds))?;
+        }
+        match self.next {
+            Next::End => Ok(()),
+            Next::Failed => f.write_str(", not tried again"),
+            Next::Pending => f.write_str(", back in the queue"),
+            Next::Delayed(until) => write!(f, ", again at {}", until.local()),
+        }
+    }
+}
+
+crate::outcome::words! {
+    /// Why a worker ends a job that would go on.
+    Why {
+        /// Its time limit is over.
+        Timeout = "timeout",
+        /// It made no progress for its stall limit.
+        Stalled = "stalled",
+        /// A person cancelled the task.
+        Cancelled = "cancelled",
+        /// The worker has to stop.
+        Shutdown = "shutdown",
+        /// Its worker has died.
+        WorkerDied = "worker_died",
+    }
+}
+
+/// A task that makes no progress.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StuckTask {
+    /// Which.
+    pub task_id: TaskId,
+    /// Which try.
+    pub attempt: u32,
+    /// Who has it.
+    pub assigned_to: Name,
+    /// For how long.
+    pub seconds: f64,
+    /// Its name.
+    pub name: String,
+    /// What was looked at, and since when it has not moved.
+    pub evidence: Map<String, Value>,
+}
+
+/// The list as scripts of old read it: `[{'task_id': 'a1b2c3d4', …}]`.
+pub(super) fn stuck_list(tasks: &[StuckTask]) -> String {
+    let mut text = String::from("[");
+    for (index, task) in tasks.iter().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "{comma}{{'task_id': '{}', 'assigned_to': '{}', 'elapsed_min': {:.0}, 'name': {}}}",
+            task.task_id.short(),
+            task.assigned_to,
+            (task.seconds / 60.0).floor(),
+            quoted(&task.name),
+        );
+    }
+    text.push(']');
+    text
+}
+
+/// `['worker-1', 'worker-3']`
+pub(super) fn name_list(names: &[Name]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| quoted(name.as_str())).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    let safe = text.replace('\\', "\\\\");
+    if safe.contains('\'') && !safe.contains('"') {
+        format!("\"{safe}\"")
+    } else {
+        format!("'{}'", safe.replace('\'', "\\'"))
+    }
+}
+
+/// The figures of the monitor line. `None` is unknown, which is not 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Monitor {
+    /// GPUs at work.
+    pub gpus_active: Option<u64>,
+    /// GPUs there are.
+    pub gpus: Option<u64>,
+    /// Workers alive.
+    pub workers_alive: u64,
+    /// Workers there should be.
+    pub workers: u64,
+    /// Pending tasks per class; `None` if they could not be counted.
+    pub queue: Option<BTreeMap<Class, u64>>,
+    /// Tasks in `processing/`.
+    pub processing: Option<u64>,
+    /// Tasks without progress.
+    pub stuck: u64,
+    /// Models loaded.
+    pub models: Option<u64>,
+}
+
+impl fmt::Display for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.queue.as_ref().map(|queue| queue.values().sum());
+        let (active, gpus) = (known(self.gpus_active), known(self.gpus));
+        write!(f, "GPUs: {active}/{gpus}, Workers: {}/{}", self.workers_alive, self.workers)?;
+        write!(f, ", Queue: {}", known(total))?;
+        let classes = self.queue.iter().flatten().filter(|(_, count)| **count > 0);
+        let classes: Vec<_> = classes.map(|(class, count)| format!("{class}:{count}")).collect();
+        if !classes.is_empty() {
+            write!(f, " ({})", classes.join(", "))?;
+        }
+        let (processing, models) = (known(self.processing), known(self.models));
+        write!(f, ", Processing: {processing}, Stuck: {}, Models loaded: {models}", self.stuck)
+    }
+}
+
+/// What a scaling decision does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Start so many workers.
+    Up(u64),
+    /// Retire so many.
+    Down(u64),
+    /// Leave it as it is.
+    Maintain,
+    /// More are wanted, but starting them keeps failing.
+    Blocked,
+}
+
+/// A scaling decision with the figures it was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Scaling {
+    /// The brain's cycle.
+    pub cycle: u64,
+    /// Workers at work or ready.
+    pub active_workers: u64,
+    /// Workers that were started and are not yet up.
+    pub spawning: u64,
+    /// Workers wanted.
+    pub desired: u64,
+    /// What is done about it.
+    pub step: Step,
+    /// Tasks that could run now; `None` if they could not be counted.
+    pub queued: Option<u64>,
+    /// Tasks that run.
+    pub active: Option<u64>,
+    /// The most workers allowed.
+    pub max: u64,
+}
+
+impl fmt::Display for Scaling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cycle, active_workers, spawning, desired, step, max, .. } = self;
+        let step = match step {
+            Step::Up(count) => format!("SCALE UP by {count}"),
+            Step::Down(count) => format!("SCALE DOWN by {count}"),
+            Step::Maintain => "MAINTAIN".to_owned(),
+            Step::Blocked => "BLOCKED".to_owned(),
+        };
+        let (queued, active) = (known(self.queued), known(self.active));
+        write!(
+            f,
+            "(Cycle #{cycle}): Current={active_workers}+{spawning}, Desired={desired}, \
+             Decision={step} ({queued} queued + {active} active, max {max})"
+        )
+    }
+}
+
+/// A count, or `?` where it is unknown.
+fn known(count: Option<u64>) -> String {
+    count.map_or_else(|| "?".to_owned(), |count| count.to_string())
+}
+
+/// `on GPU 1, Ollama port 11437`; `with 8 cpu slots` for a worker without a GPU.
+pub(super) fn place(gpu: Option<u32>, port: Option<u16>, cpu_slots: u32) -> String {
+    match (gpu, port) {
+        (Some(gpu), Some(port)) => format!("on GPU {gpu}, Ollama port {port}"),
+        (Some(gpu), None) => format!("on GPU {gpu}"),
+        (None, _) => format!("without a GPU, cpu slots: {cpu_slots}"),
+    }
+}
+
+/// `, idle: 34s`, or nothing for a worker that is not idle.
+pub(super) fn idle(seconds: Option<f64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!(", idle: {seconds:.0}s"))
+}
+
+/// Seconds as people read them: `1h 5m`, `42s`.
+pub(super) fn span(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds.max(0.0).round()).unwrap_or(Duration::MAX);
+    Span(whole).to_string()
+}
+
+/// Like [`span`], with tenths of a second where it is short.
+pub(super) fn tenths(seconds: f64) -> String {
+    if seconds < 60.0 { format!("{:.1}s", seconds.max(0.0)) } else { span(seconds) }
+}
+
+/// ` (holder)`, or nothing where it is unknown.
+pub(super) fn aside(text: Option<&str>) -> String {
+    text.map_or_else(String::new, |text| format!(" ({text})"))
+}
+
+/// Puts one field of an event into its JSON. Structures are laid open; the task and its attempt
+/// have places of their own in a log line, and a text is the message itself.
+pub(super) fn add<T: Serialize>(extra: &mut Map<String, Value>, field: &str, value: &T) {
+    if matches!(field, "task" | "attempt" | "text") {
+        return;
+    }
+    let mut value = serde_json::to_value(value).unwrap_or_else(|error| error.to_string().into());
+    let open = matches!(field, "ending" | "monitor" | "scaling");
+    match value.as_object_mut().filter(|_structure| open) {
+        Some(inner) => extra.append(inner),
+        None => {
+            extra.insert(field.to_owned(), value);
+        }
+    }
+}

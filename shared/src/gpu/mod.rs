@@ -1,0 +1,10 @@
+//! What the sensors say about the GPUs of this machine, and what they do not say.
+//!
+//! `reading` has the words (a value that nobody could read is *unknown*, never 0), `nvml` asks the
+//! driver. Everything a GPU is asked can fail, and every failure stays inside its own field.
+
+mod nvml;
+mod reading;
+
+pub use nvml::{Gpus, NoGpus, Which};
+pub use reading::{GpuProcess, GpuReading, PeakMemory, Reading};

@@ -1,0 +1,256 @@
+//! Why a task is not running, or why a worker takes nothing: a closed list, with evidence.
+//!
+//! The worker's claim pass, the brain's checks and `queue why` build the same values, so that no
+//! two of them can give different answers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::name::Name;
+use crate::outcome::words;
+use crate::time::Moment;
+
+words! {
+    /// What stands in the way. The words are stable: scripts match on them.
+    Code {
+        /// Waits for a person's yes.
+        HeldApproval = "held.approval",
+        /// A person holds it.
+        HeldPerson = "held.person",
+        /// Waits for other tasks.
+        WaitingDependency = "waiting.dependency",
+        /// A task it needed did not end as needed.
+        DependencyFailed = "dependency.failed",
+        /// Not before a given time.
+        DelayedUntil = "delayed.until",
+        /// As many as allowed for its user, label or model run already.
+        LimitReached = "limit.reached",
+        /// The pool, or the worker, is paused by a person.
+        Paused = "paused",
+        /// No worker takes its class.
+        ClassNoWorker = "class.no_worker",
+        /// This worker does not take its class.
+        ClassNotTaken = "class.not_taken",
+        /// It is addressed to another worker.
+        WorkerAddressed = "worker.addressed",
+        /// No worker has a GPU.
+        GpuNone = "gpu.none",
+        /// All slots that could take it are in use.
+        WorkerBusy = "worker.busy",
+        /// The worker that could take it has died.
+        WorkerDead = "worker.dead",
+        /// The worker that could take it lives, and its heartbeat stands still.
+        WorkerHung = "worker.hung",
+        /// The worker that could take it finishes what it has and stops.
+        WorkerDraining = "worker.draining",
+        /// The worker was asked for and never came up.
+        WorkerNeverStarted = "worker.never_started",
+        /// No worker has its model loaded.
+        ModelNotLoaded = "model.not_loaded",
+        /// Its model is being loaded.
+        ModelLoading = "model.loading",
+        /// No server knows its model.
+        ModelMissing = "model.missing",
+        /// Its model fits on no GPU here.
+        ModelTooBig = "model.too_big",
+        /// Not enough GPU memory is free.
+        VramShort = "vram.short",
+        /// No GPU here has the memory it asks for.
+        VramNever = "vram.never",
+        /// The GPU is kept out of use after errors.
+        GpuQuarantined = "gpu.quarantined",
+        /// The model server answers pings, but not requests.
+        ServerWedged = "server.wedged",
+        /// No brain is running.
+        BrainAbsent = "brain.absent",
+        /// The brain holds its lock and does nothing.
+        BrainHung = "brain.hung",
+        /// A worker could take it, and nobody does.
+        ClaimStalled = "claim.stalled",
+        /// The processes of an earlier attempt cannot be ended.
+        JobUnkillable = "job.unkillable",
+        /// The disk is full.
+        DiskFull = "disk.full",
+        /// Nothing is waiting.
+        QueueEmpty = "queue.empty",
+        /// Tasks wait, but this worker may take none of their lane.
+        LaneIneligible = "lane.ineligible",
+        /// This worker finishes what it has and stops.
+        Draining = "draining",
+        /// The GPU is too hot.
+        Thermal = "thermal",
+        /// Other workers were faster each time.
+        RacesLost = "races.lost",
+        /// The worker lives, but its claim loop has not come round.
+        ClaimLoopStalled = "claim.loop_stalled",
+        /// Nothing known stands in its way.
+        Unknown = "unknown",
+    }
+}
+
+impl Code {
+    /// Whether waiting alone, with the pool as it is now, cannot remove it.
+    #[must_use]
+    pub const fn is_impossible(self) -> bool {
+        match self {
+            Self::ClassNoWorker
+            | Self::GpuNone
+            | Self::ModelMissing
+            | Self::ModelTooBig
+            | Self::VramNever
+            | Self::DependencyFailed => true,
+            Self::HeldApproval
+            | Self::HeldPerson
+            | Self::WaitingDependency
+            | Self::DelayedUntil
+            | Self::LimitReached
+            | Self::Paused
+            | Self::ClassNotTaken
+            | Self::WorkerAddressed
+            | Self::WorkerBusy
+            | Self::WorkerDead
+            | Self::WorkerHung
+            | Self::WorkerDraining
+            | Self::WorkerNeverStarted
+            | Self::ModelNotLoaded
+            | Self::ModelLoading
+            | Self::VramShort
+            | Self::GpuQuarantined
+            | Self::ServerWedged
+            | Self::BrainAbsent
+            | Self::BrainHung
+            | Self::ClaimStalled
+            | Self::JobUnkillable
+            | Self::DiskFull
+            | Self::QueueEmpty
+            | Self::LaneIneligible
+            | Self::Draining
+            | Self::Thermal
+            | Self::RacesLost
+            | Self::ClaimLoopStalled
+            | Self::Unknown => false,
+        }
+    }
+}
+
+/// One thing that stands in the way: code for scripts, sentence for people, and the proof.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Which of the closed list.
+    pub code: Code,
+    /// One sentence.
+    pub text: String,
+    /// Who, how many, which figures.
+    #[serde(default)]
+    pub evidence: Map<String, Value>,
+    /// Since when it holds.
+    #[serde(default)]
+    pub since: Option<Moment>,
+    /// The worker it is about.
+    #[serde(default)]
+    pub worker: Option<Name>,
+    /// The lane it is about.
+    #[serde(default)]
+    pub lane: Option<String>,
+    /// How many tasks or tries it stands for.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// The command that would change it.
+    #[serde(default)]
+    pub fix: Option<String>,
+}
+
+impl Reason {
+    /// A reason and its sentence; the rest is unknown until added.
+    #[must_use]
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+            evidence: Map::new(),
+            since: None,
+            worker: None,
+            lane: None,
+            count: None,
+            fix: None,
+        }
+    }
+
+    /// Adds one piece of evidence.
+    #[must_use]
+    pub fn evidence(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.evidence.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Since when it holds.
+    #[must_use]
+    pub fn since(mut self, since: Moment) -> Self {
+        self.since = Some(since);
+        self
+    }
+
+    /// The worker it is about.
+    #[must_use]
+    pub fn worker(mut self, worker: &Name) -> Self {
+        self.worker = Some(worker.clone());
+        self
+    }
+
+    /// The lane it is about.
+    #[must_use]
+    pub fn lane(mut self, lane: impl Into<String>) -> Self {
+        self.lane = Some(lane.into());
+        self
+    }
+
+    /// How many tasks or tries it stands for.
+    #[must_use]
+    pub fn count(mut self, count: u64) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    /// The command that would change it.
+    #[must_use]
+    pub fn fix(mut self, command: impl Into<String>) -> Self {
+        self.fix = Some(command.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_is_written_as_null() {
+        let json = serde_json::to_value(Reason::new(Code::DiskFull, "the disk is full")).unwrap();
+        let expected = serde_json::json!({
+            "code": "disk.full", "text": "the disk is full", "evidence": {},
+            "since": null, "worker": null, "lane": null, "count": null, "fix": null,
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_reason_reads_what_it_writes() {
+        let reason = Reason::new(Code::WorkerBusy, "worker-1 runs something else")
+            .worker(&"worker-1".parse().unwrap())
+            .since(Moment::from_unix_millis(1_700_000_000_000))
+            .lane("script-ab12")
+            .count(3)
+            .fix("queue cancel d5de16d7")
+            .evidence("slots", 1);
+        let text = serde_json::to_string(&reason).unwrap();
+        assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), reason);
+    }
+
+    #[test]
+    fn no_two_codes_share_a_word() {
+        let mut words: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Code::ALL.len());
+    }
+}

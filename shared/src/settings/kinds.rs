@@ -1,0 +1,251 @@
+//! The kinds of values that settings have: how each is read and how it is shown.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use toml::Value;
+
+use crate::event::Level;
+use crate::name::nearest;
+use crate::quantity::{Bytes, Span};
+use crate::task::Class;
+
+/// A value as somebody wrote it.
+pub(super) enum Written {
+    /// In a flag or a variable.
+    Text(String),
+    /// In `pool.toml`.
+    Toml(Value),
+}
+
+impl Written {
+    /// As text where one word is enough: `30`, `"30s"` and `1.5` all do.
+    fn word(&self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.trim().to_owned()),
+            Self::Toml(Value::String(text)) => Some(text.trim().to_owned()),
+            Self::Toml(Value::Integer(number)) => Some(number.to_string()),
+            Self::Toml(Value::Float(number)) => Some(number.to_string()),
+            Self::Toml(Value::Boolean(value)) => Some(value.to_string()),
+            Self::Toml(Value::Datetime(_) | Value::Array(_) | Value::Table(_)) => None,
+        }
+    }
+
+    /// As a table: `[limits]` in the file, `user=ann=2,user=bob=1` in a flag or a variable.
+    fn pairs(&self) -> Result<Vec<(String, Written)>, String> {
+        match self {
+            Self::Toml(Value::Table(table)) => {
+                let pairs = table.iter();
+                Ok(pairs.map(|(key, value)| (key.clone(), Self::Toml(value.clone()))).collect())
+            }
+            Self::Text(text) => text
+                .split(',')
+                .filter(|pair| !pair.trim().is_empty())
+                .map(|pair| match pair.trim().rsplit_once('=') {
+                    Some((key, value)) => Ok((key.to_owned(), Self::Text(value.to_owned()))),
+                    None => Err(format!("`{}` is not KEY=VALUE", pair.escape_default())),
+                })
+                .collect(),
+            Self::Toml(_) => Err("expected a table".to_owned()),
+        }
+    }
+}
+
+/// A kind of value.
+pub(super) trait Setting: Sized {
+    fn read(written: &Written) -> Result<Self, String>;
+    fn show(&self) -> String;
+    /// As it is written in `pool.toml`; `None` where it is not set.
+    fn toml(&self) -> Option<Value> {
+        Some(Value::String(self.show()))
+    }
+}
+
+fn word<T>(written: &Written, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
+    let bad = |text: &str| format!("`{}` is not {what}", text.escape_default());
+    let word = written.word().ok_or_else(|| format!("expected {what}"))?;
+    read(&word).ok_or_else(|| bad(&word))
+}
+
+impl Setting for Span {
+    fn read(written: &Written) -> Result<Self, String> {
+        word(written, "a duration; write it as `90s` or `15m`", |text| text.parse().ok())
+    }
+
+    fn show(&self) -> String {
+        exact(self, format!("{}s", self.0.as_secs_f64()))
+    }
+}
+
+/// As people write it, or `plain` where that would round.
+fn exact<T: ToString + FromStr + PartialEq>(value: &T, plain: String) -> String {
+    let text = value.to_string();
+    if text.parse().is_ok_and(|read: T| read == *value) { text } else { plain }
+}
+
+impl Setting for Bytes {
+    fn read(written: &Written) -> Result<Self, String> {
+        word(written, "a size; write it as `64MiB` or `100MB`", |text| text.parse().ok())
+    }
+
+    fn show(&self) -> String {
+        let megabytes = self.0 / 1_000_000;
+        let plain = if megabytes * 1_000_000 == self.0 {
+            format!("{megabytes} MB")
+        } else {
+            self.0.to_string()
+        };
+        exact(self, plain)
+    }
+}
+
+impl Setting for u32 {
+    fn read(written: &Written) -> Result<Self, String> {
+        word(written, "a whole number", |text| text.parse().ok())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+
+    fn toml(&self) -> Option<Value> {
+        Some(Value::Integer(i64::from(*self)))
+    }
+}
+
+/// A number that may be left open.
+impl Setting for Option<u32> {
+    fn read(written: &Written) -> Result<Self, String> {
+        u32::read(written).map(Some)
+    }
+
+    fn show(&self) -> String {
+        self.map_or_else(|| "not set".to_owned(), |number| number.to_string())
+    }
+
+    fn toml(&self) -> Option<Value> {
+        self.as_ref().and_then(Setting::toml)
+    }
+}
+
+/// A factor.
+impl Setting for f64 {
+    fn read(written: &Written) -> Result<Self, String> {
+        let fits = |number: &f64| (0.0..=1_000.0).contains(number);
+        word(written, "a number from 0 to 1000", |text| text.parse().ok().filter(fits))
+    }
+
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+
+    fn toml(&self) -> Option<Value> {
+        Some(Value::Float(*self))
+    }
+}
+
+impl Setting for Level {
+    fn read(written: &Written) -> Result<Self, String> {
+        let what = "one of DEBUG, INFO, WARNING, ERROR, CRITICAL";
+        word(written, what, |text| match text.to_ascii_uppercase().as_str() {
+            "WARN" => Some(Self::Warning),
+            upper => upper.parse().ok(),
+        })
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Whom a pool belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupPool {
+    /// Its owner alone: 0700.
+    Private,
+    /// Its owner and the owner's group: 0770.
+    Shared,
+}
+
+impl Setting for GroupPool {
+    fn read(written: &Written) -> Result<Self, String> {
+        word(written, "true or false", |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" => Some(Self::Shared),
+            "false" | "0" | "no" => Some(Self::Private),
+            _ => None,
+        })
+    }
+
+    fn show(&self) -> String {
+        matches!(self, Self::Shared).to_string()
+    }
+
+    fn toml(&self) -> Option<Value> {
+        Some(Value::Boolean(matches!(self, Self::Shared)))
+    }
+}
+
+/// After how long without progress a job is ended, per class. A class that is not there: never.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StallTimeouts(pub BTreeMap<Class, Span>);
+
+impl Setting for StallTimeouts {
+    fn read(written: &Written) -> Result<Self, String> {
+        let known: Vec<_> = Class::ALL.iter().map(|class| class.as_str()).collect();
+        let mut all = BTreeMap::new();
+        for (class, limit) in written.pairs()? {
+            let unknown = || {
+                let near = nearest(&class, &known);
+                format!("there is no class `{}`{}", class.escape_default(), super::suggest(near))
+            };
+            let parsed: Class = class.parse().map_err(|_unknown| unknown())?;
+            let limit = Span::read(&limit).map_err(|error| format!("{class}: {error}"))?;
+            all.insert(parsed, limit);
+        }
+        Ok(Self(all))
+    }
+
+    fn show(&self) -> String {
+        show_pairs(self.0.iter().map(|(class, limit)| format!("{class}={limit}")))
+    }
+
+    fn toml(&self) -> Option<Value> {
+        let pairs = self.0.iter();
+        let pairs = pairs.filter_map(|(class, limit)| Some((class.to_string(), limit.toml()?)));
+        Some(Value::Table(pairs.collect()))
+    }
+}
+
+/// How many may run at once, per key: `user=ann`, `label=nightly`, `model=qwen2.5:7b`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits(pub BTreeMap<String, u32>);
+
+impl Setting for Limits {
+    fn read(written: &Written) -> Result<Self, String> {
+        let mut all = BTreeMap::new();
+        for (key, limit) in written.pairs()? {
+            if !key.split_once('=').is_some_and(|(kind, who)| !kind.is_empty() && !who.is_empty()) {
+                let key = key.escape_default();
+                return Err(format!("`{key}` is not a limit's key; write it as `user=ann`"));
+            }
+            let limit = u32::read(&limit).map_err(|error| format!("{key}: {error}"))?;
+            all.insert(key, limit);
+        }
+        Ok(Self(all))
+    }
+
+    fn show(&self) -> String {
+        show_pairs(self.0.iter().map(|(key, limit)| format!("{key}={limit}")))
+    }
+
+    fn toml(&self) -> Option<Value> {
+        let pairs = self.0.iter();
+        let pairs = pairs.filter_map(|(key, limit)| Some((key.clone(), limit.toml()?)));
+        Some(Value::Table(pairs.collect()))
+    }
+}
+
+fn show_pairs(pairs: impl Iterator<Item = String>) -> String {
+    let pairs: Vec<_> = pairs.collect();
+    if pairs.is_empty() { "none".to_owned() } else { pairs.join(",") }
+}

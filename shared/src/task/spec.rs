@@ -1,0 +1,452 @@
+//! What a person may ask for, and the reading of it: every error names the line and the field.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Class, MAX_PRIORITY};
+use crate::name::nearest;
+use crate::quantity::{Bytes, Span};
+use crate::time::Moment;
+
+/// A line of `--batch`, and the inner part of a task file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the fields are the wire format, described in README.md")]
+pub struct Spec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_timeout: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Moment>,
+    #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Message>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<serde_json::Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_wait: Option<Span>,
+    /// The one worker that may take it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<crate::name::Name>,
+}
+
+const SPEC_FIELDS: &[&str] = &[
+    "class",
+    "name",
+    "command",
+    "shell",
+    "cwd",
+    "env",
+    "priority",
+    "timeout",
+    "stall_timeout",
+    "grace_period",
+    "max_attempts",
+    "after",
+    "at",
+    "in",
+    "hold",
+    "key",
+    "labels",
+    "user",
+    "gpu_memory",
+    "stdin",
+    "image",
+    "model",
+    "prompt",
+    "messages",
+    "system",
+    "options",
+    "format",
+    "max_wait",
+    "worker",
+];
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A task that another one waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum After {
+    /// Its id or, within a batch, its name; it must succeed.
+    Success(String),
+    /// The same, with how it must end.
+    Ended {
+        /// Its id or, within a batch, its name.
+        id: String,
+        /// How it must end.
+        on: On,
+    },
+}
+
+impl After {
+    /// Which task, as it was written.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Success(id) | Self::Ended { id, .. } => id,
+        }
+    }
+
+    /// How that task must end.
+    #[must_use]
+    pub const fn on(&self) -> On {
+        match self {
+            Self::Success(_) => On::Success,
+            Self::Ended { on, .. } => *on,
+        }
+    }
+}
+
+crate::outcome::words! {
+    /// How a dependency must end before its dependent may run.
+    On {
+        /// It must succeed.
+        Success = "success",
+        /// It must fail for good or be cancelled.
+        Failure = "failure",
+        /// It must end.
+        Any = "any",
+    }
+}
+
+/// What a task does, once it is known to do exactly one thing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Payload<'a> {
+    /// A program and its arguments; never empty.
+    Command(&'a [String]),
+    /// One line for `sh -c`.
+    Shell(&'a str),
+    /// A request to a model.
+    Llm {
+        /// Which model.
+        model: &'a str,
+        /// What to ask it.
+        prompt: Prompt<'a>,
+    },
+    /// Made by the brain: load or unload this model.
+    Model(&'a str),
+}
+
+/// What to ask a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Prompt<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A conversation.
+    Messages(&'a [Message]),
+}
+
+/// A task that cannot be understood, with where and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{problem}", self.place())]
+pub struct BadSpec {
+    /// The line inside the text, from 1, where known.
+    pub line: Option<usize>,
+    /// The field, where known.
+    pub field: Option<String>,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl BadSpec {
+    fn field(field: &str, problem: impl Into<String>) -> Self {
+        Self { line: None, field: Some(field.to_owned()), problem: problem.into() }
+    }
+
+    fn place(&self) -> String {
+        let line = self.line.map(|line| format!("line {line}: "));
+        let field = self.field.as_ref().map(|field| format!("field `{field}`: "));
+        line.unwrap_or_default() + &field.unwrap_or_default()
+    }
+}
+
+/// Reads one task object (a line of `--batch`).
+pub fn parse_spec(bytes: &[u8]) -> Result<Spec, BadSpec> {
+    let spec: Spec = parse_fields(bytes, &[])?;
+    spec.check()?;
+    Ok(spec)
+}
+
+/// Reads an object whose fields are those of a [`Spec`] and `more`.
+pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> Result<T, BadSpec> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|err| BadSpec {
+        line: Some(err.line()),
+        field: None,
+        problem: format!("not JSON: {err}"),
+    })?;
+    let Value::Object(fields) = value else {
+        return Err(BadSpec { line: None, field: None, problem: "not a JSON object".into() });
+    };
+    for key in fields.keys() {
+        if !SPEC_FIELDS.contains(&key.as_str()) && !more.contains(&key.as_str()) {
+            return Err(unknown_field(key));
+        }
+    }
+    // One by one first, so that the error can name the field.
+    for (key, value) in &fields {
+        if !more.contains(&key.as_str()) {
+            let one = serde_json::Map::from_iter([(key.clone(), value.clone())]);
+            serde_json::from_value::<Spec>(Value::Object(one))
+                .map_err(|err| BadSpec::field(key, err.to_string()))?;
+        }
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(|err| BadSpec {
+        line: None,
+        field: None,
+        problem: err.to_string(),
+    })
+}
+
+fn unknown_field(key: &str) -> BadSpec {
+    let known: Vec<&str> = SPEC_FIELDS.to_vec();
+    let hint = nearest(key, &known).map(|near| format!("; did you mean `{near}`?"));
+    BadSpec::field(key, format!("there is no such field{}", hint.unwrap_or_default()))
+}
+
+impl Spec {
+    /// What the task does. Exactly one thing, or an error that says what is missing or too much.
+    pub fn payload(&self) -> Result<Payload<'_>, BadSpec> {
+        let prompt = match (&self.prompt, &self.messages) {
+            (Some(text), None) => Some(Prompt::Text(text)),
+            (None, Some(messages)) => Some(Prompt::Messages(messages)),
+            (None, None) => None,
+            (Some(_), Some(_)) => {
+                return Err(BadSpec::field("messages", "give either `prompt` or `messages`"));
+            }
+        };
+        match (&self.command, &self.shell, prompt, &self.model) {
+            (Some(command), None, None, _) if command.is_empty() => {
+                Err(BadSpec::field("command", "is empty; give a program and its arguments"))
+            }
+            (Some(command), None, None, _) => Ok(Payload::Command(command)),
+            (None, Some(line), None, _) => Ok(Payload::Shell(line)),
+            (None, None, Some(prompt), Some(model)) => Ok(Payload::Llm { model, prompt }),
+            (None, None, Some(_), None) => Err(BadSpec::field("model", "a prompt needs a model")),
+            (None, None, None, Some(model)) if self.class == Some(Class::Resource) => {
+                Ok(Payload::Model(model))
+            }
+            (None, None, None, _) => {
+                Err(BadSpec::field("command", "is missing; give `command`, `shell` or `prompt`"))
+            }
+            _ => Err(BadSpec::field("command", "give only one of `command`, `shell`, `prompt`")),
+        }
+    }
+
+    /// Its class, or the one that follows from what it does.
+    #[must_use]
+    pub fn class_or_default(&self) -> Class {
+        let asks_a_model = self.prompt.is_some() || self.messages.is_some();
+        self.class.unwrap_or(if asks_a_model { Class::Llm } else { Class::Script })
+    }
+
+    /// The first words of the command or prompt.
+    #[must_use]
+    pub fn default_name(&self) -> String {
+        let words = match (&self.command, &self.shell, &self.prompt) {
+            (Some(command), ..) => {
+                let program = command.first().map_or("", |program| {
+                    program.rsplit('/').find(|part| !part.is_empty()).unwrap_or(program)
+                });
+                let rest = command.iter().skip(1).map(String::as_str);
+                std::iter::once(program).chain(rest).collect::<Vec<_>>().join(" ")
+            }
+            (None, Some(text), _) | (None, None, Some(text)) => text.clone(),
+            (None, None, None) => self.model.clone().unwrap_or_default(),
+        };
+        shorten(&words, 40)
+    }
+
+    /// Whether all that it says can be meant.
+    pub fn check(&self) -> Result<(), BadSpec> {
+        let payload = self.payload()?;
+        let class = self.class_or_default();
+        let fits = match payload {
+            Payload::Command(_) | Payload::Shell(_) => matches!(class, Class::Cpu | Class::Script),
+            Payload::Llm { .. } => class == Class::Llm,
+            Payload::Model(_) => class == Class::Resource,
+        };
+        if !fits {
+            return Err(BadSpec::field(
+                "class",
+                format!("`{class}` does not go with what the task does"),
+            ));
+        }
+        self.check_texts()?;
+        if self.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
+            return Err(BadSpec::field("priority", "must be 0 to 10 (higher first)"));
+        }
+        if class == Class::Cpu && self.gpu_memory.is_some() {
+            return Err(BadSpec::field("gpu_memory", "a cpu task has no GPU; class `script` has"));
+        }
+        if self.max_attempts == Some(0) {
+            return Err(BadSpec::field("max_attempts", "must be at least 1"));
+        }
+        if self.at.is_some() && self.delay.is_some() {
+            return Err(BadSpec::field("in", "give either `at` or `in`"));
+        }
+        Ok(())
+    }
+
+    /// What the kernel cannot carry is refused before it is asked to.
+    fn check_texts(&self) -> Result<(), BadSpec> {
+        let words = self.command.iter().flatten().chain(&self.shell);
+        if words.into_iter().any(|word| word.contains('\0')) {
+            return Err(BadSpec::field("command", "holds a NUL character"));
+        }
+        if self.cwd.as_ref().is_some_and(|cwd| cwd.contains('\0') || !cwd.starts_with('/')) {
+            return Err(BadSpec::field("cwd", "must be an absolute path"));
+        }
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                let name = name.escape_default();
+                return Err(BadSpec::field(
+                    "env",
+                    format!("`{name}` is not a variable that can be set"),
+                ));
+            }
+            if name.starts_with("BRAINSTEM_") {
+                return Err(BadSpec::field(
+                    "env",
+                    format!("`{name}`: BRAINSTEM_ names are the pool's own"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shorten(text: &str, limit: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= limit {
+        return line;
+    }
+    let cut: String = line.chars().take(limit - 1).collect();
+    cut + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse_spec(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_command_is_a_script_by_default_and_named_by_its_words() {
+        let spec = parse_spec(br#"{"command": ["/usr/bin/whisper", "talk.wav"]}"#).unwrap();
+        assert_eq!(spec.class_or_default(), Class::Script);
+        assert_eq!(spec.default_name(), "whisper talk.wav");
+    }
+
+    #[test]
+    fn the_error_names_the_field_and_the_nearest_known_one() {
+        assert_eq!(
+            error(r#"{"command": ["a"], "pirority": 3}"#),
+            "field `pirority`: there is no such field; did you mean `priority`?"
+        );
+        assert_eq!(
+            error(r#"{"command": ["a"], "class": "cpu", "gpu_memory": "1GiB"}"#),
+            "field `gpu_memory`: a cpu task has no GPU; class `script` has"
+        );
+        assert!(
+            error(r#"{"command": ["a"], "timeout": "soon"}"#)
+                .starts_with("field `timeout`: `soon` is not a duration")
+        );
+        assert!(error(r#"{"command": "a"}"#).starts_with("field `command`: "));
+        assert!(error("{\"command\": [\"a\"],\n \"x").starts_with("line 2: not JSON"));
+        assert_eq!(error("[]"), "not a JSON object");
+    }
+
+    #[test]
+    fn a_task_does_exactly_one_thing() {
+        assert!(error(r"{}").contains("is missing"));
+        assert!(error(r#"{"command": []}"#).contains("is empty"));
+        assert!(error(r#"{"command": ["a"], "shell": "b"}"#).contains("only one of"));
+        assert!(error(r#"{"prompt": "hi"}"#).contains("needs a model"));
+        assert!(error(r#"{"command": ["a"], "class": "llm"}"#).contains("does not go with"));
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_carry_is_refused() {
+        assert!(error(r#"{"command": ["a\u0000b"]}"#).contains("NUL"));
+        assert!(error(r#"{"command": ["a"], "env": {"A=B": "c"}}"#).contains("env"));
+        assert!(
+            error(r#"{"command": ["a"], "env": {"BRAINSTEM_TASK_ID": "c"}}"#)
+                .contains("pool's own")
+        );
+        assert!(error(r#"{"command": ["a"], "cwd": "here"}"#).contains("absolute"));
+    }
+
+    #[test]
+    fn dependencies_come_in_two_spellings() {
+        let spec =
+            parse_spec(br#"{"shell": "x", "after": ["a", {"id": "b", "on": "any"}]}"#).unwrap();
+        let read: Vec<_> = spec.after.iter().map(|after| (after.id(), after.on())).collect();
+        assert_eq!(read, [("a", On::Success), ("b", On::Any)]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = parse_spec(&bytes);
+            let _ = super::super::Task::parse(&bytes);
+        }
+    }
+}
