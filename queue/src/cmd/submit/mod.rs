@@ -1,0 +1,247 @@
+//! `queue submit`: one task from the command line, or many from a file.
+
+mod batch;
+mod plan;
+mod single;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use queue::Pool;
+use queue::dir::doorbell;
+use queue::dir::submit::{Start, start_of};
+use queue::lane::Requirements;
+use shared::event::Event;
+use shared::id::{BatchId, TaskId, new_correlation_id};
+use shared::name::Name;
+use shared::quantity::{Bytes, Span};
+use shared::task::{BadSpec, Class, Spec, Task};
+use shared::time::Moment;
+
+use super::{App, Stop};
+
+/// Submit a task, or many; prints the id of each
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "queue submit [OPTIONS] -- CMD [ARGS]...\n       \
+                      queue submit [--key KEY] --batch FILE.jsonl",
+    after_help = "The task runs in this directory, with a short list of the worker's variables and \
+                  those given with --env."
+)]
+pub(crate) struct Submit {
+    /// What it needs: cpu, or script (a GPU) [default: script]
+    #[arg(long, value_name = "CLASS", conflicts_with = "batch")]
+    class: Option<Class>,
+    /// What people call it [default: the first words of the command]
+    #[arg(long, conflicts_with = "batch")]
+    name: Option<String>,
+    /// 0 to 10, higher first [default: 5]
+    #[arg(long, value_name = "N", conflicts_with = "batch")]
+    priority: Option<u8>,
+    /// End it when it runs longer, as in 30m
+    #[arg(long, value_name = "DURATION", conflicts_with = "batch")]
+    timeout: Option<Span>,
+    /// End it when it makes no progress for so long
+    #[arg(long, value_name = "DURATION", conflicts_with = "batch")]
+    stall_timeout: Option<Span>,
+    /// From TERM to KILL when it is ended [default: 10s]
+    #[arg(long, value_name = "DURATION", conflicts_with = "batch")]
+    grace: Option<Span>,
+    /// Failures of its own after which it is not tried again [default: 3]
+    #[arg(long, value_name = "N", conflicts_with = "batch")]
+    max_attempts: Option<u32>,
+    /// How much GPU memory it needs, as in 8GiB
+    #[arg(long, value_name = "SIZE", conflicts_with = "batch")]
+    gpu_mem: Option<Bytes>,
+    /// A variable for it; without =VALUE the one set here. May be repeated
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "batch")]
+    env: Vec<String>,
+    /// Where it runs [default: here]
+    #[arg(long, value_name = "DIR", conflicts_with = "batch")]
+    cwd: Option<PathBuf>,
+    /// A label, for limits and lists. May be repeated
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "batch")]
+    label: Vec<String>,
+    /// For whom it runs, for limits [default: you]
+    #[arg(long, conflicts_with = "batch")]
+    user: Option<String>,
+    /// Only after this task has succeeded (ID:failure: failed, ID:any: ended). May be repeated
+    #[arg(long, value_name = "ID[:ON]", conflicts_with = "batch")]
+    after: Vec<String>,
+    /// Not before this time: 2026-02-07T20:45:00Z, `2026-02-07 20:45` or 20:45
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["batch", "delay"])]
+    at: Option<String>,
+    /// Not before so long from now
+    #[arg(long = "in", value_name = "DURATION", conflicts_with = "batch")]
+    delay: Option<Span>,
+    /// Submitting again under the same key finds the first task
+    #[arg(long)]
+    key: Option<String>,
+    /// Hold it until `queue release`
+    #[arg(long, conflicts_with = "batch")]
+    hold: bool,
+    /// What it reads from its stdin
+    #[arg(long, value_name = "TEXT", conflicts_with = "batch")]
+    stdin: Option<String>,
+    /// The one worker that may take it
+    #[arg(long, value_name = "NAME", conflicts_with = "batch")]
+    worker: Option<Name>,
+    /// Only check, and say whether it could run here
+    #[arg(long)]
+    dry_run: bool,
+    /// Task objects, one per line of a file (- for stdin): all are submitted, or none
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "command")]
+    batch: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(last = true, value_name = "CMD ARGS")]
+    command: Vec<String>,
+    /// Ask a model (not in this version)
+    #[arg(long, hide = true)]
+    prompt: Option<String>,
+    /// The model to ask (not in this version)
+    #[arg(long, hide = true)]
+    model: Option<String>,
+}
+
+impl Submit {
+    pub(super) fn run(self, app: &mut App) -> Result<u8, Stop> {
+        if self.prompt.is_some() || self.model.is_some() {
+            return Err(Stop::usage(NO_LLM));
+        }
+        match self.batch.clone() {
+            None if self.command.is_empty() => Err(Stop::usage(
+                "nothing to submit: give a command after `--`, or a file with --batch",
+            )),
+            Some(path) => batch::submit(app, &path, self.key.as_deref(), self.dry_run),
+            None => single::submit(app, self),
+        }
+    }
+}
+
+const NO_LLM: &str = "llm tasks (a prompt for a model) are not part of this version; submit a command of class \
+     cpu or script";
+
+/// What is the same for all tasks of one submit.
+struct Submitter {
+    submitted_by: String,
+    user: String,
+    cwd: Option<String>,
+    now: Moment,
+    correlation_id: String,
+}
+
+impl Submitter {
+    fn new() -> Self {
+        let cwd =
+            std::env::current_dir().ok().and_then(|cwd| cwd.into_os_string().into_string().ok());
+        Self {
+            submitted_by: super::me(),
+            user: super::user(),
+            cwd,
+            now: Moment::now(),
+            correlation_id: new_correlation_id(),
+        }
+    }
+
+    /// Fills in the defaults, so that the task means the same wherever it is read.
+    fn complete(&self, spec: &mut Spec) -> Result<(), BadSpec> {
+        let class = spec.class_or_default();
+        match class {
+            Class::Cpu | Class::Script => {}
+            Class::Llm => return Err(bad("class", NO_LLM)),
+            Class::Resource => return Err(bad("class", "only the brain makes resource tasks")),
+        }
+        if spec.name.as_ref().is_none_or(String::is_empty) {
+            spec.name = Some(spec.default_name());
+        }
+        if spec.cwd.is_none() {
+            let unknown = || bad("cwd", "is missing, and the current directory cannot be told");
+            spec.cwd = Some(self.cwd.clone().ok_or_else(unknown)?);
+        }
+        if let Some(delay) = spec.delay.take() {
+            let millis = i64::try_from(delay.0.as_millis()).unwrap_or(i64::MAX);
+            spec.at = Some(self.now.plus_millis(millis));
+        }
+        spec.class = Some(class);
+        spec.priority.get_or_insert(shared::task::DEFAULT_PRIORITY);
+        spec.user.get_or_insert_with(|| self.user.clone());
+        spec.check()
+    }
+
+    fn task(&self, id: TaskId, batch_id: Option<BatchId>, spec: Spec) -> Task {
+        Task {
+            id,
+            batch_id,
+            submitted_at: self.now,
+            submitted_by: self.submitted_by.clone(),
+            correlation_id: self.correlation_id.clone(),
+            spec,
+        }
+    }
+}
+
+fn bad(field: &str, problem: &str) -> BadSpec {
+    BadSpec { line: None, field: Some(field.to_owned()), problem: problem.to_owned() }
+}
+
+/// Refuses what would be put aside when it is read.
+fn check_size(task: &Task) -> Result<(), BadSpec> {
+    let size = task.to_bytes().len() as u64;
+    if size <= shared::task::MAX_TASK_BYTES {
+        return Ok(());
+    }
+    let problem = format!("the task has {size} bytes; at most 1 MiB is carried");
+    Err(BadSpec { line: None, field: None, problem })
+}
+
+/// The lane that a task goes to.
+fn lane_of(pool: &Pool, task: &Task) -> Requirements {
+    let limits: Vec<String> = pool.rules().limits.keys().cloned().collect();
+    Requirements::of(task, &limits)
+}
+
+/// Wakes whoever has to do with a new task.
+fn ring(pool: &Pool, task: &Task) {
+    match start_of(task) {
+        Start::Pending => doorbell::ring_class(pool.layout(), task.class()),
+        Start::Waiting | Start::Delayed(_) => doorbell::ring_brain(pool.layout()),
+        Start::Held => {}
+    }
+}
+
+fn say_submitted(pool: &Pool, task: &Task) {
+    let _scope = shared::log::scope(shared::log::Context {
+        correlation_id: Some(task.correlation_id.clone()),
+        ..shared::log::Context::default()
+    });
+    shared::emit!(Event::TaskSubmitted {
+        task: task.id,
+        class: task.class(),
+        task_name: task.name(),
+        lane: lane_of(pool, task).lane().to_string(),
+        user: task.spec.user.clone().unwrap_or_default(),
+    });
+}
+
+/// What a submit came to.
+struct Answer {
+    ids: Vec<TaskId>,
+    batch_id: Option<BatchId>,
+    existing: bool,
+}
+
+impl Answer {
+    fn say(&self, app: &mut App) -> Result<u8, Stop> {
+        if app.json() {
+            let fields = serde_json::json!({
+                "ids": self.ids, "batch_id": self.batch_id, "existing": self.existing,
+            });
+            app.out.json("submit", &fields)?;
+        } else {
+            for id in &self.ids {
+                app.out.line(id.to_string())?;
+            }
+        }
+        Ok(shared::exit::OK)
+    }
+}

@@ -1,0 +1,251 @@
+//! One task from the command line.
+
+use std::path::Path;
+
+use jiff::civil::{DateTime, Time};
+use jiff::tz::TimeZone;
+use jiff::{ToSpan as _, Zoned};
+use queue::Pool;
+use queue::dir::keys::Keys;
+use queue::dir::{history, places, submit};
+use queue::lookup;
+use shared::exit;
+use shared::id::TaskId;
+use shared::task::{After, BadSpec, On, Spec, Task};
+use shared::time::Moment;
+
+use super::super::{App, Stop, warn, why};
+use super::{Answer, Submit, Submitter, check_size, lane_of, ring, say_submitted};
+
+/// Submits it.
+pub(super) fn submit(app: &mut App, command: Submit) -> Result<u8, Stop> {
+    let (dry_run, key, after) = (command.dry_run, command.key.clone(), command.after.clone());
+    let me = Submitter::new();
+    let mut spec = spec(command, &me)?;
+    me.complete(&mut spec).map_err(wrong)?;
+    look_around(&spec);
+    if dry_run {
+        return try_out(app, &me, spec);
+    }
+    let (pool, _resolved) = app.create()?;
+    spec.after = after.iter().map(|text| dependency(app, &pool, text)).collect::<Result<_, _>>()?;
+    let task = me.task(TaskId::new(), None, spec);
+    check_size(&task).map_err(wrong)?;
+    let answer = match key {
+        Some(key) => submit_keyed(&pool, &task, &key)?,
+        None => submit_new(&pool, &task)?,
+    };
+    answer.say(app)
+}
+
+fn submit_new(pool: &Pool, task: &Task) -> Result<Answer, Stop> {
+    submit::Submitter::new(pool)?.submit(task)?;
+    ring(pool, task);
+    say_submitted(pool, task);
+    Ok(Answer { ids: vec![task.id], batch_id: None, existing: false })
+}
+
+fn submit_keyed(pool: &Pool, task: &Task, key: &str) -> Result<Answer, Stop> {
+    let keys = Keys::wait(pool)?;
+    if let Some(id) = keys.find(key)? {
+        return Ok(existing(pool, id)?);
+    }
+    keys.intend(key, task.id)?;
+    let answer = submit_new(pool, task)?;
+    keys.submitted(key, task.id)?;
+    Ok(answer)
+}
+
+/// What was submitted under a key before.
+pub(super) fn existing(pool: &Pool, id: TaskId) -> Result<Answer, queue::Error> {
+    let layout = pool.layout();
+    let found = places::find(layout, id)?;
+    let task = found.map(|found| found.read(layout)).transpose()?.flatten();
+    let batch_id = match task {
+        Some(task) => task.batch_id,
+        None => history::lines_of(layout, id)?.pop().and_then(|line| line.task.batch_id),
+    };
+    Ok(Answer { ids: vec![id], batch_id, existing: true })
+}
+
+fn wrong(problem: BadSpec) -> Stop {
+    Stop::usage(problem.to_string())
+}
+
+/// What the command line says, word by word.
+fn spec(command: Submit, me: &Submitter) -> Result<Spec, Stop> {
+    let at = command.at.as_deref().map(|text| moment(text, &Zoned::now())).transpose();
+    let at = at.map_err(|problem| Stop::usage(format!("--at: {problem}")))?;
+    let env = command.env.iter().map(|text| variable(text)).collect::<Result<_, _>>()?;
+    let labels = command.label.iter().map(|text| pair("--label", text));
+    Ok(Spec {
+        class: command.class,
+        name: command.name,
+        command: Some(command.command),
+        cwd: command.cwd.map(|dir| absolute(&dir, me)).transpose()?,
+        env,
+        priority: command.priority,
+        timeout: command.timeout,
+        stall_timeout: command.stall_timeout,
+        grace_period: command.grace,
+        max_attempts: command.max_attempts,
+        at,
+        delay: command.delay,
+        hold: command.hold,
+        key: command.key,
+        labels: labels.collect::<Result<_, _>>()?,
+        user: command.user,
+        gpu_memory: command.gpu_mem,
+        stdin: command.stdin,
+        worker: command.worker,
+        ..Spec::default()
+    })
+}
+
+fn absolute(dir: &Path, me: &Submitter) -> Result<String, Stop> {
+    let joined = me.cwd.as_deref().map_or_else(|| dir.to_owned(), |cwd| Path::new(cwd).join(dir));
+    let text = joined.into_os_string().into_string();
+    text.map_err(|_not_utf8| Stop::usage("--cwd: the directory's name is not UTF-8"))
+}
+
+fn pair(flag: &str, text: &str) -> Result<(String, String), Stop> {
+    let missing = || Stop::usage(format!("{flag}: `{}` is not NAME=VALUE", text.escape_default()));
+    let (name, value) = text.split_once('=').ok_or_else(missing)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn variable(text: &str) -> Result<(String, String), Stop> {
+    if text.contains('=') {
+        return pair("--env", text);
+    }
+    let unset = |_err| {
+        Stop::usage(format!("--env: `{}` is not set here; write NAME=VALUE", text.escape_default()))
+    };
+    std::env::var(text).map(|value| (text.to_owned(), value)).map_err(unset)
+}
+
+/// A time as people write it; without a zone it is local, without a date it is the next such time.
+fn moment(text: &str, now: &Zoned) -> Result<Moment, String> {
+    if let Ok(moment) = text.parse::<Moment>() {
+        return Ok(moment);
+    }
+    let zone = now.time_zone().clone();
+    let from = |zoned: Zoned| Moment::from_unix_millis(zoned.timestamp().as_millisecond());
+    // A lone time of day would be read as one of an unknown day.
+    if text.contains('-')
+        && let Ok(civil) = text.parse::<DateTime>()
+    {
+        return local(civil, zone).map(from);
+    }
+    let bad = || {
+        format!(
+            "`{}` is not a time; write 2026-02-07T20:45:00Z, `2026-02-07 20:45` or 20:45",
+            text.escape_default()
+        )
+    };
+    let time: Time = text.parse().map_err(|_err| bad())?;
+    let today = local(now.date().to_datetime(time), zone.clone())?;
+    if today >= *now {
+        return Ok(from(today));
+    }
+    let tomorrow = now.date().saturating_add(1.day());
+    local(tomorrow.to_datetime(time), zone).map(from)
+}
+
+fn local(civil: DateTime, zone: TimeZone) -> Result<Zoned, String> {
+    civil.to_zoned(zone).map_err(|err| err.to_string())
+}
+
+/// Cuts `ID:any` apart.
+pub(super) fn parse_after(text: &str) -> Result<(&str, On), String> {
+    match text.rsplit_once(':') {
+        Some((id, on)) => on.parse().map(|on| (id, on)),
+        None => Ok((text, On::Success)),
+    }
+}
+
+fn dependency(app: &App, pool: &Pool, text: &str) -> Result<After, Stop> {
+    let (id, on) = parse_after(text).map_err(|err| Stop::usage(format!("--after: {err}")))?;
+    let id = match lookup::find(pool.layout(), id)? {
+        Ok(_named) => app.task(pool, id)?.to_string(),
+        Err(miss) => return Err(Stop::usage(format!("--after: {miss}"))),
+    };
+    Ok(match on {
+        On::Success => After::Success(id),
+        On::Failure | On::Any => After::Ended { id, on },
+    })
+}
+
+/// Warns of what looks wrong from here; the worker's machine may differ.
+fn look_around(spec: &Spec) {
+    let cwd = spec.cwd.as_deref().unwrap_or("/");
+    if !std::fs::metadata(cwd).is_ok_and(|meta| meta.is_dir()) {
+        warn(format!("there is no directory `{}` on this machine", cwd.escape_default()));
+    }
+    let Some(program) = spec.command.as_ref().and_then(|command| command.first()) else { return };
+    let path = spec.env.get("PATH").cloned().or_else(|| std::env::var("PATH").ok());
+    if !is_found(program, cwd, &path.unwrap_or_default()) {
+        let program = program.escape_default();
+        warn(format!("the command `{program}` is not found from here; the worker may have it"));
+    }
+}
+
+fn is_found(program: &str, cwd: &str, path: &str) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let runs = |file: &Path| {
+        std::fs::metadata(file)
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return runs(&Path::new(cwd).join(program));
+    }
+    std::env::split_paths(path).any(|dir| runs(&Path::new(cwd).join(dir).join(program)))
+}
+
+/// `--dry-run`: whether it could run here, as the pool is now.
+fn try_out(app: &mut App, me: &Submitter, spec: Spec) -> Result<u8, Stop> {
+    let resolved = app.resolve()?;
+    let task = me.task(TaskId::new(), None, spec);
+    check_size(&task).map_err(wrong)?;
+    let pool = match resolved.open() {
+        Ok(pool) => pool,
+        Err(failure) if failure.code == exit::NO_POOL => {
+            app.out.line("the task is well formed; there is no pool yet")?;
+            return Ok(exit::OK);
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    why::dry_run(app, (&pool, &resolved), &task, &lane_of(&pool, &task))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_name_how_they_must_end() {
+        assert_eq!(parse_after("abcd"), Ok(("abcd", On::Success)));
+        assert_eq!(parse_after("abcd:any"), Ok(("abcd", On::Any)));
+        assert_eq!(parse_after("abcd:failure"), Ok(("abcd", On::Failure)));
+        assert!(parse_after("abcd:soon").unwrap_err().contains("success, failure, any"));
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let now: Zoned = "2026-02-07T12:00:00+01:00[Europe/Berlin]".parse().unwrap();
+        let read = |text: &str| moment(text, &now).map(|moment| moment.to_string());
+        assert_eq!(read("2026-02-07T20:45:00Z"), Ok("2026-02-07T20:45:00.000Z".into()));
+        assert_eq!(read("2026-02-07 20:45"), Ok("2026-02-07T19:45:00.000Z".into()));
+        assert_eq!(read("20:45"), Ok("2026-02-07T19:45:00.000Z".into()));
+        assert_eq!(read("08:00"), Ok("2026-02-08T07:00:00.000Z".into()), "the next 8 o'clock");
+        assert!(read("tomorrow").is_err());
+    }
+
+    #[test]
+    fn programs_are_found_as_the_shell_finds_them() {
+        assert!(is_found("sh", "/", "/nowhere:/bin"));
+        assert!(is_found("./sh", "/bin", ""));
+        assert!(!is_found("sh", "/", "/nowhere"));
+        assert!(!is_found("/etc/passwd", "/", ""));
+    }
+}

@@ -1,0 +1,193 @@
+//! Claiming: one rename into `processing/<me>/`. Exactly one rename wins.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use shared::name::Name;
+use shared::task::{Task, TaskName};
+
+use super::history::Ledger;
+use super::layout::Segment;
+use super::limit::{self, Slots};
+use super::publish::{self, Moved};
+use super::{Pool, finish, reject};
+use crate::Error;
+use crate::lane::{LaneName, Requirements};
+use crate::ledger::Line;
+
+/// A claimed task: the right, and the duty, to end this attempt. Ending it consumes the value.
+///
+/// Dropped without that (a panic), the task stays in `processing/` and is put back by whoever
+/// settles the worker's affairs.
+#[derive(Debug)]
+#[must_use = "a claimed task must be ended, or nobody runs it until this worker has died"]
+pub struct Claim {
+    pool: Pool,
+    worker: Name,
+    name: TaskName,
+    task: Task,
+    path: PathBuf,
+    /// Its end, once somebody tried to record it: the line may be on the disk even after an error,
+    /// so nothing else can be said about this attempt.
+    end: Option<(Line, Recorded)>,
+    _slots: Slots,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    Perhaps,
+    Yes,
+}
+
+/// An attempt that could not be ended, with the claim to try again.
+#[derive(Debug)]
+pub struct NotEnded {
+    /// The claim, still held.
+    pub claim: Box<Claim>,
+    /// Why.
+    pub error: Error,
+}
+
+impl Claim {
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// Its file's name: which attempt this is.
+    #[must_use]
+    pub fn name(&self) -> TaskName {
+        self.name
+    }
+
+    /// Who holds it.
+    #[must_use]
+    pub fn worker(&self) -> &Name {
+        &self.worker
+    }
+
+    /// Ends the attempt: the line is written and flushed, then what it says is carried out.
+    ///
+    /// When that is tried again after an error, the first line stays the only one: an attempt has
+    /// one end.
+    pub fn end(mut self, ledger: &Ledger, line: &Line) -> Result<(), NotEnded> {
+        match self.try_end(ledger, line) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(NotEnded { claim: Box::new(self), error }),
+        }
+    }
+
+    fn try_end(&mut self, ledger: &Ledger, line: &Line) -> Result<(), Error> {
+        let (line, recorded) = self.end.get_or_insert_with(|| (line.clone(), Recorded::Perhaps));
+        if *recorded == Recorded::Perhaps {
+            ledger.append(line)?;
+            *recorded = Recorded::Yes;
+        }
+        finish::carry_out(&self.pool, &self.path, &self.task, line)
+    }
+}
+
+/// What came of trying for one task.
+#[derive(Debug)]
+pub enum Try {
+    /// It is ours.
+    Won(Box<Claim>),
+    /// Somebody else was first.
+    LostRace,
+    /// A limit that counts it is used up.
+    Limited(limit::UsedUp),
+    /// It was ours for a moment, but is no task; it is in `rejected/` now.
+    Rejected {
+        /// Why.
+        problem: String,
+    },
+}
+
+/// One task that can be tried for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Its lane.
+    pub lane: &'a LaneName,
+    /// What the lane requires.
+    pub requirements: &'a Requirements,
+    /// Its priority.
+    pub priority: u8,
+    /// Its directory.
+    pub segment: &'a Segment,
+    /// Its name.
+    pub name: TaskName,
+}
+
+/// Tries for one task.
+pub fn try_claim(pool: &Pool, worker: &Name, target: Target<'_>) -> Result<Try, Error> {
+    let slots = match limit::take(pool, &target.requirements.limits)? {
+        Ok(slots) => slots,
+        Err(used_up) => return Ok(Try::Limited(used_up)),
+    };
+    let layout = pool.layout();
+    let from = layout
+        .pending_segment(target.lane, target.priority, target.segment)
+        .join(target.name.file_name());
+    let path = layout.processing_of(worker).join(target.name.file_name());
+    match take_file(&from, &path)? {
+        Took::Ours => {}
+        Took::LostRace => return Ok(Try::LostRace),
+        // Tried again and again it would keep the whole lane from ever being used up.
+        Took::Copy => {
+            let problem = format!("a second copy of a task that {worker} has already");
+            return reject_file(pool, &from, problem);
+        }
+    }
+    let name = target.name;
+    match reject::read_task(layout, &path, name.id) {
+        Ok(Some(task)) => {
+            let (pool, worker) = (pool.clone(), worker.clone());
+            Ok(Try::Won(Box::new(Claim {
+                pool,
+                worker,
+                name,
+                task,
+                path,
+                end: None,
+                _slots: slots,
+            })))
+        }
+        // Somebody removed it by hand.
+        Ok(None) => Ok(Try::LostRace),
+        Err(Error::Garbled { problem, .. }) => reject_file(pool, &path, problem),
+        // Not the file's fault (no descriptors left, say): nobody would run it here, so it goes
+        // back. If that fails too, it is put back when this worker's affairs are settled.
+        Err(err) => {
+            publish::move_new(&path, &from)?;
+            Err(err)
+        }
+    }
+}
+
+enum Took {
+    Ours,
+    LostRace,
+    /// There is one in `pending/` and one in `processing/<me>/`.
+    Copy,
+}
+
+/// Two threads of one worker take turns. Over NFS "not found, but the target is there" means that
+/// our own rename has succeeded; between such threads it would mean that both have the task.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn take_file(from: &Path, to: &Path) -> Result<Took, Error> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if publish::is_there(to)? {
+        return Ok(if publish::is_there(from)? { Took::Copy } else { Took::LostRace });
+    }
+    Ok(match publish::move_new(from, to)? {
+        Moved::Yes => Took::Ours,
+        Moved::SourceGone | Moved::TargetThere => Took::LostRace,
+    })
+}
+
+fn reject_file(pool: &Pool, path: &Path, problem: String) -> Result<Try, Error> {
+    reject::reject(pool.layout(), path, &problem)?;
+    Ok(Try::Rejected { problem })
+}

@@ -1,0 +1,33 @@
+//! The store that is a directory: the path of a task is its state.
+
+pub mod census;
+pub mod claim;
+pub mod control;
+pub mod cursor;
+pub mod depend;
+pub mod doorbell;
+mod fault;
+pub mod finish;
+pub mod history;
+pub mod keys;
+pub mod layout;
+pub mod lease;
+pub mod limit;
+pub mod listing;
+pub mod lock;
+pub mod person;
+pub mod places;
+pub mod pool;
+pub mod promote;
+pub mod publish;
+pub mod reconcile;
+pub mod reject;
+pub mod reserve;
+pub mod roll;
+pub mod settle;
+pub mod state;
+pub mod submit;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use pool::{Pool, Privacy, Rules};

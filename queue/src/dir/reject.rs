@@ -1,0 +1,105 @@
+//! Reading a task file that anybody may have put there, and putting aside what is none.
+//!
+//! Nothing is thrown away and nothing is overwritten: a file that cannot be understood goes to
+//! `rejected/` with a reason beside it.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use shared::id::TaskId;
+use shared::task::{MAX_TASK_BYTES, Task};
+
+use super::layout::Layout;
+use super::publish::{self, Durability, Moved};
+use crate::Error;
+use crate::error::At as _;
+
+/// Reads the task file at `path`. `None` when it is gone; [`Error::Garbled`] when it is there and
+/// cannot be what it should be.
+pub fn read_task(layout: &Layout, path: &Path, id: TaskId) -> Result<Option<Task>, Error> {
+    let garbled = |problem: String| Error::Garbled { path: path.to_owned(), problem };
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(err) if is(&err, Errno::LOOP) => return Err(garbled("it is a symbolic link".into())),
+        // A socket cannot be opened at all.
+        Err(err) if is(&err, Errno::NXIO) => return Err(garbled("it is a socket".into())),
+        // These are about this file, and will be the same next time.
+        Err(err) if is(&err, Errno::ACCESS) || is(&err, Errno::PERM) || is(&err, Errno::IO) => {
+            return Err(garbled(format!("it cannot be opened: {err}")));
+        }
+        Err(err) => return Err(err).at("open", path),
+    };
+    let meta = file.metadata().at("look at", path)?;
+    if !meta.is_file() {
+        return Err(garbled("it is not a plain file".into()));
+    }
+    if meta.len() > MAX_TASK_BYTES {
+        return Err(garbled(format!("it has {} bytes; a task file has at most 1 MiB", meta.len())));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_TASK_BYTES + 1).read_to_end(&mut bytes).at("read", path)?;
+    let task = Task::parse(&bytes).map_err(|bad| garbled(bad.to_string()))?;
+    task.spec.check().map_err(|bad| garbled(bad.to_string()))?;
+    if task.id != id {
+        return Err(garbled(format!("its content says that it is task {}", task.id)));
+    }
+    refuse_foreign_owner(layout.root(), path, &meta)?;
+    Ok(Some(task))
+}
+
+fn is(err: &io::Error, errno: Errno) -> bool {
+    err.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// Only the pool's owner, its group and root may have commands run.
+fn refuse_foreign_owner(root: &Path, path: &Path, meta: &fs::Metadata) -> Result<(), Error> {
+    let pool = fs::metadata(root).at("look at", root)?;
+    if meta.uid() == pool.uid() || meta.uid() == 0 || meta.gid() == pool.gid() {
+        return Ok(());
+    }
+    let problem =
+        format!("user {} owns it, who is neither the pool's owner nor in its group", meta.uid());
+    Err(Error::Garbled { path: path.to_owned(), problem })
+}
+
+/// Well below the 255 bytes that a name may have.
+const MAX_NAME_BYTES: usize = 200;
+
+/// Puts the file or directory at `path` into `rejected/`, with the reason beside it. Returns where
+/// it is now; `None` when it was gone.
+pub fn reject(layout: &Layout, path: &Path, problem: &str) -> Result<Option<PathBuf>, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // With a number and `.reason` it must still be a name. The reason tells the whole path.
+    while name.len() > MAX_NAME_BYTES {
+        name.pop();
+    }
+    let dir = layout.rejected();
+    for number in 0.. {
+        let target = match number {
+            0 => dir.join(&name),
+            _ => dir.join(format!("{name}.{number}")),
+        };
+        let mut reason = target.clone().into_os_string();
+        reason.push(".reason");
+        let reason = PathBuf::from(reason);
+        if publish::is_there(&reason)? {
+            continue;
+        }
+        match publish::move_new(path, &target)? {
+            Moved::Yes => {
+                let text = format!("{}\n{problem}\n", path.display());
+                publish::replace(&reason, text.as_bytes(), Durability::Atomic)?;
+                return Ok(Some(target));
+            }
+            Moved::SourceGone => return Ok(None),
+            Moved::TargetThere => {}
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,250 @@
+//! Settling a dead worker's affairs. Whoever does it holds the worker's lease meanwhile, and says
+//! so in it, so that nobody else moves anything in `processing/<worker>/`.
+//!
+//! For each task left there: if the ledger has a line about the attempt, what it says is carried
+//! out. If not, the job may still run: its processes are found in the kernel and ended, and only
+//! when none is left the line is written and the task put back. Every step can be done again.
+
+use std::time::Duration;
+
+use shared::id::Incarnation;
+use shared::name::Name;
+use shared::outcome::{Cause, Next};
+use shared::task::TaskName;
+use shared::time::Moment;
+
+use super::control;
+use super::history::{self, Ledger};
+use super::lease::{Lease, Process, Record, Role};
+use super::listing;
+use super::{Pool, fault, finish, reject};
+use crate::Error;
+use crate::error::At as _;
+use crate::fence::{self, Mark};
+use crate::ledger::{Line, Writer};
+use crate::retry::{self, Verdict};
+
+/// How long the processes of a dead worker's job are given.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From TERM to KILL, where the task does not say.
+    pub grace: Duration,
+    /// From KILL until they are called unkillable.
+    pub give_up: Duration,
+}
+
+/// What became of one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its end had been recorded; the rest of it was done now.
+    Finished(Next),
+    /// It was put back, or counted out, after its processes were ended.
+    PutBack {
+        /// Where to.
+        next: Next,
+        /// Under which name.
+        name: TaskName,
+        /// Processes that were ended.
+        ended: Vec<u32>,
+    },
+    /// A person had asked to cancel it; so it is.
+    Cancelled,
+    /// It could not be understood; it is in `rejected/`.
+    Rejected(String),
+    /// Its processes do not end; it stays where it is.
+    Unkillable(Vec<u32>),
+    /// It ran on another machine, whose processes cannot be seen from here.
+    Elsewhere(String),
+}
+
+/// What settling came to: the fate of each task, or the error that kept one where it is.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Per task, in order.
+    pub fates: Vec<(TaskName, Result<Fate, Error>)>,
+    /// The worker's own record, where it could be read.
+    pub record: Option<Record>,
+}
+
+impl Settled {
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.fates.iter().all(|(_name, fate)| match fate {
+            Ok(Fate::Unkillable(_) | Fate::Elsewhere(_)) | Err(_) => false,
+            Ok(Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_)) => {
+                true
+            }
+        })
+    }
+}
+
+/// Who settles.
+#[derive(Clone, Copy, Debug)]
+pub struct Settler<'a> {
+    /// The pool.
+    pub pool: &'a Pool,
+    /// Its own ledger.
+    pub ledger: &'a Ledger,
+    /// How long it waits.
+    pub patience: Patience,
+}
+
+impl Settler<'_> {
+    /// Settles the affairs of the worker whose lease is held.
+    pub fn settle(&self, lease: &Lease) -> Result<Settled, Error> {
+        let record = lease.record()?;
+        let worker = lease.worker();
+        let tasks = listing::tasks_in(&self.pool.layout().processing_of(worker))?.tasks;
+        if !tasks.is_empty() {
+            lease.write(&self.settling(worker, record.as_ref()))?;
+        }
+        let mut settled = Settled::default();
+        std::thread::scope(|scope| {
+            let (record, here) = (record.as_ref(), fault::here());
+            let fate = |name| {
+                let here = here.clone();
+                move || {
+                    here.adopt();
+                    (name, self.settle_task(worker, name, record))
+                }
+            };
+            let threads: Vec<_> = tasks.into_iter().map(|name| scope.spawn(fate(name))).collect();
+            for thread in threads {
+                settled.fates.push(thread.join().expect("settling a task does not panic"));
+            }
+        });
+        if settled.is_complete() {
+            control::clear_tasks(self.pool.layout(), worker)?;
+            lease.write(&self.settled(worker, record.as_ref()))?;
+        }
+        settled.record = record;
+        Ok(settled)
+    }
+
+    /// The process stays the worker's: on which machine, and on which start of it, the jobs ran
+    /// must be known to whoever goes on with this after us.
+    fn settling(&self, worker: &Name, before: Option<&Record>) -> Record {
+        let me = self.ledger.writer().clone();
+        let here = Process::current();
+        let by = format!("{} (pid {} on {})", me.name, here.pid, here.host);
+        let mut writers = before.map(|record| record.writers.clone()).unwrap_or_default();
+        if !writers.contains(&me) {
+            writers.push(me.clone());
+        }
+        Record {
+            worker: worker.clone(),
+            role: Role::Settling(by),
+            process: before.map_or(here, |record| record.process.clone()),
+            life: before.map_or_else(Incarnation::default, |record| record.life.clone()),
+            gpu: before.and_then(|record| record.gpu),
+            writers,
+            since: Moment::now(),
+        }
+    }
+
+    /// Nothing is left to do. Who said goodbye did not die because somebody looked after it.
+    fn settled(&self, worker: &Name, before: Option<&Record>) -> Record {
+        let settling = self.settling(worker, before);
+        let role = match (before.map(|record| &record.role), &settling.role) {
+            (Some(Role::Over), _) => Role::Over,
+            (_, Role::Settling(by)) => Role::Settled(by.clone()),
+            (_, role @ (Role::Working | Role::Settled(_) | Role::Over)) => role.clone(),
+        };
+        Record { role, writers: Vec::new(), ..settling }
+    }
+
+    fn settle_task(
+        &self,
+        worker: &Name,
+        name: TaskName,
+        record: Option<&Record>,
+    ) -> Result<Fate, Error> {
+        let layout = self.pool.layout();
+        let path = layout.processing_of(worker).join(name.file_name());
+        let task = match reject::read_task(layout, &path, name.id) {
+            Ok(Some(task)) => task,
+            Ok(None) => return Ok(Fate::Finished(Next::End)),
+            Err(Error::Garbled { problem, .. }) => {
+                reject::reject(layout, &path, &problem)?;
+                return Ok(Fate::Rejected(problem));
+            }
+            Err(err) => return Err(err),
+        };
+        if let Some(line) = self.recorded(name, record)? {
+            finish::carry_out(self.pool, &path, &task, &line)?;
+            return Ok(Fate::Finished(line.next));
+        }
+        let grace = task.spec.grace_period.map_or(self.patience.grace, |span| span.0);
+        let ended = match self.fence(name, record, grace)? {
+            Fenced::Gone(pids) => pids,
+            Fenced::Unkillable(pids) => return Ok(Fate::Unkillable(pids)),
+            Fenced::Elsewhere(host) => return Ok(Fate::Elsewhere(host)),
+        };
+        let cancel = control::has_cancel(layout, worker, name)?;
+        let verdict =
+            if cancel { Verdict::Cancelled(Cause::Cancelled) } else { Verdict::WorkerDied };
+        let policy = self.pool.rules().retry.of(&task);
+        let next = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
+        let mut line = Line::new(task, name, verdict, next);
+        line.worker = Some(worker.clone());
+        line.error_message = (!cancel).then(|| format!("worker {worker} died"));
+        line.leaked = u32::try_from(ended.len()).unwrap_or(u32::MAX);
+        line.written_by = Some(self.ledger.writer().name.to_string());
+        let log = layout.run_log(name.id, name.attempt);
+        if let Ok(meta) = std::fs::metadata(&log) {
+            line.log_path = Some(log.display().to_string());
+            line.started_at = born(&meta);
+        }
+        self.ledger.append(&line)?;
+        finish::carry_out(self.pool, &path, &line.task, &line)?;
+        Ok(match cancel {
+            true => Fate::Cancelled,
+            false => Fate::PutBack { next: line.next, name: line.next_name, ended },
+        })
+    }
+
+    /// The line about this attempt, if its end was recorded: by the worker, or by an earlier
+    /// settler that died.
+    fn recorded(&self, name: TaskName, record: Option<&Record>) -> Result<Option<Line>, Error> {
+        let writers: Option<&[Writer]> = record.map(|record| record.writers.as_slice());
+        history::line_of(self.pool.layout(), name.id, name.attempt, writers)
+    }
+
+    fn fence(
+        &self,
+        name: TaskName,
+        record: Option<&Record>,
+        grace: Duration,
+    ) -> Result<Fenced, Error> {
+        let here = Process::current();
+        if let Some(process) = record.map(|record| &record.process) {
+            if process.host != here.host {
+                return Ok(Fenced::Elsewhere(process.host.clone()));
+            }
+            if process.boot != here.boot {
+                return Ok(Fenced::Gone(Vec::new()));
+            }
+        }
+        let log = self.pool.layout().run_log(name.id, name.attempt);
+        let mark = Mark::new(name.id, name.attempt, &log).at("look at", &log)?;
+        let pids = |found: Vec<fence::Found>| found.iter().map(|process| process.pid).collect();
+        let ended = fence::end(&mark, grace, self.patience.give_up);
+        Ok(match ended.at("look for the processes of", &log)? {
+            fence::Ended::Gone { ended } => Fenced::Gone(pids(ended)),
+            fence::Ended::Unkillable(left) => Fenced::Unkillable(pids(left)),
+        })
+    }
+}
+
+enum Fenced {
+    Gone(Vec<u32>),
+    Unkillable(Vec<u32>),
+    Elsewhere(String),
+}
+
+/// When a run log was made: the nearest thing to the start of a run whose worker cannot be asked.
+fn born(meta: &std::fs::Metadata) -> Option<Moment> {
+    let since = meta.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok().map(Moment::from_unix_millis)
+}

@@ -1,0 +1,89 @@
+//! Tests of the directory store as a whole: pulled plugs, single errors, many threads, bad files.
+
+mod crash;
+mod cursor;
+mod keep;
+mod many;
+mod plug;
+
+use std::path::Path;
+
+use shared::id::TaskId;
+use shared::name::Name;
+use shared::task::{Class, TaskName};
+use tempfile::TempDir;
+
+use super::claim::Claim;
+use super::cursor::{Cursor, Pass, Wish};
+use super::history::Ledger;
+use super::lease::{Lease, Process, Record, Role};
+use super::submit::Submitter;
+use super::{Pool, Privacy, Rules, places};
+use crate::contract::{line, task};
+use crate::ledger::Writer;
+use crate::retry::Verdict;
+
+/// A directory for a test: in memory where the machine has such a place, for a thousand crashes
+/// flush ten thousand times.
+pub(crate) fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_no_such_place| tempfile::tempdir()).unwrap()
+}
+
+const ALL: &[Class] = &[Class::Resource, Class::Script, Class::Cpu, Class::Llm];
+const ANY: Wish<'_> = Wish { classes: ALL, open: &|_lane| true };
+
+fn pool_at(root: &Path) -> Pool {
+    Pool::create(root, Rules::default(), Privacy::Owner).unwrap().ready().unwrap()
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn ledger(pool: &Pool, writer: &str) -> Ledger {
+    Ledger::new(pool.layout().clone(), Writer::new(name(writer)))
+}
+
+fn submit(pool: &Pool, spec: &str) -> TaskId {
+    let task = task(spec);
+    Submitter::new(pool).unwrap().submit(&task).unwrap();
+    task.id
+}
+
+fn cursor(pool: &Pool, worker: &str) -> Cursor {
+    Cursor::new(pool, &name(worker))
+}
+
+fn claim(cursor: &mut Cursor) -> Option<Box<Claim>> {
+    match cursor.pass(&ANY, &mut |_note| {}).unwrap() {
+        Pass::Claimed { claim, .. } => Some(claim),
+        Pass::Nothing { .. } => None,
+    }
+}
+
+fn end(claim: Claim, ledger: &Ledger, verdict: Verdict) {
+    let line = line(claim.task(), claim.name(), verdict);
+    claim.end(ledger, &line).unwrap();
+}
+
+/// Says in a worker's lease who it is, as a worker does when it starts.
+fn sign(lease: &Lease, ledger: &Ledger) {
+    lease.write(&record(lease, ledger)).unwrap();
+}
+
+fn record(lease: &Lease, ledger: &Ledger) -> Record {
+    Record {
+        worker: lease.worker().clone(),
+        role: Role::Working,
+        process: Process::current(),
+        life: ledger.writer().life.clone(),
+        gpu: None,
+        writers: vec![ledger.writer().clone()],
+        since: shared::time::Moment::now(),
+    }
+}
+
+/// The state of a task that must be somewhere, and its name there.
+fn state(pool: &Pool, id: TaskId) -> Option<(&'static str, TaskName)> {
+    places::find(pool.layout(), id).unwrap().map(|found| (found.place.state(), found.name))
+}

@@ -1,0 +1,113 @@
+//! What can go wrong with a pool. Every message names the file and what was being done.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An operation on the pool failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("could not {what} `{}`: {err}", path.display())]
+    Io {
+        /// What was being done, as it follows "could not".
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        err: io::Error,
+    },
+    /// There is no pool.
+    #[error("there is no pool at `{}`; `queue submit`, `brain` and `worker` make one, or name another with --pool", .0.display())]
+    NoPool(PathBuf),
+    /// The place is not fit to be a pool.
+    #[error("`{}` cannot be a pool: {problem}", path.display())]
+    Unfit {
+        /// The place.
+        path: PathBuf,
+        /// Why not, and what would help.
+        problem: String,
+    },
+    /// A file of the pool holds something that cannot be understood.
+    #[error("`{}` cannot be understood: {problem}", path.display())]
+    Garbled {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// New tasks would fill the disk.
+    #[error("the disk of `{}` is nearly full ({free} left, {needed} are kept free): nothing was submitted; make room and try again", path.display())]
+    DiskFull {
+        /// The pool.
+        path: PathBuf,
+        /// How much is free.
+        free: shared::quantity::Bytes,
+        /// How much must stay free.
+        needed: shared::quantity::Bytes,
+    },
+    /// Somebody holds the lock that is needed.
+    #[error("{what} is held by {holder}")]
+    Held {
+        /// What is locked.
+        what: String,
+        /// By whom, as the lock file says.
+        holder: String,
+    },
+}
+
+impl Error {
+    /// The kind of the underlying I/O error, where there is one.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { err, .. } => Some(err.kind()),
+            Self::NoPool(_)
+            | Self::Unfit { .. }
+            | Self::Garbled { .. }
+            | Self::DiskFull { .. }
+            | Self::Held { .. } => None,
+        }
+    }
+
+    /// Whether the disk is full, or a quota is used up.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::DiskFull { .. })
+            || matches!(self.io_kind(), Some(StorageFull | QuotaExceeded))
+    }
+}
+
+/// Puts the verb and the path on an [`io::Error`] where both are still known.
+pub trait At<T> {
+    /// `what` follows "could not".
+    fn at(self, what: &'static str, path: &Path) -> Result<T, Error>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, what: &'static str, path: &Path) -> Result<T, Error> {
+        self.map_err(|err| Error::Io { what, path: path.to_owned(), err })
+    }
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, what: &'static str, path: &Path) -> Result<T, Error> {
+        self.map_err(io::Error::from).at(what, path)
+    }
+}
+
+/// Turns "it is not there" into `None`.
+pub trait OrGone<T> {
+    /// `Ok(None)` where the file or directory does not exist.
+    fn or_gone(self) -> Result<Option<T>, Error>;
+}
+
+impl<T> OrGone<T> for Result<T, Error> {
+    fn or_gone(self) -> Result<Option<T>, Error> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(err) if err.io_kind() == Some(io::ErrorKind::NotFound) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+}

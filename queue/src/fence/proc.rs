@@ -1,0 +1,188 @@
+//! What the kernel says about one process: the few fields of `/proc` that are needed here.
+//!
+//! A process may vanish between any two reads, so each read answers `None` rather than failing.
+
+use std::fs;
+use std::io;
+
+use rustix::process::Pid;
+
+/// A process, told apart from a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Its number.
+    pub pid: u32,
+    /// Clock ticks between boot and its start.
+    pub start_time: u64,
+}
+
+/// Fields of `/proc/PID/stat`. Times are in clock ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// R, S, D, T (stopped), t (traced), Z (zombie), …
+    pub state: char,
+    /// The parent.
+    pub parent: u32,
+    /// The process group.
+    pub group: u32,
+    /// Time in its own code.
+    pub user: u64,
+    /// Time in the kernel.
+    pub system: u64,
+    /// Time in their own code of the children that it waited for.
+    pub children_user: u64,
+    /// Time in the kernel of the children that it waited for.
+    pub children_system: u64,
+    /// How many threads live, itself included.
+    pub threads: u64,
+    /// Clock ticks between boot and its start.
+    pub start_time: u64,
+    /// Bytes of address space; none for kernel threads and zombies.
+    pub memory: u64,
+}
+
+impl Stat {
+    fn parse(text: &str) -> Option<Self> {
+        // The name is in brackets and may hold anything, brackets and blanks too.
+        let (_name, fields) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+        // `man proc` counts from 1 and the first two are before the bracket.
+        let number = |field: usize| -> Option<u64> { fields.get(field - 3)?.parse().ok() };
+        let signed = |field: usize| -> Option<u64> {
+            let value: i64 = fields.get(field - 3)?.parse().ok()?;
+            Some(u64::try_from(value).unwrap_or(0))
+        };
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            parent: u32::try_from(number(4)?).ok()?,
+            group: u32::try_from(number(5)?).ok()?,
+            user: number(14)?,
+            system: number(15)?,
+            children_user: signed(16)?,
+            children_system: signed(17)?,
+            threads: signed(20)?,
+            start_time: number(22)?,
+            memory: number(23)?,
+        })
+    }
+
+    /// Whether nothing of it runs any more: a zombie whose threads have all ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
+    }
+
+    /// Whether its first thread has ended; others may go on.
+    #[must_use]
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    pub(super) fn is_kernel_thread(&self) -> bool {
+        self.memory == 0 && !self.is_zombie()
+    }
+}
+
+/// What the kernel says about a process; `None` if it is gone or hidden.
+#[must_use]
+pub fn stat(pid: u32) -> Option<Stat> {
+    // The name need not be UTF-8.
+    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    Stat::parse(&String::from_utf8_lossy(&bytes))
+}
+
+/// Which process has this number now.
+#[must_use]
+pub fn process_identity(pid: u32) -> Option<Identity> {
+    stat(pid).map(|stat| Identity { pid, start_time: stat.start_time })
+}
+
+/// The letter for what a process is doing: R, S, D, T, Z, …
+#[must_use]
+pub fn state_of(pid: u32) -> Option<char> {
+    stat(pid).map(|stat| stat.state)
+}
+
+/// Changes with every boot: numbers and start times from before mean nothing afterwards.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn boot_id() -> io::Result<String> {
+    let path = std::path::Path::new("/proc/sys/kernel/random/boot_id");
+    fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|error| super::at("read", path, &error))
+}
+
+/// The numbers of all processes that can be seen.
+///
+/// # Errors
+/// When `/proc` cannot be listed.
+pub(super) fn all() -> io::Result<impl Iterator<Item = u32>> {
+    let path = std::path::Path::new("/proc");
+    let entries = fs::read_dir(path).map_err(|error| super::at("list", path, &error))?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// The processes of a group that are alive. Costs a look at every process of the machine.
+///
+/// # Errors
+/// When `/proc` cannot be listed.
+pub fn members_of_group(group: u32) -> io::Result<Vec<u32>> {
+    let alive = |pid: &u32| stat(*pid).is_some_and(|s| s.group == group && !s.is_over());
+    Ok(all()?.filter(alive).collect())
+}
+
+/// A process's command line for people: at most 120 characters, in one line.
+#[must_use]
+pub fn command_line(pid: u32) -> String {
+    const LONGEST: usize = 120;
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    let line = words.trim_end_matches('\0').replace('\0', " ");
+    if line.is_empty() {
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        return format!("[{}]", String::from_utf8_lossy(&name).trim_end());
+    }
+    let mut short: String = line
+        .chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .take(LONGEST)
+        .collect();
+    if line.chars().nth(LONGEST).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// The kernel's form of a number that was read in `/proc`.
+pub(super) fn raw(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
+        let text = "77 (a) b (c) T 1 76 75 0 -1 0 0 0 0 0 5 6 7 8 20 0 3 0 4242 9999 12 \n";
+        let stat = Stat::parse(text).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.group), ('T', 1, 76));
+        assert_eq!(
+            (stat.user, stat.system, stat.children_user, stat.children_system),
+            (5, 6, 7, 8)
+        );
+        assert_eq!((stat.threads, stat.start_time, stat.memory), (3, 4242, 9999));
+    }
+
+    #[test]
+    fn we_ourselves_can_be_read() {
+        let own = std::process::id();
+        assert_eq!(process_identity(own), process_identity(own));
+        assert!(matches!(state_of(own), Some('R' | 'S')));
+        assert_eq!(boot_id().unwrap().len(), 36);
+        assert!(!command_line(own).is_empty());
+        assert_eq!(stat(u32::MAX), None);
+    }
+}

@@ -1,0 +1,194 @@
+//! Finds the processes of a run among all processes of the machine.
+//!
+//! The environment is read once per process; descriptors are looked at only where the log is
+//! known, and without asking its file system (a dead network server must not hang us). Nobody who
+//! only reads the log is of the run: people follow logs.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use memchr::memmem;
+use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
+
+use super::proc::{self, Stat};
+use super::{Found, How, LogIdentity, Mark};
+
+/// Whether a process's environment carries a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// It does.
+    Yes,
+    /// It was read, and does not.
+    No,
+    /// It is gone, another user's, or hides its environment.
+    Unreadable,
+}
+
+/// Every living process of the run except ourselves. What cannot be read is skipped.
+///
+/// # Errors
+/// When `/proc` cannot be listed.
+pub fn processes(mark: &Mark) -> io::Result<Vec<Found>> {
+    let mut search = Search::new(mark);
+    Ok(proc::all()?.filter_map(|pid| search.look(pid)).collect())
+}
+
+impl Mark {
+    /// Whether this process's environment carries the task and the attempt.
+    #[must_use]
+    pub fn carried_by(&self, pid: u32) -> Carries {
+        Search::new(self).carried_by(pid)
+    }
+}
+
+/// A mark as it looks in memory, and a buffer for what is compared with it.
+pub(super) struct Search<'a> {
+    mark: &'a Mark,
+    task: Vec<u8>,
+    attempt: Vec<u8>,
+    environ: Vec<u8>,
+    own: u32,
+    /// Where our own executable is, so that a sibling is recognised.
+    home: Option<PathBuf>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(mark: &'a Mark) -> Self {
+        Self {
+            mark,
+            task: format!("BRAINSTEM_TASK_ID={}", mark.task).into_bytes(),
+            attempt: format!("BRAINSTEM_ATTEMPT={}", mark.attempt).into_bytes(),
+            environ: Vec::new(),
+            own: std::process::id(),
+            home: executable(Path::new("/proc/self")),
+        }
+    }
+
+    /// The process, if it is alive and of the run.
+    pub(super) fn look(&mut self, pid: u32) -> Option<Found> {
+        if pid == self.own {
+            return None;
+        }
+        let how = self.how(pid)?;
+        let stat = proc::stat(pid).filter(|stat| !stat.is_over())?;
+        let command = proc::command_line(pid);
+        Some(Found { pid, start_time: stat.start_time, command, how })
+    }
+
+    fn how(&mut self, pid: u32) -> Option<How> {
+        let carries = self.carried_by(pid);
+        if carries == Carries::Yes {
+            return Some(How::Environment);
+        }
+        if let Some(group) = self.mark.group
+            && proc::stat(pid).is_some_and(|stat| stat.group == group)
+        {
+            return Some(How::Group);
+        }
+        // Whose environment is closed to us, his descriptors are too.
+        let log = self.mark.log.filter(|_| carries == Carries::No)?;
+        // Who has an environment has a living first thread, so that need not be asked.
+        let base = if self.environ.is_empty() { base(pid)? } else { process(pid) };
+        (writes_to(&base, log) && !self.is_one_of_ours(&base)).then_some(How::Log)
+    }
+
+    fn carried_by(&mut self, pid: u32) -> Carries {
+        match self.read_environ(pid) {
+            Ok(()) if self.environ_matches() => Carries::Yes,
+            Ok(()) => Carries::No,
+            Err(_gone_or_not_ours) => Carries::Unreadable,
+        }
+    }
+
+    fn environ_matches(&self) -> bool {
+        memmem::find(&self.environ, &self.task).is_some()
+            && [&self.task, &self.attempt].iter().all(|wanted| {
+                self.environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_slice())
+            })
+    }
+
+    /// An empty environment is looked at again: between two programs (`execve`) a process has
+    /// none for some microseconds, and must not slip through just then.
+    fn read_environ(&mut self, pid: u32) -> io::Result<()> {
+        const LOOKS: u32 = 5;
+        for look in 0..LOOKS {
+            let stat = if look == 0 { None } else { proc::stat(pid) };
+            let path = match stat {
+                Some(stat) if stat.is_kernel_thread() || stat.is_over() => return Ok(()),
+                Some(stat) if stat.is_zombie() => {
+                    base(pid).ok_or(io::ErrorKind::NotFound)?.join("environ")
+                }
+                Some(_) | None => process(pid).join("environ"),
+            };
+            self.environ.clear();
+            File::open(path)?.read_to_end(&mut self.environ)?;
+            if !self.environ.is_empty() {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Whether this is a brain, a worker or a `queue` beside our own executable: a brain that
+    /// shortens a log, or a worker in the moment in which its next job is still a copy of it.
+    fn is_one_of_ours(&self, base: &Path) -> bool {
+        let (Some(home), Some(theirs)) = (&self.home, executable(base)) else { return false };
+        let is_named = ["brain", "worker", "queue"].iter().any(|name| theirs.ends_with(name));
+        theirs == *home || (is_named && theirs.parent() == home.parent())
+    }
+}
+
+/// The process's place in `/proc`.
+fn process(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+/// The same; where the first thread has ended but others go on, a living
+/// thread's, because the first one's has nothing left to read.
+fn base(pid: u32) -> Option<PathBuf> {
+    let process = process(pid);
+    if !proc::stat(pid).is_some_and(|stat: Stat| stat.is_zombie()) {
+        return Some(process);
+    }
+    let threads = fs::read_dir(process.join("task")).ok()?;
+    threads
+        .filter_map(Result::ok)
+        .find(|thread| thread.file_name().to_str() != Some(&pid.to_string()))
+        .map(|thread| thread.path())
+}
+
+/// The path of a program, also if it has been replaced since.
+fn executable(base: &Path) -> Option<PathBuf> {
+    let link: OsString = fs::read_link(base.join("exe")).ok()?.into();
+    let text = link.to_string_lossy();
+    Some(PathBuf::from(text.strip_suffix(" (deleted)").unwrap_or(&text)))
+}
+
+/// Whether any of its descriptors is this file, open for writing.
+fn writes_to(base: &Path, log: LogIdentity) -> bool {
+    let Ok(folder) = File::open(base.join("fd")) else { return false };
+    let Ok(entries) = fs::read_dir(base.join("fd")) else { return false };
+    entries.filter_map(Result::ok).any(|entry| {
+        let name = entry.file_name();
+        let same = statx(folder.as_fd(), &name, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)
+            .is_ok_and(|file| {
+                file.stx_ino == log.ino
+                    && makedev(file.stx_dev_major, file.stx_dev_minor) == log.dev
+            });
+        same && is_for_writing(&base.join("fdinfo").join(&name))
+    })
+}
+
+fn is_for_writing(fdinfo: &Path) -> bool {
+    const ACCESS_MODE: u32 = 0o3;
+    const READ_ONLY: u32 = 0;
+    let Ok(text) = fs::read_to_string(fdinfo) else { return false };
+    text.lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| flags & ACCESS_MODE != READ_ONLY)
+}

@@ -1,0 +1,33 @@
+//! The pool: where tasks are, and who may move them.
+//!
+//! The directory a task is in is its state; every transition is one `rename(2)`; a lock held by
+//! the kernel says who is alive. [`dir`] is the store that is a directory; [`store`] says what any
+//! store means, and [`memory`] is the smallest one.
+//!
+//! # What the directory store assumes
+//!
+//! - All of the pool is on one file system, so that `rename(2)` inside it is atomic.
+//! - `flock(2)` works there and is freed when the holder dies.
+//! - Nothing else writes there, but whatever it finds that it does not understand it keeps, in
+//!   `rejected/`.
+
+pub mod cli;
+#[cfg(test)]
+mod contract;
+pub mod dir;
+pub mod eligible;
+pub mod error;
+pub mod fence;
+pub mod heartbeat;
+pub mod lane;
+pub mod ledger;
+pub mod lookup;
+pub mod memory;
+pub mod retry;
+pub mod store;
+pub mod tally;
+pub mod view;
+pub mod why;
+
+pub use dir::Pool;
+pub use error::Error;

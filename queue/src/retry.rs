@@ -1,0 +1,179 @@
+//! What follows when an attempt has ended: one pure function, for workers and for whoever settles
+//! the affairs of a dead one.
+
+use std::time::Duration;
+
+use shared::outcome::{Cause, Next, Outcome};
+use shared::task::TaskName;
+use shared::time::Moment;
+
+/// How often, and after which pause, a task is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Failures of its own after which a task has failed for good.
+    pub max_attempts: u32,
+    /// Dead workers after which a task is taken for the poison that killed them.
+    pub poison_deaths: u32,
+    /// The first pause; each further one is twice as long.
+    pub backoff_first: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            poison_deaths: 3,
+            backoff_first: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Policy {
+    /// The policy for one task, which may say for itself how often it is tried.
+    #[must_use]
+    pub fn of(&self, task: &shared::task::Task) -> Self {
+        Self { max_attempts: task.spec.max_attempts.unwrap_or(self.max_attempts), ..*self }
+    }
+}
+
+/// How an attempt ended, as far as it decides what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The job did what it should.
+    Succeeded,
+    /// The job did not.
+    Failed(Cause),
+    /// It was ended for good.
+    Cancelled(Cause),
+    /// The job was not ready (exit code 75): later, and nothing is counted.
+    NotReady,
+    /// The worker had to stop: at once, elsewhere, and nothing is counted.
+    Returned,
+    /// The worker died.
+    WorkerDied,
+}
+
+impl Verdict {
+    /// The word in the ledger.
+    #[must_use]
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Succeeded => Outcome::Succeeded,
+            Self::Failed(_) | Self::WorkerDied => Outcome::Failed,
+            Self::Cancelled(_) => Outcome::Cancelled,
+            Self::NotReady | Self::Returned => Outcome::Returned,
+        }
+    }
+
+    /// The cause in the ledger.
+    #[must_use]
+    pub const fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Succeeded | Self::Returned => None,
+            Self::Failed(cause) | Self::Cancelled(cause) => Some(cause),
+            Self::NotReady => Some(Cause::ExitCode),
+            Self::WorkerDied => Some(Cause::WorkerDied),
+        }
+    }
+}
+
+/// Where the task goes, and under which name. `jitter` is between 0 and 1.
+#[must_use]
+pub fn next(
+    name: TaskName,
+    verdict: Verdict,
+    policy: &Policy,
+    now: Moment,
+    jitter: f64,
+) -> (Next, TaskName) {
+    let later = |tries: u32| Next::Delayed(after(backoff(policy, tries, jitter), now));
+    match verdict {
+        Verdict::Succeeded | Verdict::Cancelled(_) => (Next::End, name),
+        Verdict::Failed(cause) => {
+            let failures = name.failures + 1;
+            if cause.is_retryable() && failures < policy.max_attempts {
+                (later(failures), name.failed())
+            } else {
+                (Next::Failed, TaskName { failures, ..name })
+            }
+        }
+        // The pause grows with what was neither a failure nor a death: the times it was not ready.
+        Verdict::NotReady => (later(name.attempt - name.failures - name.deaths), name.again()),
+        Verdict::Returned => (Next::Pending, name.again()),
+        Verdict::WorkerDied => {
+            let deaths = name.deaths + 1;
+            if deaths < policy.poison_deaths {
+                (Next::Pending, name.died())
+            } else {
+                (Next::Failed, TaskName { deaths, ..name })
+            }
+        }
+    }
+}
+
+/// Doubling from the first pause to the longest, and up to a quarter shorter by chance, so that
+/// what failed together does not come back together.
+fn backoff(policy: &Policy, tries: u32, jitter: f64) -> Duration {
+    let doubled = policy.backoff_first.saturating_mul(1 << tries.saturating_sub(1).min(20));
+    doubled.min(policy.backoff_max).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
+}
+
+fn after(pause: Duration, now: Moment) -> Moment {
+    now.plus_millis(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::id::TaskId;
+
+    fn follow(name: TaskName, verdict: Verdict) -> (Next, TaskName) {
+        next(name, verdict, &Policy::default(), Moment::from_unix_millis(0), 0.0)
+    }
+
+    fn in_seconds(seconds: i64) -> Next {
+        Next::Delayed(Moment::from_unix_millis(seconds * 1000))
+    }
+
+    #[test]
+    fn the_third_failure_of_its_own_is_the_last() {
+        let first = TaskName::first(TaskId::new());
+        let failed = Verdict::Failed(Cause::ExitCode);
+        let (next, second) = follow(first, failed);
+        assert_eq!((next, second.attempt, second.failures), (in_seconds(1), 2, 1));
+        let (next, third) = follow(second, failed);
+        assert_eq!((next, third.attempt, third.failures), (in_seconds(2), 3, 2));
+        let (next, last) = follow(third, failed);
+        assert_eq!((next, last.attempt, last.failures), (Next::Failed, 3, 3));
+    }
+
+    #[test]
+    fn deaths_and_not_ready_burn_no_attempt_of_its_own() {
+        let mut name = TaskName::first(TaskId::new());
+        for tries in 1..=10 {
+            let (next, again) = follow(name, Verdict::NotReady);
+            assert_eq!(next, in_seconds((1 << (tries - 1)).min(300)));
+            assert_eq!((again.attempt, again.failures, again.deaths), (tries + 1, 0, 0));
+            name = again;
+        }
+        let (next, died) = follow(name, Verdict::WorkerDied);
+        assert_eq!((next, died.attempt, died.failures, died.deaths), (Next::Pending, 12, 0, 1));
+    }
+
+    #[test]
+    fn a_task_that_kills_three_workers_is_taken_out() {
+        let name = TaskName { deaths: 2, attempt: 3, ..TaskName::first(TaskId::new()) };
+        let (next, last) = follow(name, Verdict::WorkerDied);
+        assert_eq!((next, last.attempt, last.deaths), (Next::Failed, 3, 3));
+    }
+
+    #[test]
+    fn what_cannot_end_differently_is_not_tried_again() {
+        let name = TaskName::first(TaskId::new());
+        assert_eq!(follow(name, Verdict::Failed(Cause::SpawnFailed)).0, Next::Failed);
+        assert_eq!(follow(name, Verdict::Cancelled(Cause::Cancelled)).0, Next::End);
+    }
+}

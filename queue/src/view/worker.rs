@@ -1,0 +1,290 @@
+//! Workers as they are seen from outside: the lease says who lives, the heartbeat how they fare,
+//! and of those whose heartbeat stands still the kernel is asked.
+
+use serde_json::{Map, Value, json};
+use shared::name::Name;
+use shared::quantity::counted;
+use shared::reason::{Code, Reason};
+use shared::settings::Settings;
+use shared::task::TaskName;
+use shared::time::Moment;
+
+use crate::dir::lease::{self, Record, Role};
+use crate::dir::lock::Holder;
+use crate::dir::{Pool, listing};
+use crate::heartbeat::{self, Heartbeat, Run};
+use crate::{Error, fence};
+
+/// How long a dead worker stays listed after its affairs were settled.
+const LISTED_SECONDS: f64 = 600.0;
+
+/// Whether a worker lives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Life {
+    /// It holds its lease.
+    Alive,
+    /// It holds its lease, and its heartbeat stands still.
+    Hung {
+        /// For so long.
+        seconds: f64,
+        /// What the kernel says about the process.
+        evidence: Map<String, Value>,
+    },
+    /// Its heartbeat is fresh, but the file that would prove its life is gone.
+    Unproven,
+    /// Its lease is free, or somebody settles its affairs.
+    Dead {
+        /// Who does, if somebody does now.
+        settling: Option<String>,
+    },
+    /// It is dead, and nothing is left to settle.
+    Over {
+        /// Since when.
+        since: Moment,
+    },
+}
+
+/// One worker.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Its name.
+    pub name: Name,
+    /// Whether it lives.
+    pub life: Life,
+    /// What its lease says.
+    pub record: Option<Record>,
+    /// The last heartbeat of this life (of the last one, if it is dead).
+    pub heartbeat: Option<Heartbeat>,
+    /// Tasks in its hands.
+    pub held: Vec<TaskName>,
+}
+
+impl Worker {
+    /// Whether it holds its lease.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        match self.life {
+            Life::Alive | Life::Hung { .. } => true,
+            Life::Unproven | Life::Dead { .. } | Life::Over { .. } => false,
+        }
+    }
+
+    /// Its state in one word.
+    #[must_use]
+    pub fn status(&self) -> &'static str {
+        match (&self.life, &self.heartbeat) {
+            (Life::Alive, Some(heartbeat)) => heartbeat.status.as_str(),
+            (Life::Alive, None) => "starting",
+            (Life::Hung { .. }, _) => "hung",
+            (Life::Unproven, _) => "unknown",
+            (Life::Dead { settling: Some(_) }, _) => "settling",
+            (Life::Dead { settling: None }, _) => "dead",
+            (Life::Over { .. }, _) if self.said_goodbye() => "stopped",
+            (Life::Over { .. }, _) => "dead",
+        }
+    }
+
+    /// Whether it ended by itself: nobody had to settle its affairs.
+    #[must_use]
+    pub fn said_goodbye(&self) -> bool {
+        match self.record.as_ref().map(|record| &record.role) {
+            Some(Role::Over) | None => true,
+            Some(Role::Working | Role::Settling(_) | Role::Settled(_)) => false,
+        }
+    }
+
+    /// What runs there, as far as it is still true.
+    pub fn current(&self) -> impl Iterator<Item = &Run> {
+        let runs = self.heartbeat.iter().flat_map(|heartbeat| &heartbeat.current);
+        // A heartbeat may be a moment old; what is in its hands is not.
+        let has = |run: &Run| (run.task_id, run.attempt);
+        runs.filter(move |run| self.held.iter().any(|name| (name.id, name.attempt) == has(run)))
+    }
+
+    /// Seconds since its last heartbeat, by the clocks of both.
+    #[must_use]
+    pub fn heartbeat_age(&self, now: Moment) -> Option<f64> {
+        self.heartbeat.as_ref().map(|heartbeat| now.seconds_since(heartbeat.at))
+    }
+
+    /// As `queue workers --json` shows it.
+    #[must_use]
+    pub fn to_json(&self, now: Moment) -> Value {
+        let beat = self.heartbeat.as_ref();
+        let process = self.record.as_ref().map(|r| &r.process).or(beat.map(|b| &b.process));
+        let ability = beat.map(|beat| &beat.ability);
+        let idle = beat.filter(|_| self.is_alive()).and_then(|b| b.idle_since);
+        let alive = match self.life {
+            Life::Unproven => None,
+            Life::Alive | Life::Hung { .. } | Life::Dead { .. } | Life::Over { .. } => {
+                Some(self.is_alive())
+            }
+        };
+        let models: Vec<_> = ability.and_then(|a| a.model.as_ref()).into_iter().collect();
+        let gpu = ability.and_then(|a| a.gpu).or(self.record.as_ref().and_then(|r| r.gpu));
+        json!({
+            "name": self.name,
+            "host": process.map(|p| &p.host),
+            "pid": process.map(|p| p.pid),
+            "gpu": gpu,
+            "gpu_uuid": ability.and_then(|a| a.gpu_uuid.as_ref()),
+            "alive": alive,
+            "status": self.status(),
+            "classes": ability.map(|a| &a.classes),
+            "started_at": beat.map(|b| b.started_at),
+            "heartbeat_age_seconds": self.heartbeat_age(now),
+            "idle_seconds": idle.map(|since| now.seconds_since(since)),
+            "current": self.current_json(now),
+            "models": models.iter().map(|m| json!({"model": m, "state": "loaded"})).collect::<Vec<_>>(),
+            "completed": beat.map(|b| b.completed),
+            "failed": beat.map(|b| b.failed),
+            "lost_races": beat.map(|b| b.lost_races),
+            "claim": beat.map(|b| &b.claim),
+        })
+    }
+
+    fn current_json(&self, now: Moment) -> Vec<Value> {
+        let stale = self.heartbeat_age(now).unwrap_or(0.0);
+        let shown = |run: &Run| {
+            json!({
+                "task_id": run.task_id,
+                "attempt": run.attempt,
+                "class": run.class,
+                "name": run.name,
+                "started_at": run.started_at,
+                "last_output_age_seconds": run.last_output_age_seconds.map(|age| age + stale),
+            })
+        };
+        self.current().map(shown).collect()
+    }
+}
+
+/// Everybody who works, or did so lately.
+pub fn workers(pool: &Pool, settings: &Settings, now: Moment) -> Result<Vec<Worker>, Error> {
+    let mut names = lease::workers(pool.layout())?;
+    names.extend(heartbeat::workers(pool)?);
+    names.extend(listing::holders(pool.layout())?);
+    names.sort();
+    names.dedup();
+    let mut found = Vec::new();
+    for name in names {
+        let worker = worker(pool, settings, now, name)?;
+        found.extend(worker.filter(|worker| is_listed(worker, now)));
+    }
+    Ok(found)
+}
+
+fn is_listed(worker: &Worker, now: Moment) -> bool {
+    match &worker.life {
+        Life::Over { since } => {
+            !worker.held.is_empty() || now.seconds_since(*since) < LISTED_SECONDS
+        }
+        Life::Alive | Life::Hung { .. } | Life::Unproven | Life::Dead { .. } => true,
+    }
+}
+
+/// One worker. `None` where there never was one of this name.
+pub fn worker(
+    pool: &Pool,
+    settings: &Settings,
+    now: Moment,
+    name: Name,
+) -> Result<Option<Worker>, Error> {
+    let holder = lease::probe(pool.layout(), &name)?;
+    let record = lease::read(pool.layout(), &name)?;
+    // A heartbeat that cannot be read says nothing; the worker writes the next one soon.
+    let heartbeat = heartbeat::read(pool, &name).ok().flatten();
+    let held = listing::tasks_in(&pool.layout().processing_of(&name))?.tasks;
+    if record.is_none() && heartbeat.is_none() && held.is_empty() && holder == Holder::NoFile {
+        return Ok(None);
+    }
+    let works = record.as_ref().is_some_and(|record| record.role == Role::Working);
+    let ours = |beat: &Heartbeat| record.as_ref().is_none_or(|record| record.life == beat.life);
+    let heartbeat = heartbeat.filter(|beat| !works || ours(beat));
+    let life = life(holder, record.as_ref(), heartbeat.as_ref(), &held, (settings, now));
+    Ok(Some(Worker { name, life, record, heartbeat, held }))
+}
+
+fn life(
+    holder: Holder,
+    record: Option<&Record>,
+    beat: Option<&Heartbeat>,
+    held: &[TaskName],
+    (settings, now): (&Settings, Moment),
+) -> Life {
+    let warn = settings.heartbeat_warn.0.as_secs_f64();
+    let age = beat.map(|beat| now.seconds_since(beat.at));
+    let last_seen = beat.map(|beat| beat.at).or(record.map(|record| record.since));
+    match (holder, record.map(|record| &record.role)) {
+        (Holder::Somebody, Some(Role::Working)) => match (age, beat) {
+            (Some(seconds), Some(beat)) if seconds > warn => {
+                Life::Hung { seconds, evidence: evidence(beat) }
+            }
+            (_, _) => Life::Alive,
+        },
+        (Holder::Somebody, Some(Role::Settling(by))) => Life::Dead { settling: Some(by.clone()) },
+        // It has the lock and has not said who it is: a worker in its first moments.
+        (Holder::Somebody, Some(Role::Over | Role::Settled(_)) | None) => Life::Alive,
+        (Holder::Nobody, Some(Role::Over | Role::Settled(_))) if held.is_empty() => {
+            Life::Over { since: record.map_or(now, |record| record.since) }
+        }
+        (Holder::NoFile, _) if age.is_some_and(|age| age < warn) && held.is_empty() => {
+            Life::Unproven
+        }
+        (Holder::NoFile, _) if held.is_empty() => Life::Over { since: last_seen.unwrap_or(now) },
+        (Holder::Nobody | Holder::NoFile, _) => Life::Dead { settling: None },
+    }
+}
+
+/// What the kernel says about a process whose heartbeat stands still.
+fn evidence(beat: &Heartbeat) -> Map<String, Value> {
+    let mut evidence = Map::new();
+    let process = &beat.process;
+    evidence.insert("pid".into(), process.pid.into());
+    evidence.insert("last_status".into(), beat.status.as_str().into());
+    evidence.insert("last_claim_at".into(), json!(beat.claim.at));
+    let here = process.host == lease::host_name() && process.boot == lease::boot_id();
+    let same = here.then(|| fence::stat(process.pid)).flatten();
+    let same = same.filter(|stat| process.start.is_none_or(|start| start == stat.start_time));
+    let state = same.map(|stat| stat.state);
+    evidence.insert("process_state".into(), json!(state.map(String::from)));
+    let said = match state {
+        Some('T' | 't') => Some("stopped by a signal; `kill -CONT` lets it go on"),
+        Some('D') => Some("waits inside the kernel, for a disk or a device"),
+        Some('Z') => Some("its main thread has ended"),
+        Some(_) | None => None,
+    };
+    evidence.insert("process".into(), json!(said));
+    evidence
+}
+
+/// What is wrong with a worker, if something is.
+#[must_use]
+pub fn worker_warning(worker: &Worker) -> Option<Reason> {
+    let name = &worker.name;
+    let reason = match &worker.life {
+        Life::Alive | Life::Over { .. } => return None,
+        Life::Hung { seconds, evidence } => {
+            let text = format!("{name} lives, but its last heartbeat is {seconds:.0}s old");
+            let mut reason = Reason::new(Code::WorkerHung, text);
+            reason.evidence = evidence.clone();
+            reason.since = worker.heartbeat.as_ref().map(|beat| beat.at);
+            reason
+        }
+        Life::Unproven => {
+            let text = format!("{name} sends heartbeats, but its lock file is gone");
+            Reason::new(Code::WorkerDead, text)
+        }
+        Life::Dead { settling } => {
+            let settled = match settling {
+                Some(by) => format!("{by} settles its affairs"),
+                None => "its affairs are not settled".to_owned(),
+            };
+            let held = worker.held.len();
+            let tasks = counted(held, "task");
+            let text = format!("{name} is dead with {tasks} in its hands; {settled}");
+            Reason::new(Code::WorkerDead, text).count(held as u64)
+        }
+    };
+    Some(reason.worker(name))
+}

@@ -1,0 +1,58 @@
+//! What holds up the pool: for each lane with pending tasks, why its first task is not taken.
+
+use shared::quantity::counted;
+use shared::reason::Reason;
+
+use super::{Look, Subject, Verdict, Word, in_order, task};
+use crate::Error;
+
+/// The pool as a whole.
+pub fn why_pool(look: &Look<'_>) -> Result<Verdict, Error> {
+    let subject = Subject { kind: "pool", id: look.pool.root().display().to_string() };
+    let (mut reasons, mut blocked, mut impossible, mut claimable) = (Vec::new(), 0, 0, 0);
+    for lane in &look.view.counts.lanes {
+        let Some(head) = lane.head else { continue };
+        let Some(verdict) = task::why_task(look, head)? else { continue };
+        match verdict.verdict {
+            Word::Blocked => blocked += lane.pending,
+            Word::Impossible => impossible += lane.pending,
+            // It was taken while we looked.
+            Word::Running | Word::Gone | Word::Claimable | Word::Idle | Word::Busy => {
+                claimable += lane.pending;
+            }
+        }
+        let about = |reason: Reason| Reason {
+            lane: Some(lane.lane.to_string()),
+            count: Some(lane.pending),
+            ..reason
+        };
+        reasons.extend(verdict.reasons.into_iter().map(about));
+    }
+    for warning in look.view.own_warnings() {
+        if !reasons.iter().any(|r| r.code == warning.code && r.worker == warning.worker) {
+            reasons.push(warning);
+        }
+    }
+    let states = &look.view.states;
+    let pending = |number: u64| counted(number, "pending task");
+    let (word, text) = if blocked + impossible + claimable == 0 {
+        match states.processing {
+            0 => (Word::Idle, "no task is pending and none runs".to_owned()),
+            running => (Word::Busy, format!("no task is pending, {running} running")),
+        }
+    } else if claimable > 0 {
+        (Word::Claimable, format!("{} can be taken now", pending(claimable)))
+    } else if blocked > 0 && states.processing > 0 {
+        (Word::Busy, format!("{} running, {} behind them", states.processing, pending(blocked)))
+    } else if blocked > 0 {
+        (Word::Blocked, format!("{} cannot be taken now", pending(blocked)))
+    } else {
+        (Word::Impossible, format!("{} can never run here", pending(impossible)))
+    };
+    let never = if impossible > 0 && word != Word::Impossible {
+        format!("; {impossible} can never run here")
+    } else {
+        String::new()
+    };
+    Ok(look.verdict(subject, word, text + &never, in_order(reasons)))
+}

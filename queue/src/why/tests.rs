@@ -1,0 +1,208 @@
+//! Verdicts about pools in which everything but the processes is real: leases are held by the
+//! test, and heartbeats are written by it.
+
+use std::path::Path;
+
+use shared::id::{Incarnation, TaskId};
+use shared::quantity::Bytes;
+use shared::reason::Code;
+use shared::settings::Settings;
+use shared::task::{Class, Task, parse_spec};
+use shared::time::Moment;
+
+use super::{Look, Verdict, Word, why_pool, why_task, why_worker};
+use crate::dir::lease::{Lease, Process, Record, Role};
+use crate::dir::places;
+use crate::dir::submit::Submitter;
+use crate::dir::{Pool, Privacy, Rules, control, person};
+use crate::heartbeat::{self, Ability, ClaimReport, Heartbeat, Run, Status};
+use crate::view::{self, Count};
+
+fn pool(dir: &Path) -> Pool {
+    let rules = Rules { disk_low: Bytes(0), ..Rules::default() };
+    Pool::create(&dir.join("pool"), rules, Privacy::Owner).unwrap()
+}
+
+fn submit(pool: &Pool, spec: &str) -> TaskId {
+    let mut spec = parse_spec(spec.as_bytes()).unwrap();
+    spec.class.get_or_insert(Class::Script);
+    let task = Task {
+        id: TaskId::new(),
+        batch_id: None,
+        submitted_at: Moment::now(),
+        submitted_by: "ann@host".into(),
+        correlation_id: "c".into(),
+        spec,
+    };
+    Submitter::new(pool).unwrap().submit(&task).unwrap();
+    task.id
+}
+
+fn ability(classes: &[Class]) -> Ability {
+    let gpu = classes.contains(&Class::Script).then_some(0);
+    Ability {
+        classes: classes.to_vec(),
+        gpu,
+        gpu_uuid: None,
+        gpu_memory: Some(Bytes(8 << 30)),
+        gpu_slots: 1,
+        cpu_slots: 1,
+        paused: None,
+        draining: None,
+        model: None,
+    }
+}
+
+/// A worker that holds its lease and has sent this heartbeat.
+fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Lease, Heartbeat) {
+    let worker: shared::name::Name = name.parse().unwrap();
+    let (process, life) = (Process::current(), Incarnation::new());
+    let lease = Lease::try_take(pool, &worker).unwrap().unwrap();
+    let record = Record {
+        worker: worker.clone(),
+        role: Role::Working,
+        process: process.clone(),
+        life: life.clone(),
+        gpu: ability.gpu,
+        writers: Vec::new(),
+        since: Moment::now(),
+    };
+    lease.write(&record).unwrap();
+    let beat = Heartbeat {
+        schema: heartbeat::SCHEMA.into(),
+        worker,
+        process,
+        life,
+        version: "0".into(),
+        started_at: Moment::now(),
+        at: Moment::now(),
+        seq: 1,
+        status: Status::Idle,
+        ability,
+        idle_since: current.is_empty().then(Moment::now),
+        current,
+        gpu_reading: None,
+        claim: ClaimReport::default(),
+        completed: 0,
+        failed: 0,
+        lost_races: 0,
+        log_seq: 0,
+    };
+    heartbeat::write(pool, &beat).unwrap();
+    (lease, beat)
+}
+
+fn run(class: Class) -> Run {
+    Run {
+        task_id: TaskId::new(),
+        attempt: 1,
+        class,
+        name: "train".into(),
+        gpu_memory: None,
+        started_at: Some(Moment::now()),
+        pgid: None,
+        last_output_age_seconds: None,
+        quiet_seconds: None,
+        evidence: serde_json::Map::new(),
+        peak_vram_bytes: None,
+    }
+}
+
+fn ask<T>(pool: &Pool, question: impl Fn(&Look<'_>) -> T) -> T {
+    let settings = Settings::default();
+    let view = view::see(pool, &settings, Count::Exact).unwrap();
+    question(&Look { pool, settings: &settings, view: &view })
+}
+
+fn of_task(pool: &Pool, id: TaskId) -> Verdict {
+    ask(pool, |look| why_task(look, id).unwrap().unwrap())
+}
+
+fn of_worker(pool: &Pool, name: &str) -> Verdict {
+    ask(pool, |look| {
+        let worker = look.view.workers.iter().find(|worker| worker.name.as_str() == name);
+        why_worker(look, worker.unwrap()).unwrap()
+    })
+}
+
+fn codes(verdict: &Verdict) -> Vec<Code> {
+    verdict.reasons.iter().map(|reason| reason.code).collect()
+}
+
+#[test]
+fn without_a_worker_it_waits_and_without_one_of_its_class_it_can_never_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let id = submit(&pool, r#"{"shell": "x"}"#);
+    let alone = of_task(&pool, id);
+    assert_eq!(alone.verdict, Word::Blocked);
+    assert_eq!(codes(&alone), [Code::ClassNoWorker, Code::BrainAbsent]);
+    let _held = worker(&pool, "cpu-1", ability(&[Class::Cpu]), Vec::new());
+    let other = of_task(&pool, id);
+    assert_eq!(other.verdict, Word::Impossible);
+    assert_eq!(codes(&other)[..2], [Code::ClassNoWorker, Code::ClassNotTaken]);
+    assert_eq!(of_worker(&pool, "cpu-1").verdict, Word::Idle);
+    assert_eq!(codes(&of_worker(&pool, "cpu-1")), [Code::LaneIneligible]);
+}
+
+#[test]
+fn a_busy_worker_is_named_with_what_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let id = submit(&pool, r#"{"shell": "x"}"#);
+    let _held = worker(&pool, "worker-0", ability(&[Class::Script]), vec![run(Class::Script)]);
+    let verdict = of_task(&pool, id);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Word::Blocked, vec![Code::WorkerBusy]));
+    assert!(verdict.text.starts_with("worker-0 runs "), "{}", verdict.text);
+    assert_eq!(of_worker(&pool, "worker-0").verdict, Word::Busy);
+    assert_eq!(ask(&pool, |look| why_pool(look).unwrap()).verdict, Word::Blocked);
+}
+
+#[test]
+fn what_somebody_can_take_now_is_claimable() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let id = submit(&pool, r#"{"shell": "x"}"#);
+    let big = submit(&pool, r#"{"shell": "x", "gpu_memory": "20GiB"}"#);
+    let _held = worker(&pool, "worker-0", ability(&[Class::Script]), Vec::new());
+    assert_eq!(of_task(&pool, id).verdict, Word::Claimable);
+    assert_eq!(of_worker(&pool, "worker-0").verdict, Word::Claimable);
+    let never = of_task(&pool, big);
+    assert_eq!((never.verdict, codes(&never)[0]), (Word::Impossible, Code::VramNever));
+    control::pause_pool(pool.layout(), &control::Message::new(control::Verb::Pause, "ann"))
+        .unwrap();
+    let paused = of_task(&pool, id);
+    assert_eq!((paused.verdict, codes(&paused)), (Word::Blocked, vec![Code::Paused]));
+    assert_eq!(of_worker(&pool, "worker-0").verdict, Word::Blocked);
+}
+
+#[test]
+fn what_holds_a_task_itself_comes_before_what_holds_its_lane() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let first = submit(&pool, r#"{"shell": "x"}"#);
+    let next = submit(&pool, &format!(r#"{{"shell": "y", "after": ["{first}"]}}"#));
+    let waiting = of_task(&pool, next);
+    assert_eq!((waiting.verdict, codes(&waiting)[0]), (Word::Blocked, Code::WaitingDependency));
+    assert_eq!(waiting.reasons[0].evidence["waits_for"][0]["state"], "pending");
+    let found = places::find(pool.layout(), first).unwrap().unwrap();
+    person::hold(&pool, &found).unwrap();
+    let held = of_task(&pool, first);
+    assert_eq!((held.verdict, codes(&held)[0]), (Word::Blocked, Code::HeldPerson));
+    assert_eq!(held.reasons[0].fix, Some(format!("queue release {}", first.short())));
+}
+
+#[test]
+fn the_dead_and_the_hung_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let (lease, beat) = worker(&pool, "worker-0", ability(&[Class::Script]), Vec::new());
+    let old = Heartbeat { at: Moment::now().plus_millis(-90_000), ..beat };
+    heartbeat::write(&pool, &old).unwrap();
+    let hung = of_worker(&pool, "worker-0");
+    assert_eq!((hung.verdict, codes(&hung)), (Word::Blocked, vec![Code::WorkerHung]));
+    assert!(hung.reasons[0].evidence["process_state"].is_string());
+    drop(lease);
+    let dead = of_worker(&pool, "worker-0");
+    assert_eq!((dead.verdict, codes(&dead)), (Word::Gone, vec![Code::WorkerDead]));
+}
