@@ -1,0 +1,116 @@
+//! The worker's command line, and what it comes to.
+
+use clap::Parser;
+use queue::cli::{Common, Failure};
+use queue::dir::lease::host_name;
+use shared::name::Name;
+use shared::task::Class;
+
+/// Claims tasks from the pool and runs their jobs: one worker per GPU
+#[derive(Parser, Debug)]
+#[command(name = "worker", version, max_term_width = 100)]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// Which GPU it has, as nvidia-smi numbers them
+    #[arg(long, value_name = "N", conflicts_with = "cpu")]
+    gpu: Option<u32>,
+    /// It has no GPU and takes cpu tasks
+    #[arg(long)]
+    cpu: bool,
+    /// Its name [default: worker-N for GPU N, else cpu-HOST]
+    #[arg(long)]
+    name: Option<Name>,
+    /// The classes it takes, most wanted first [default: what it can]
+    #[arg(long, value_delimiter = ',', value_name = "CLASS,…")]
+    classes: Vec<Class>,
+    /// How many tasks may use the GPU at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    slots: u32,
+    /// How many cpu tasks may run at once [default: 1 beside a GPU, else as many as cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
+    cpu_slots: Option<u32>,
+    /// The port of its Ollama server; jobs get it as OLLAMA_HOST
+    #[arg(long, value_name = "PORT")]
+    ollama_port: Option<u16>,
+}
+
+/// What the words came to.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Words that all programs take.
+    pub common: Common,
+    /// Its name.
+    pub name: Name,
+    /// Its GPU.
+    pub gpu: Option<u32>,
+    /// The classes it takes, most wanted first.
+    pub classes: Vec<Class>,
+    /// Tasks on the GPU at once.
+    pub gpu_slots: u32,
+    /// Cpu tasks at once.
+    pub cpu_slots: u32,
+    /// The port of its model server.
+    pub ollama_port: Option<u16>,
+}
+
+impl Args {
+    /// What the words come to.
+    pub fn plan(self) -> Result<Plan, Failure> {
+        if self.gpu.is_none() && !self.cpu {
+            return Err(Failure::usage("give --gpu N, or --cpu for a worker without a GPU"));
+        }
+        let name = match (self.name, self.gpu) {
+            (Some(name), _) => name,
+            (None, Some(gpu)) => Name::gpu_worker(gpu),
+            (None, None) => Name::cpu_worker(&host_name()),
+        };
+        let can = if self.gpu.is_some() { &[Class::Script, Class::Cpu][..] } else { &[Class::Cpu] };
+        if let Some(class) = self.classes.iter().find(|class| !can.contains(class)) {
+            let takes: Vec<_> = can.iter().map(|class| class.as_str()).collect();
+            let text = format!("--classes {class}: this worker can take {}", takes.join(", "));
+            return Err(Failure::usage(text));
+        }
+        let classes = if self.classes.is_empty() { can.to_vec() } else { self.classes };
+        let cores =
+            std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+        let cpu_slots = self.cpu_slots.unwrap_or(if self.gpu.is_some() { 1 } else { cores });
+        let gpu_slots = if self.gpu.is_some() { self.slots } else { 0 };
+        let (common, gpu, ollama_port) = (self.common, self.gpu, self.ollama_port);
+        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, ollama_port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(line: &str) -> Result<Plan, String> {
+        let words = std::iter::once("worker").chain(line.split_whitespace());
+        let args = Args::try_parse_from(words).map_err(|err| err.to_string())?;
+        args.plan().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn a_gpu_worker_has_one_slot_on_the_gpu_and_one_beside_it() {
+        let plan = plan("--gpu 1 --ollama-port 11437").unwrap();
+        assert_eq!(plan.name.as_str(), "worker-1");
+        assert_eq!((plan.gpu_slots, plan.cpu_slots, plan.ollama_port), (1, 1, Some(11437)));
+        assert_eq!(plan.classes, [Class::Script, Class::Cpu]);
+    }
+
+    #[test]
+    fn a_cpu_worker_takes_cpu_tasks_only() {
+        let cpu = plan("--cpu --cpu-slots 3").unwrap();
+        assert_eq!((cpu.gpu_slots, cpu.cpu_slots), (0, 3));
+        assert!(cpu.name.as_str().starts_with("cpu-"));
+        assert!(plan("--cpu --classes script").unwrap_err().contains("can take cpu"));
+    }
+
+    #[test]
+    fn what_is_missing_or_too_much_is_named() {
+        assert!(plan("").unwrap_err().contains("--gpu N"));
+        assert!(plan("--gpu 1 --cpu").unwrap_err().contains("--cpu"));
+        assert!(plan("--gpu 1 --name ../x").unwrap_err().contains("not a usable name"));
+    }
+}

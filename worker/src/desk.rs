@@ -1,0 +1,192 @@
+//! What this worker knows about itself: one place, read by the heartbeat and by eligibility.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use queue::dir::claim::Claim;
+use queue::eligible::Candidate;
+use queue::heartbeat::{Ability, ClaimReport, Run, Standing, Status};
+use shared::name::Name;
+use shared::task::TaskName;
+use shared::time::Moment;
+
+use crate::job::Stop;
+use crate::progress::Progress;
+
+/// The desk. Every change wakes the heartbeat.
+#[derive(Debug)]
+pub struct Desk {
+    name: Name,
+    state: Mutex<State>,
+    changed: Sender<()>,
+    changes: Receiver<()>,
+}
+
+/// What lies on it.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// What it can do, and what stands in its way.
+    pub ability: Ability,
+    /// What runs.
+    pub jobs: Vec<Job>,
+    /// How its last look for work went.
+    pub claim: ClaimReport,
+    /// Attempts that succeeded.
+    pub completed: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Races lost.
+    pub lost_races: u64,
+    /// Since when nothing runs.
+    pub idle_since: Option<Moment>,
+    /// The lease is not what it was: nothing may be claimed any more.
+    pub lease_lost: bool,
+    /// It finishes or returns what runs, and ends.
+    pub stopping: bool,
+}
+
+/// A running job, from claim to ledger line.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which attempt.
+    pub name: TaskName,
+    /// What others see of it.
+    pub run: Run,
+    /// How it is told to end.
+    pub stop: Stop,
+    /// Whether it does something.
+    pub progress: Progress,
+}
+
+impl Desk {
+    /// An empty desk.
+    #[must_use]
+    pub fn new(name: Name, ability: Ability) -> Self {
+        let (changed, changes) = bounded(1);
+        let state = State {
+            ability,
+            jobs: Vec::new(),
+            claim: ClaimReport::default(),
+            completed: 0,
+            failed: 0,
+            lost_races: 0,
+            idle_since: Some(Moment::now()),
+            lease_lost: false,
+            stopping: false,
+        };
+        Self { name, state: Mutex::new(state), changed, changes }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is a plain assignment: a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks, without changing anything.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes something that others should see soon.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = self.note(change);
+        // Full means that the heartbeat will look anyway.
+        let _ = self.changed.try_send(());
+        result
+    }
+
+    /// Changes something that can wait for the next heartbeat.
+    pub fn note<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.lock())
+    }
+
+    /// Receives a message after changes.
+    #[must_use]
+    pub fn changes(&self) -> &Receiver<()> {
+        &self.changes
+    }
+
+    /// Lays a claimed task on the desk.
+    pub fn take(&self, claim: &Claim, stop: &Stop) {
+        let (name, task) = (claim.name(), claim.task());
+        let run = Run {
+            task_id: name.id,
+            attempt: name.attempt,
+            class: task.class(),
+            name: task.name(),
+            gpu_memory: task.spec.gpu_memory,
+            started_at: None,
+            pgid: None,
+            last_output_age_seconds: None,
+            quiet_seconds: None,
+            evidence: serde_json::Map::new(),
+            peak_vram_bytes: None,
+        };
+        let (stop, progress) = (stop.clone(), Progress::new(Instant::now()));
+        self.change(|state| {
+            state.jobs.push(Job { name, run, stop, progress });
+            state.idle_since = None;
+        });
+    }
+
+    /// Changes what is seen of one job, if it is still there.
+    pub fn update(&self, name: TaskName, change: impl FnOnce(&mut Job)) {
+        self.change(|state| state.jobs.iter_mut().find(|job| job.name == name).map(change));
+    }
+
+    /// Clears a job away.
+    pub fn clear(&self, name: TaskName) -> Option<Job> {
+        self.change(|state| {
+            let index = state.jobs.iter().position(|job| job.name == name)?;
+            let job = state.jobs.remove(index);
+            if state.jobs.is_empty() {
+                state.idle_since = Some(Moment::now());
+            }
+            Some(job)
+        })
+    }
+}
+
+impl State {
+    /// What it does, in one word.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.stopping || self.ability.draining.is_some() {
+            Status::Draining
+        } else if !self.jobs.is_empty() {
+            Status::Processing
+        } else if self.ability.paused.is_some() {
+            Status::Paused
+        } else {
+            Status::Idle
+        }
+    }
+
+    /// What eligibility needs, with the runs handed to `judge`.
+    pub fn candidate<T>(&self, name: &Name, judge: impl FnOnce(Candidate<'_>) -> T) -> T {
+        let current: Vec<Run> = self.jobs.iter().map(|job| job.run.clone()).collect();
+        judge(Candidate { name, ability: &self.ability, current: &current })
+    }
+
+    /// How long nothing has run.
+    #[must_use]
+    pub fn idle(&self, now: Moment) -> Option<Duration> {
+        self.idle_since.map(|since| Duration::from_secs_f64(now.seconds_since(since)))
+    }
+
+    /// Puts or takes away a standing condition; says whether that changed anything.
+    pub fn set_standing(slot: &mut Option<Standing>, now: Option<Standing>) -> bool {
+        let changed = slot.is_some() != now.is_some();
+        if changed {
+            *slot = now;
+        }
+        changed
+    }
+}

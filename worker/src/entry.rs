@@ -1,0 +1,291 @@
+//! From the command line to the main loop, and back to an exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Parser as _;
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use queue::cli::{Failure, Resolved};
+use queue::dir::control::{self, Verb};
+use queue::dir::doorbell::{Bells, Listener};
+use queue::dir::history::Ledger;
+use queue::dir::lease::{Lease, Process, Record, Role};
+use queue::dir::settle::{Patience, Settler};
+use queue::dir::{Pool, listing, publish};
+use queue::heartbeat::Ability;
+use queue::ledger::Writer;
+use shared::emit;
+use shared::event::Event;
+use shared::exit;
+use shared::gpu::{Gpus, NoGpus, Which};
+use shared::log::{Compress, Handle, LogConfig, Rotation};
+use shared::quantity::Bytes;
+use shared::settings::{Flags, Settings};
+use shared::time::Moment;
+
+use crate::cli::{Args, Plan};
+use crate::desk::Desk;
+use crate::environment::Surroundings;
+use crate::floor::{Floor, Tools};
+use crate::heart::Heart;
+use crate::job;
+use crate::run::Bench;
+use crate::start::{Beginning, Rights, gpu_lock_file};
+
+/// From KILL until the processes of a predecessor's job are called unkillable.
+const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.plan().and_then(|plan| live(&plan)) {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(failure) => {
+            // The last word; if stderr is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Who this process is, and how it speaks.
+struct Me {
+    writer: Writer,
+    process: Process,
+    started_at: Moment,
+    log: Handle,
+}
+
+/// What is known of the worker's GPU.
+struct Gpu {
+    gpus: Option<Arc<Gpus>>,
+    uuid: Option<String>,
+    memory: Option<Bytes>,
+}
+
+fn live(plan: &Plan) -> Result<(), Failure> {
+    let resolved = plan.common.resolve(&Flags::new())?;
+    let pool = resolved.create()?;
+    let signals = listen_for_signals()?;
+    let me = introduce(plan, &resolved.settings)?;
+    let gpu = look_for_gpu(plan)?;
+    job::become_subreaper().map_err(|err| {
+        Failure::new(exit::UNEXPECTED, format!("could not become a subreaper: {err}"))
+    })?;
+    let ledger = Ledger::new(pool.layout().clone(), me.writer.clone());
+    let grace = resolved.settings.grace_period.0;
+    let patience = Patience { grace, give_up: GIVE_UP };
+    let settler = Settler { pool: &pool, ledger: &ledger, patience };
+    let lock =
+        plan.gpu.map(|index| gpu_lock_file(&pool, index, gpu.uuid.as_deref())).transpose()?;
+    let beginning = Beginning { settler, name: &plan.name, signals: &signals };
+    let Rights { lease, gpu: _gpu_lock } = beginning.rights(lock.as_deref())?;
+    take_up(&pool, plan, &lease, &me)?;
+    attach_log(&me.log, &pool, plan, &resolved.settings);
+    let (hurry, hurried) = bounded(0);
+    let bench = Arc::new(Bench {
+        desk: Desk::new(plan.name.clone(), ability(plan, &gpu)),
+        ledger,
+        surroundings: surroundings(&pool, plan, &gpu),
+        gpu_uuid: gpu.uuid.clone(),
+        grace,
+        hurry: hurried,
+    });
+    emit!(Event::WorkerInitialized {
+        worker: plan.name.clone(),
+        gpu: plan.gpu,
+        port: plan.ollama_port,
+        cpu_slots: plan.cpu_slots,
+    });
+    work(&bench, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
+}
+
+/// What the main loop and the heart are made of.
+struct Body {
+    lease: Lease,
+    me: Me,
+    gpus: Option<Arc<Gpus>>,
+    signals: Receiver<i32>,
+    hurry: crossbeam_channel::Sender<()>,
+}
+
+fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failure> {
+    let Body { lease, me, gpus, signals, hurry } = body;
+    let settings = resolved.settings.clone();
+    let (worker, pool) = (bench.desk.name().clone(), bench.surroundings.pool.clone());
+    let classes = bench.desk.look(|state| state.ability.classes.clone());
+    let listener = Listener::new(pool.layout(), &Bells::Worker(worker.clone(), classes));
+    if !listener.hears() {
+        let seconds = settings.poll_without_notify.0.as_secs_f64();
+        let error = "no notification can be had here".to_owned();
+        emit!(Event::WorkerPolling { worker: worker.clone(), seconds, error });
+    }
+    let heart = Heart {
+        bench: bench.clone(),
+        lease,
+        process: me.process.clone(),
+        life: me.writer.life.clone(),
+        started_at: me.started_at,
+        interval: settings.heartbeat_interval.0,
+        stuck_after: settings.stuck_after.0,
+        gpus,
+        log: me.log.clone(),
+        begun: Instant::now(),
+    };
+    let (end, ended) = bounded::<()>(0);
+    let beating =
+        std::thread::Builder::new().name("heart".into()).spawn(move || heart.beat(&ended));
+    let beating = beating.map_err(|err| {
+        Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
+    })?;
+    emit!(Event::WorkerStarting { worker: worker.clone() });
+    let floor = Floor::new(Tools { bench: bench.clone(), settings, listener, signals, hurry });
+    let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| floor.work()));
+    if worked.is_err() {
+        let error = "a panic, told above".to_owned();
+        emit!(Event::WorkerCrashed { worker: worker.clone(), error });
+    }
+    let completed = bench.desk.look(|state| state.completed);
+    emit!(Event::WorkerStopped { worker, completed });
+    drop(end);
+    let lease = beating.join().ok();
+    if worked.is_err() {
+        return Err(Failure::new(exit::UNEXPECTED, "crashed in its main loop"));
+    }
+    lease.map_or(Ok(()), |lease| say_goodbye(&pool, &lease, &me))
+}
+
+/// Nothing left in `processing/`: others need not settle anything.
+fn say_goodbye(pool: &Pool, lease: &Lease, me: &Me) -> Result<(), Failure> {
+    let left = listing::tasks_in(&pool.layout().processing_of(lease.worker()))?.tasks;
+    if left.is_empty() {
+        lease.write(&Record {
+            role: Role::Over,
+            writers: Vec::new(),
+            since: Moment::now(),
+            ..record(lease, me, None)
+        })?;
+    }
+    Ok(())
+}
+
+fn record(lease: &Lease, me: &Me, gpu: Option<u32>) -> Record {
+    Record {
+        worker: lease.worker().clone(),
+        role: Role::Working,
+        process: me.process.clone(),
+        life: me.writer.life.clone(),
+        gpu,
+        writers: vec![me.writer.clone()],
+        since: me.started_at,
+    }
+}
+
+/// From here on the lease, the place in `processing/` and the messages are this life's.
+fn take_up(pool: &Pool, plan: &Plan, lease: &Lease, me: &Me) -> Result<(), Failure> {
+    lease.write(&record(lease, me, plan.gpu))?;
+    publish::make_dirs(&pool.layout().processing_of(&plan.name))?;
+    // What was asked of the life before was not asked of this one.
+    for verb in [Verb::Drain, Verb::Stop] {
+        control::withdraw(pool.layout(), &plan.name, verb)?;
+    }
+    control::clear_tasks(pool.layout(), &plan.name)?;
+    Ok(())
+}
+
+fn introduce(plan: &Plan, settings: &Settings) -> Result<Me, Failure> {
+    let writer = Writer::new(plan.name.clone());
+    let config = LogConfig {
+        process: plan.name.to_string(),
+        worker_id: Some(plan.name.clone()),
+        incarnation: writer.life.clone(),
+        stderr: plan.common.log_format.into(),
+        level: plan.common.level(settings),
+    };
+    let log =
+        shared::log::init(config).map_err(|err| Failure::new(exit::UNEXPECTED, err.to_string()))?;
+    Ok(Me { writer, process: Process::current(), started_at: Moment::now(), log })
+}
+
+fn attach_log(log: &Handle, pool: &Pool, plan: &Plan, settings: &Settings) {
+    let rotation = Rotation {
+        size: settings.log_rotate_size.0,
+        keep: settings.log_keep as usize,
+        compress: Compress::Older,
+    };
+    let (dir, name) = (pool.layout().logs(), format!("worker-{}", plan.name));
+    if let Err(err) = log.attach_file(&dir, &name, rotation) {
+        let path = dir.join(format!("{name}.jsonl"));
+        emit!(Event::LogSinkFailed { path, error: err.to_string() });
+    }
+}
+
+/// Its GPU, where the machine can say something about it. A number that no GPU of this machine has
+/// is an error: jobs would be given a card that is not there.
+fn look_for_gpu(plan: &Plan) -> Result<Gpu, Failure> {
+    let none = Gpu { gpus: None, uuid: None, memory: None };
+    let Some(index) = plan.gpu else { return Ok(none) };
+    match Gpus::open(None) {
+        Ok(gpus) => {
+            let count = gpus.list().len();
+            if count > 0 && usize::try_from(index).is_ok_and(|index| index >= count) {
+                let text = format!("there is no GPU {index} here: the last one is {}", count - 1);
+                return Err(Failure::usage(text));
+            }
+            let total = gpus.read(Which::Index(index)).and_then(|r| r.memory_total.known());
+            let uuid = gpus.uuid_of(index);
+            Ok(Gpu { uuid, memory: total.map(Bytes), gpus: Some(Arc::new(gpus)) })
+        }
+        // A machine without the library is told of once, by the brain and by `queue doctor`.
+        Err(NoGpus::NoLibrary { .. }) => Ok(none),
+        Err(err @ (NoGpus::NoDriver { .. } | NoGpus::Broken { .. })) => {
+            emit!(Event::NoGpuLibrary { error: err.to_string() });
+            Ok(none)
+        }
+    }
+}
+
+fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
+    Ability {
+        classes: plan.classes.clone(),
+        gpu: plan.gpu,
+        gpu_uuid: gpu.uuid.clone(),
+        gpu_memory: gpu.memory,
+        gpu_slots: plan.gpu_slots,
+        cpu_slots: plan.cpu_slots,
+        paused: None,
+        draining: None,
+        model: None,
+    }
+}
+
+fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
+    let index = plan.gpu.map(|index| index.to_string());
+    Surroundings {
+        pool: pool.clone(),
+        worker: plan.name.clone(),
+        gpu: gpu.uuid.clone().or(index),
+        ollama_port: plan.ollama_port,
+    }
+}
+
+fn listen_for_signals() -> Result<Receiver<i32>, Failure> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let failed = |err: std::io::Error| {
+        Failure::new(exit::UNEXPECTED, format!("could not listen for signals: {err}"))
+    };
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let (send, received) = unbounded();
+    let forward = move || {
+        for signal in signals.forever() {
+            if send.send(signal).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(forward).map_err(failed)?;
+    Ok(received)
+}

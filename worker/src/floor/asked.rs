@@ -1,0 +1,152 @@
+//! What is asked of a worker: messages, standing conditions, signals.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use queue::dir::control::{self, Message, Verb};
+use queue::heartbeat::Standing;
+use shared::emit;
+use shared::event::Event;
+
+use super::{Floor, Look, Stopping};
+use crate::job::Why;
+
+impl Floor {
+    pub(super) fn follow_messages(&mut self) -> Result<(), queue::Error> {
+        let worker = self.bench.desk.name().clone();
+        for (path, message) in control::messages(self.pool.layout(), &worker)? {
+            match message {
+                Ok(message) => self.follow(&path, &message)?,
+                Err(err) => {
+                    emit!(Event::ControlUnreadable { path: path.clone(), error: err.to_string() });
+                    queue::dir::reject::reject(self.pool.layout(), &path, &err.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn follow(&mut self, path: &Path, message: &Message) -> Result<(), queue::Error> {
+        let why = match message.verb {
+            Verb::Cancel => Why::Cancelled,
+            Verb::Stall => Why::Stalled,
+            Verb::Stop => {
+                received(message);
+                self.begin_to_stop(Duration::ZERO);
+                return control::done(path);
+            }
+            // These stand until they are withdrawn.
+            Verb::Drain | Verb::Pause => return Ok(()),
+        };
+        let Some(name) = message.about() else { return control::done(path) };
+        let stop = self.bench.desk.look(|state| {
+            state.jobs.iter().find(|job| job.name == name).map(|job| job.stop.clone())
+        });
+        match stop {
+            // The file stays until the attempt has ended: if this worker dies before, whoever
+            // settles its affairs honours it.
+            Some(stop) if self.asked.insert(name) => {
+                received(message);
+                stop.ask(why);
+                Ok(())
+            }
+            Some(_asked_before) => Ok(()),
+            // It ended, or was never ours: the message must not hit anything else.
+            None => control::done(path),
+        }
+    }
+
+    pub(super) fn follow_standing(&mut self) -> Result<(), queue::Error> {
+        let (layout, worker) = (self.pool.layout(), self.bench.desk.name().clone());
+        let pool_pause = control::pool_pause(layout)?.map(|message| ("pool".to_owned(), message));
+        let own = control::standing(layout, &worker, Verb::Pause)?;
+        let paused = pool_pause.or_else(|| own.map(|message| (worker.to_string(), message)));
+        let drain = control::standing(layout, &worker, Verb::Drain)?;
+        let standing = |(scope, message): (String, Message)| Standing {
+            by: message.by,
+            since: message.at,
+            scope,
+        };
+        let (paused, draining) =
+            (paused.map(standing), drain.map(|m| standing((worker.to_string(), m))));
+        let (was_paused, was_draining) = self
+            .bench
+            .desk
+            .look(|state| (state.ability.paused.clone(), state.ability.draining.clone()));
+        if paused != was_paused {
+            say_pause(was_paused.as_ref(), paused.as_ref());
+            self.bench.desk.change(|state| state.ability.paused = paused);
+            self.look = Look::ALL;
+            self.said = None;
+        }
+        if draining.is_some() && was_draining.is_none() {
+            let running = self.bench.desk.look(|state| state.jobs.len() as u64);
+            emit!(Event::WorkerDraining { worker, running });
+            self.bench.desk.change(|state| state.ability.draining = draining);
+        } else if draining.is_none() && was_draining.is_some() {
+            self.bench.desk.change(|state| state.ability.draining = None);
+            self.look = Look::ALL;
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_signal(&mut self, signal: Option<i32>) {
+        let worker = self.bench.desk.name().clone();
+        let signal = match signal {
+            Some(2) => "INT",
+            Some(15) => "TERM",
+            Some(_) | None => "stop",
+        };
+        emit!(Event::WorkerSignal { worker, signal: signal.to_owned() });
+        if self.stopping.is_some() {
+            // A second one: now.
+            self.hurry = None;
+            self.bench.desk.look(|state| {
+                for job in &state.jobs {
+                    job.stop.kill_now(Why::Returned);
+                }
+            });
+        } else {
+            self.begin_to_stop(self.settings.shutdown_grace.0);
+        }
+    }
+
+    pub(super) fn begin_to_stop(&mut self, grace: Duration) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Stopping::Letting { until: Instant::now() + grace });
+            self.bench.desk.change(|state| state.stopping = true);
+            self.hurry_up();
+        }
+    }
+
+    /// When the time to finish is over, what still runs is given back.
+    pub(super) fn hurry_up(&mut self) {
+        let Some(Stopping::Letting { until }) = self.stopping else { return };
+        if Instant::now() >= until {
+            self.stopping = Some(Stopping::Returning);
+            self.bench.desk.look(|state| {
+                for job in &state.jobs {
+                    job.stop.ask(Why::Returned);
+                }
+            });
+        }
+    }
+}
+
+fn received(message: &Message) {
+    let (verb, by) = (message.verb.to_string(), message.by.clone());
+    let about = message.about().map(|name| name.id);
+    emit!(Event::ControlReceived { verb, by, about, cause: None });
+}
+
+fn say_pause(before: Option<&Standing>, now: Option<&Standing>) {
+    match (before, now) {
+        (_, Some(Standing { by, scope, .. })) => {
+            emit!(Event::PoolPaused { by: by.clone(), scope: scope.clone(), until: None });
+        }
+        (Some(Standing { scope, .. }), None) => {
+            emit!(Event::PoolResumed { by: "a person".to_owned(), scope: scope.clone() });
+        }
+        (None, None) => {}
+    }
+}

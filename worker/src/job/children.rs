@@ -1,0 +1,160 @@
+//! Who are this worker's children? Leaders of jobs, other programs that it started itself, and
+//! orphans of jobs that came to it because it is a child subreaper.
+//!
+//! Several jobs run at once in different threads, and nobody may reap what another one waits for.
+//! So nothing ever waits for "any child": leaders are entered in a registry, and an orphan is
+//! whoever is not in it and is not in the worker's own process group (which programs that were
+//! started in the ordinary way are). Another lock keeps two spawns apart; a job that ends does not
+//! wait for it, for a spawn takes as long as the machine takes to run the child for the first time.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::process::{Child, Command};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use queue::fence;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+/// Held from before a spawn until the child is in the registry. Taken before the registry's lock.
+static SPAWNING: Mutex<()> = Mutex::new(());
+static REGISTRY: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// From now on the orphans of our jobs become our children, so that leaks are found without a
+/// look at all processes of the machine. To be called once, before the first job.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn become_subreaper() -> std::io::Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into)
+}
+
+pub(super) fn is_subreaper() -> bool {
+    rustix::process::child_subreaper().is_ok_and(|yes| yes.is_some())
+}
+
+/// The right to spawn: nobody else does meanwhile.
+pub(super) struct Turn(MutexGuard<'static, ()>);
+
+pub(super) fn turn() -> Turn {
+    Turn(SPAWNING.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn registry() -> MutexGuard<'static, BTreeSet<u32>> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Turn {
+    /// Ends with the child in the registry.
+    pub(super) fn enter(self, pid: u32) -> Known {
+        registry().insert(pid);
+        drop(self.0);
+        Known { pid }
+    }
+}
+
+/// A child of this worker that somebody waits for: as long as this lives, it is nobody's leak.
+#[derive(Debug)]
+pub struct Known {
+    pid: u32,
+}
+
+impl Known {
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Reaps it, if it is over, and forgets it, in one step: afterwards the number may belong to
+    /// the next child.
+    pub(super) fn reap(self, pidfd: BorrowedFd<'_>) {
+        let mut registry = registry();
+        let _not_over = waitid(WaitId::PidFd(pidfd), reaping());
+        registry.remove(&self.pid);
+        self.keep();
+    }
+
+    /// Leaves the registry as it is: for one that did not end, for good.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        registry().remove(&self.pid);
+    }
+}
+
+/// Starts a program that is no job and has a process group of its own (a model server), so that
+/// it is not taken for a leak. Keep the second value until the first was waited for.
+///
+/// # Errors
+/// As `Command::spawn`.
+pub fn spawn_known(command: &mut Command) -> std::io::Result<(Child, Known)> {
+    let turn = turn();
+    let child = command.spawn()?;
+    let known = turn.enter(child.id());
+    Ok((child, known))
+}
+
+/// Our children that are in no registry: orphans of jobs, and programs of our own group. Mostly
+/// there is nobody but the `leader` whose job ends, and then nobody is waited for.
+pub(super) fn unknown(leader: u32) -> Vec<u32> {
+    if all().iter().all(|pid| *pid == leader) {
+        return Vec::new();
+    }
+    let _turn = turn();
+    let registry = registry();
+    all().into_iter().filter(|pid| !registry.contains(pid)).collect()
+}
+
+/// Reaps orphans that are over.
+pub(super) fn reap_orphans() {
+    if all().is_empty() {
+        return;
+    }
+    let own_group = rustix::process::getpgrp().as_raw_nonzero().get().unsigned_abs();
+    let _turn = turn();
+    let registry = registry();
+    for pid in all() {
+        let is_orphan = !registry.contains(&pid)
+            && fence::stat(pid).is_some_and(|stat| stat.is_over() && stat.group != own_group);
+        if is_orphan && let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+            let _reaped_meanwhile = waitid(WaitId::Pid(pid), reaping());
+        }
+    }
+}
+
+fn reaping() -> WaitIdOptions {
+    WaitIdOptions::EXITED | WaitIdOptions::NOHANG
+}
+
+/// All children that may be orphans or leaders of this thread's: those of our first thread, to
+/// which the kernel gives orphans, and those of this one, to which a job can add siblings of its
+/// leader. A look at the lists of all threads costs as much as the rest of a short job's end. By a
+/// look at all processes where the kernel was built without such lists.
+fn all() -> Vec<u32> {
+    let threads = [rustix::process::getpid(), rustix::thread::gettid()];
+    let threads = if threads[0] == threads[1] { &threads[..1] } else { &threads[..] };
+    let lists: Result<Vec<String>, _> = threads
+        .iter()
+        .map(|thread| fs::read_to_string(format!("/proc/self/task/{thread}/children")))
+        .collect();
+    match lists {
+        Ok(lists) => lists
+            .iter()
+            .flat_map(|list| list.split_ascii_whitespace())
+            .flat_map(str::parse)
+            .collect(),
+        Err(_there_is_no_list) => {
+            let own = std::process::id();
+            let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+            entries
+                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                .filter(|pid| fence::stat(*pid).is_some_and(|stat| stat.parent == own))
+                .collect()
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Runs one job: a child process group whose stdout and stderr are the run's log.
+//!
+//! The log is locked before the spawn and every handle in this process is closed right after it,
+//! so the lock lives exactly as long as some process of the job can still write there, whatever
+//! becomes of the worker. One thread runs a job from `start` to the end of `wait`; nothing polls
+//! and no helper threads are needed, because the job's end, its time limit and a command to stop
+//! are all waited for in one place.
+//!
+//! The job's program is found by us (in the JOB's PATH) and given to the system as a full path:
+//! the errors can then say what was looked for where, and spawning stays on `posix_spawn`, which
+//! does not copy the worker's address space.
+
+mod children;
+mod leak;
+mod program;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use queue::fence::{self, LogIdentity, Mark};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use shared::id::TaskId;
+use shared::time::Moment;
+
+pub use children::{Known, become_subreaper, spawn_known};
+pub use stop::{Stop, Why};
+pub use wait::{End, EndedBy, Sent, Status, Tell};
+
+/// All that is needed to run a job.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Program and arguments.
+    pub argv: Vec<OsString>,
+    /// Where it runs. Absolute.
+    pub cwd: PathBuf,
+    /// Its whole environment; nothing of ours is added. Must carry the mark.
+    pub env: Vec<(OsString, OsString)>,
+    /// What it reads; without, nothing (`/dev/null`).
+    pub stdin: Option<Vec<u8>>,
+    /// Where its output goes.
+    pub log_path: PathBuf,
+    /// The task it is run for.
+    pub task: TaskId,
+    /// Which try it is.
+    pub attempt: u32,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// From TERM to KILL.
+    pub grace: Duration,
+}
+
+/// A job did not start. The same words are in its log, if there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is nothing to run.
+    #[error("the command is empty")]
+    NoCommand,
+    /// The directory to run in is not there, or is not one.
+    #[error("cwd {what}: {}", cwd.display())]
+    Cwd {
+        /// The directory.
+        cwd: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There is no such program.
+    #[error("command not found: {} ({looked})", program.display())]
+    NotFound {
+        /// As it was given.
+        program: OsString,
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// There is, but it cannot be run.
+    #[error("cannot execute {}: {what}", program.display())]
+    NotExecutable {
+        /// The file.
+        program: PathBuf,
+        /// Why not.
+        what: String,
+    },
+    /// An earlier run's processes can still write to the log.
+    #[error("log `{}` is still locked by {holders}", log.display())]
+    LogHeld {
+        /// The log.
+        log: PathBuf,
+        /// The processes, as far as they can be seen.
+        holders: String,
+    },
+    /// The log cannot be made.
+    #[error("could not {doing} `{}`: {source}", path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system has no room for another process now.
+    #[error("could not start {}: {source}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// The exit code that a shell or env(1) would give, where trying again cannot help; `None`
+    /// where the machine or the pool is at fault and the command may be fine.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::NoCommand | Self::Cwd { .. } => Some(125),
+            Self::NotExecutable { .. } => Some(126),
+            Self::NotFound { .. } => Some(127),
+            Self::LogHeld { .. } | Self::File { .. } | Self::Spawn { .. } => None,
+        }
+    }
+}
+
+/// A job that was started and has not been waited for. Dropping it leaves the job alone.
+#[must_use = "a job must be waited for"]
+#[derive(Debug)]
+pub struct Running {
+    known: Known,
+    pidfd: OwnedFd,
+    mark: Mark,
+    log_path: PathBuf,
+    timeout: Option<Duration>,
+    grace: Duration,
+    started: Instant,
+    started_at: Moment,
+}
+
+impl Running {
+    /// The leader's number, which is also the group's.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.known.pid()
+    }
+
+    /// By what the job's processes are known, its group included (so only while this lives).
+    #[must_use]
+    pub fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// When it was started.
+    #[must_use]
+    pub fn started_at(&self) -> Moment {
+        self.started_at
+    }
+}
+
+/// Starts a job.
+///
+/// # Errors
+/// Says in words what is missing, and writes it into the log too.
+pub fn start(order: Order) -> Result<Running, StartError> {
+    make_parents(&order.log_path)?;
+    let prepared = prepare(&order);
+    // Held until our handles of the log are closed: another job spawned meanwhile would have
+    // copies of them, and with them the lock, for the moment before it becomes its program.
+    let turn = children::turn();
+    let mut log = open_log(&order)?;
+    let log_identity = LogIdentity::of_file(&log).map_err(file("look at", &order.log_path))?;
+    let started = (Instant::now(), Moment::now());
+    let spawned = prepared.and_then(|prepared| spawn(&order, prepared, &log));
+    let (pid, pidfd) = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            // The log is for people; that it could not be written is less than the error itself.
+            let _unwritten = writeln!(log, "brainstem: could not start the job: {error}");
+            return Err(error);
+        }
+    };
+    drop(log);
+    let known = turn.enter(pid);
+    Ok(Running {
+        known,
+        pidfd,
+        mark: Mark::of_log(order.task, order.attempt, Some(log_identity)).with_group(pid),
+        log_path: order.log_path,
+        timeout: order.timeout,
+        grace: order.grace,
+        started: started.0,
+        started_at: started.1,
+    })
+}
+
+/// What can be made ready before the log is open.
+struct Prepared {
+    program: PathBuf,
+    stdin: Stdio,
+}
+
+fn prepare(order: &Order) -> Result<Prepared, StartError> {
+    program::check_cwd(&order.cwd)?;
+    let program = order.argv.first().ok_or(StartError::NoCommand)?;
+    let path = order.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path);
+    let program = program::find(program, path.map(OsString::as_os_str), &order.cwd)?;
+    let stdin = match &order.stdin {
+        None => Stdio::null(),
+        Some(text) => Stdio::from(file_holding(text).map_err(file("fill", Path::new("stdin")))?),
+    };
+    Ok(Prepared { program, stdin })
+}
+
+/// A file without a name: unlike a pipe it never fills up and nobody has to feed it.
+fn file_holding(text: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(text)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn make_parents(log_path: &Path) -> Result<(), StartError> {
+    let Some(parent) = log_path.parent() else { return Ok(()) };
+    fs::create_dir_all(parent).map_err(file("make directory", parent))
+}
+
+fn open_log(order: &Order) -> Result<File, StartError> {
+    let path = &order.log_path;
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+        .map_err(file("open log", path))?;
+    match log.try_lock() {
+        Ok(()) => Ok(log),
+        Err(TryLockError::Error(source)) => Err(file("lock log", path)(source)),
+        Err(TryLockError::WouldBlock) => {
+            Err(StartError::LogHeld { log: path.clone(), holders: holders(order) })
+        }
+    }
+}
+
+fn holders(order: &Order) -> String {
+    let found =
+        Mark::new(order.task, order.attempt, &order.log_path).and_then(|m| fence::processes(&m));
+    let names: Vec<_> = found.into_iter().flatten().map(|found| found.to_string()).collect();
+    if names.is_empty() { "a process that cannot be seen".to_owned() } else { names.join(", ") }
+}
+
+/// The child's number, and a descriptor that stays its own whoever gets the number later.
+fn spawn(order: &Order, prepared: Prepared, log: &File) -> Result<(u32, OwnedFd), StartError> {
+    let name = order.argv.first().ok_or(StartError::NoCommand)?;
+    let program = prepared.program;
+    let log = || log.try_clone().map_err(file("duplicate log", &order.log_path));
+    let mut command = Command::new(&program);
+    command
+        .arg0(name)
+        .args(order.argv.iter().skip(1))
+        .env_clear()
+        .envs(order.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&order.cwd)
+        .process_group(0)
+        .stdin(prepared.stdin)
+        .stdout(log()?)
+        .stderr(log()?);
+    let child = command.spawn().map_err(|source| program::explain(program.clone(), source))?;
+    // The number is the child's own as long as we have not reaped it.
+    let pidfd = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(error) => return Err(abandon(child, program, error)),
+    };
+    Ok((child.id(), pidfd))
+}
+
+/// Without a descriptor (none is left) the job cannot be watched, so it must not run.
+fn abandon(mut child: std::process::Child, program: PathBuf, error: Errno) -> StartError {
+    let _already_over = child.kill();
+    let _nothing_to_learn = child.wait();
+    StartError::Spawn { program, source: error.into() }
+}
+
+fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::File { doing, path, source }
+}

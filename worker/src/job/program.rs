@@ -1,0 +1,99 @@
+//! Finds the program of a job as the job itself would, and says in words why it cannot be run.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::StartError;
+
+/// What execvp(3) uses where there is no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+pub(super) fn check_cwd(cwd: &Path) -> Result<(), StartError> {
+    let wrong = |what: String| Err(StartError::Cwd { cwd: cwd.to_owned(), what });
+    match std::fs::metadata(cwd) {
+        Ok(meta) if !meta.is_dir() => wrong("is not a directory".to_owned()),
+        Ok(_) => access(cwd, Access::EXEC_OK)
+            .or_else(|error| wrong(format!("cannot be entered ({error})"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => wrong("does not exist".to_owned()),
+        Err(error) => wrong(format!("cannot be read ({error})")),
+    }
+}
+
+/// The full path of the program, by the job's PATH and from the job's directory.
+pub(super) fn find(
+    program: &OsStr,
+    path: Option<&OsStr>,
+    cwd: &Path,
+) -> Result<PathBuf, StartError> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        let file = cwd.join(program);
+        return match check(&file) {
+            Check::Good => Ok(file),
+            Check::Absent => Err(StartError::NotFound {
+                program: program.to_owned(),
+                looked: format!("there is no `{}`", file.display()),
+            }),
+            Check::Bad(what) => Err(StartError::NotExecutable { program: file, what }),
+        };
+    }
+    let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
+    let mut refused = None;
+    // A part of PATH that is empty means the current directory, and so does `join` with it.
+    let places = std::env::split_paths(path).map(|place| cwd.join(place).join(program));
+    for file in places.filter(|_| !program.is_empty()) {
+        match check(&file) {
+            Check::Good => return Ok(file),
+            Check::Absent => {}
+            Check::Bad(what) => refused = refused.or(Some((file, what))),
+        }
+    }
+    Err(match refused {
+        Some((program, what)) => StartError::NotExecutable { program, what },
+        None => StartError::NotFound {
+            program: program.to_owned(),
+            looked: format!("looked in PATH {}", path.display()),
+        },
+    })
+}
+
+enum Check {
+    Good,
+    Absent,
+    Bad(String),
+}
+
+fn check(file: &Path) -> Check {
+    match std::fs::metadata(file) {
+        Ok(meta) if meta.is_dir() => Check::Bad("it is a directory".to_owned()),
+        Ok(_) => match access(file, Access::EXEC_OK) {
+            Ok(()) => Check::Good,
+            Err(error) => Check::Bad(error.to_string()),
+        },
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Check::Absent
+        }
+        Err(error) => Check::Bad(error.to_string()),
+    }
+}
+
+/// Why the system refused to start a program that is there and may be executed.
+pub(super) fn explain(program: PathBuf, source: io::Error) -> StartError {
+    use rustix::io::Errno;
+    let what = match Errno::from_io_error(&source) {
+        Some(Errno::NOENT) => "the interpreter or loader that it names does not exist",
+        Some(Errno::NOEXEC) => "it is neither a program for this machine nor a script with `#!`",
+        Some(Errno::ACCESS | Errno::PERM) => "permission denied (is it on a noexec mount?)",
+        Some(Errno::TOOBIG) => "arguments and environment are too long together",
+        Some(Errno::TXTBSY) => "it is open for writing",
+        Some(_) | None if source.kind() == io::ErrorKind::InvalidInput => {
+            "an argument or a variable contains a zero byte"
+        }
+        Some(_) | None => return StartError::Spawn { program, source },
+    };
+    StartError::NotExecutable { program, what: what.to_owned() }
+}

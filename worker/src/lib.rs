@@ -1,0 +1,17 @@
+//! A worker: claims tasks by itself, runs their jobs, says how it fares.
+//!
+//! Threads: the main one claims and listens ([`floor`]); one per running job starts it, waits and
+//! ends the attempt ([`run`]); one writes heartbeats and watches progress ([`heart`]). They share
+//! [`desk::Desk`], where everything that is known about this worker lies.
+
+pub mod cli;
+pub mod desk;
+pub mod entry;
+pub mod environment;
+pub mod floor;
+pub mod heart;
+pub mod job;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod start;

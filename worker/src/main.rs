@@ -1,0 +1,5 @@
+//! The program `worker`.
+
+fn main() -> std::process::ExitCode {
+    worker::entry::main()
+}

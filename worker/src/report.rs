@@ -1,0 +1,140 @@
+//! Claim reports: what a look for work came to, in words. Said at INFO when it changes, at DEBUG
+//! each time, and always in the heartbeat.
+
+use std::collections::BTreeMap;
+
+use queue::dir::limit::UsedUp;
+use queue::eligible::{self, Candidate};
+use queue::heartbeat::ClaimReport;
+use queue::lane::{LaneName, Requirements};
+use shared::reason::{Code, Reason};
+use shared::task::Class;
+use shared::time::Moment;
+
+/// What stood in the way, as a pass found it.
+#[derive(Debug)]
+pub struct Found {
+    /// Tasks that went to others.
+    pub lost: u64,
+    /// Lanes it may not take from.
+    pub closed: Vec<(LaneName, Requirements)>,
+    /// Lanes that a limit keeps shut.
+    pub limited: Vec<(LaneName, UsedUp)>,
+    /// Pending tasks per class.
+    pub queue: BTreeMap<Class, u64>,
+}
+
+impl Found {
+    /// Whether there was nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lost == 0 && self.closed.is_empty() && self.limited.is_empty()
+    }
+
+    /// The report. Pure.
+    #[must_use]
+    pub fn report(&self, candidate: Candidate<'_>) -> ClaimReport {
+        let reasons = self.reasons(candidate);
+        let preferred =
+            list(candidate.ability.classes.iter().map(|class| class.as_str().to_owned()));
+        let result = if self.lost > 0 {
+            let lost = self.lost;
+            format!("Claim attempt: {lost} tasks available in {preferred}, all claimed by others")
+        } else if reasons.is_empty() || self.queue.is_empty() && self.limited.is_empty() {
+            "Queue empty".to_owned()
+        } else {
+            let queue = list(self.queue.iter().map(|(class, count)| format!("{class}:{count}")));
+            let model = candidate.ability.model.is_some();
+            let why = reasons.first().map_or("", |reason| reason.text.as_str());
+            format!(
+                "No suitable tasks - Queue: {queue}, Preferred: {preferred}, Model loaded: {model}; {why}"
+            )
+        };
+        ClaimReport { at: Some(Moment::now()), result, reasons }
+    }
+
+    fn reasons(&self, candidate: Candidate<'_>) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if self.lost > 0 {
+            let text = format!("{} tasks were there, and others were faster", self.lost);
+            reasons.push(Reason::new(Code::RacesLost, text).count(self.lost));
+        }
+        for (lane, used_up) in &self.limited {
+            let UsedUp { key, limit } = used_up;
+            let text = format!("limit {key} ({limit} of {limit} in use)");
+            let reason = Reason::new(Code::LimitReached, text).lane(lane.as_str());
+            reasons.push(reason.evidence("limit", key.clone()).evidence("allowed", *limit));
+        }
+        for (lane, requirements) in &self.closed {
+            let why = eligible::reasons(candidate, requirements);
+            reasons.extend(why.into_iter().map(|reason| reason.lane(lane.as_str())));
+        }
+        if reasons.is_empty() {
+            reasons.push(Reason::new(Code::QueueEmpty, "nothing is waiting"));
+        }
+        reasons
+    }
+}
+
+/// What makes two reports the same for whoever reads the log: not the figures in them.
+#[must_use]
+pub fn shape(report: &ClaimReport) -> Vec<(Code, Option<String>)> {
+    report.reasons.iter().map(|reason| (reason.code, reason.lane.clone())).collect()
+}
+
+fn list(words: impl Iterator<Item = String>) -> String {
+    format!("[{}]", words.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use queue::heartbeat::Ability;
+    use shared::name::Name;
+
+    fn report(found: &Found) -> ClaimReport {
+        let name: Name = "worker-1".parse().unwrap();
+        let ability = Ability {
+            classes: vec![Class::Script, Class::Cpu],
+            gpu: Some(1),
+            gpu_uuid: None,
+            gpu_memory: None,
+            gpu_slots: 1,
+            cpu_slots: 1,
+            paused: None,
+            draining: None,
+            model: None,
+        };
+        found.report(Candidate { name: &name, ability: &ability, current: &[] })
+    }
+
+    fn nothing() -> Found {
+        Found { lost: 0, closed: vec![], limited: vec![], queue: BTreeMap::new() }
+    }
+
+    #[test]
+    fn seed_001_b3_b4_the_words_say_what_really_stood_in_the_way() {
+        assert_eq!(report(&nothing()).result, "Queue empty");
+        let lost = Found { lost: 197, ..nothing() };
+        assert_eq!(
+            report(&lost).result,
+            "Claim attempt: 197 tasks available in [script, cpu], all claimed by others"
+        );
+        let lane = Requirements {
+            class: Class::Llm,
+            model: Some("qwen".into()),
+            gpu_memory: None,
+            limits: vec![],
+            worker: None,
+        };
+        let closed = vec![(lane.lane(), lane)];
+        let found = Found { closed, queue: BTreeMap::from([(Class::Llm, 125)]), ..nothing() };
+        let report = report(&found);
+        assert_eq!(
+            report.result,
+            "No suitable tasks - Queue: [llm:125], Preferred: [script, cpu], Model loaded: false; \
+             worker-1 does not take llm tasks (it takes script, cpu)"
+        );
+        assert_eq!(shape(&report)[0].0, Code::ClassNotTaken);
+    }
+}

@@ -1,0 +1,346 @@
+//! One attempt, from claim to ledger line: start the job, wait for it, say how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use queue::dir::claim::{Claim, NotEnded};
+use queue::dir::history::Ledger;
+use queue::fence::{self, Mark};
+use queue::ledger::Line;
+use queue::retry::{self, Verdict};
+use shared::emit;
+use shared::event::{Ending, Event, Why as Reason};
+use shared::log::{Context, scope};
+use shared::outcome::{Cause, Outcome};
+use shared::task::Payload;
+use shared::time::Moment;
+
+use crate::desk::Desk;
+use crate::environment::Surroundings;
+use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
+
+/// What every attempt of this worker needs.
+#[derive(Debug)]
+pub struct Bench {
+    /// What the worker knows about itself.
+    pub desk: Desk,
+    /// Its ledger.
+    pub ledger: Ledger,
+    /// What it tells jobs.
+    pub surroundings: Surroundings,
+    /// Its GPU's identity, where known.
+    pub gpu_uuid: Option<String>,
+    /// From TERM to KILL, where the task does not say.
+    pub grace: Duration,
+    /// Closed when the worker must end without waiting for anything.
+    pub hurry: Receiver<()>,
+}
+
+/// How an attempt went, for the ledger.
+struct Went {
+    verdict: Verdict,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    message: Option<String>,
+    leaked: u32,
+    started_at: Option<Moment>,
+    wall: Option<Duration>,
+}
+
+impl Went {
+    fn new(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            exit_code: None,
+            signal: None,
+            message: None,
+            leaked: 0,
+            started_at: None,
+            wall: None,
+        }
+    }
+}
+
+/// Runs a claimed task to its end and records that. The claim stays claimed only where its end
+/// could not be recorded before the worker had to go.
+pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) {
+    let (name, task) = (claim.name(), claim.task());
+    let _scope = scope(Context {
+        task: Some(name.id),
+        attempt: Some(name.attempt),
+        correlation_id: Some(task.correlation_id.clone()),
+        ..Context::default()
+    });
+    let went = match order(bench, &claim) {
+        Ok(order) => run(bench, &claim, order, stop),
+        Err(message) => {
+            Went { message: Some(message), ..Went::new(Verdict::Failed(Cause::SpawnFailed)) }
+        }
+    };
+    record(bench, claim, went);
+}
+
+fn order(bench: &Bench, claim: &Claim) -> Result<Order, String> {
+    let (name, task) = (claim.name(), claim.task());
+    let argv = match task.spec.payload().map_err(|bad| bad.to_string())? {
+        Payload::Command(words) => words.iter().map(Into::into).collect(),
+        Payload::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
+        Payload::Llm { .. } | Payload::Model(_) => {
+            return Err("this worker has no model server".to_owned());
+        }
+    };
+    let root = bench.surroundings.pool.root();
+    Ok(Order {
+        argv,
+        cwd: task.spec.cwd.as_ref().map_or_else(|| root.to_owned(), Into::into),
+        env: bench.surroundings.of(claim, std::env::vars_os()),
+        stdin: task.spec.stdin.as_ref().map(|text| text.as_bytes().to_vec()),
+        log_path: bench.surroundings.pool.layout().run_log(name.id, name.attempt),
+        task: name.id,
+        attempt: name.attempt,
+        timeout: task.spec.timeout.map(|span| span.0),
+        grace: task.spec.grace_period.map_or(bench.grace, |span| span.0),
+    })
+}
+
+fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
+    let name = claim.name();
+    let log = order.log_path.clone();
+    let running = match job::start(order) {
+        Ok(running) => running,
+        Err(err) => return not_started(claim, &err),
+    };
+    let (pid, started_at) = (running.pid(), running.started_at());
+    let mark = running.mark().clone();
+    bench.desk.update(name, |job| {
+        job.run.started_at = Some(started_at);
+        job.run.pgid = Some(pid);
+    });
+    let (task, attempt, what) = (name.id, name.attempt, what(claim));
+    emit!(Event::TaskStarted { task, attempt, what, pid, log });
+    let tell = |sent, wall| say_what_was_sent(bench, claim, sent, wall);
+    let end = running.wait(stop, &tell);
+    say_what_leaked(claim, &end);
+    if !end.unkillable.is_empty() {
+        wait_for_the_unkillable(bench, claim, &mark, &end);
+    }
+    Went { started_at: Some(started_at), ..judge(&end) }
+}
+
+fn not_started(claim: &Claim, err: &StartError) -> Went {
+    let (task, attempt) = (claim.name().id, claim.name().attempt);
+    emit!(Event::JobSpawnFailed { task, attempt, error: err.to_string() });
+    // Where the machine is at fault the command may be fine later.
+    let verdict = match err.exit_code() {
+        Some(_) => Verdict::Failed(Cause::SpawnFailed),
+        None => Verdict::NotReady,
+    };
+    Went { exit_code: err.exit_code(), message: Some(err.to_string()), ..Went::new(verdict) }
+}
+
+/// What the end of a job means for its task. Pure.
+fn judge(end: &End) -> Went {
+    let (verdict, message) = match (end.ended_by, end.status) {
+        (Some(EndedBy::Timeout), _) => {
+            let text = format!("ended at its time limit, after {:.0} s", end.wall.as_secs_f64());
+            (Verdict::Failed(Cause::Timeout), Some(text))
+        }
+        (Some(EndedBy::Asked(Why::Cancelled)), _) => (Verdict::Cancelled(Cause::Cancelled), None),
+        (Some(EndedBy::Asked(Why::Stalled)), _) => {
+            let text = "ended because it made no progress for its stall limit".to_owned();
+            (Verdict::Failed(Cause::Stalled), Some(text))
+        }
+        (Some(EndedBy::Asked(Why::Returned)), _) => (Verdict::Returned, None),
+        (None, Status::Exited(0)) => (Verdict::Succeeded, None),
+        (None, Status::Exited(code)) if code == i32::from(shared::exit::TRY_LATER) => {
+            (Verdict::NotReady, Some("not ready: exit code 75".to_owned()))
+        }
+        (None, Status::Exited(code)) => {
+            (Verdict::Failed(Cause::ExitCode), Some(format!("exit code {code}")))
+        }
+        (None, Status::Signaled(signal)) => {
+            (Verdict::Failed(Cause::Signal), Some(format!("ended by signal {signal}")))
+        }
+        (None, Status::Unkillable | Status::Lost) => {
+            let text = "its exit status could not be had".to_owned();
+            (Verdict::Failed(Cause::Signal), Some(text))
+        }
+    };
+    let (exit_code, signal) = match end.status {
+        Status::Exited(code) => (Some(code), None),
+        Status::Signaled(signal) => (None, Some(signal)),
+        Status::Unkillable | Status::Lost => (None, None),
+    };
+    let leaked = u32::try_from(end.leaked.len()).unwrap_or(u32::MAX);
+    Went { verdict, exit_code, signal, message, leaked, started_at: None, wall: Some(end.wall) }
+}
+
+/// Said when it is done, not when the job has ended: a person who waits sees why.
+fn say_what_was_sent(bench: &Bench, claim: &Claim, sent: Sent, wall: Duration) {
+    let (task, attempt) = (claim.name().id, claim.name().attempt);
+    let (Sent::Term(by) | Sent::Kill(by)) = sent;
+    let why = match by {
+        EndedBy::Timeout => Reason::Timeout,
+        EndedBy::Asked(Why::Cancelled) => Reason::Cancelled,
+        EndedBy::Asked(Why::Stalled) => Reason::Stalled,
+        EndedBy::Asked(Why::Returned) => Reason::Shutdown,
+    };
+    match sent {
+        Sent::Term(_) => {
+            let grace = claim.task().spec.grace_period.map_or(bench.grace, |span| span.0);
+            let (seconds, grace_seconds) = (wall.as_secs_f64(), grace.as_secs_f64());
+            emit!(Event::JobTerminated { task, attempt, why, seconds, grace_seconds });
+        }
+        Sent::Kill(_) => emit!(Event::JobKilled { task, attempt, why }),
+    }
+}
+
+fn say_what_leaked(claim: &Claim, end: &End) {
+    let (task, attempt) = (claim.name().id, claim.name().attempt);
+    if !end.leaked.is_empty() {
+        let pids = end.leaked.iter().map(|process| process.pid).collect();
+        emit!(Event::JobLeaked { task, attempt, pids });
+    }
+}
+
+/// While a process of the job lives, the task stays put: another attempt would run beside it.
+fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End) {
+    let (task, attempt) = (claim.name().id, claim.name().attempt);
+    let mut pids: Vec<u32> = end.unkillable.iter().map(|process| process.pid).collect();
+    let (mut count, mut seconds) = (1, 60.0);
+    let patience = Duration::from_secs(60);
+    loop {
+        emit!(Event::JobUnkillable { task, attempt, pids: pids.clone(), seconds, count });
+        match fence::end(mark, Duration::ZERO, patience) {
+            Ok(fence::Ended::Gone { .. }) => return,
+            Ok(fence::Ended::Unkillable(left)) => {
+                pids = left.iter().map(|process| process.pid).collect();
+            }
+            Err(error) => {
+                let (doing, error) = ("looking for a job's processes".into(), error.to_string());
+                emit!(Event::ProcessFailed { doing, error });
+                if is_hurried(bench, patience) {
+                    return;
+                }
+            }
+        }
+        count += 1;
+        seconds += patience.as_secs_f64();
+    }
+}
+
+/// Writes the ledger line and carries it out; tries again while the disk does not take it.
+fn record(bench: &Bench, claim: Box<Claim>, went: Went) {
+    let name = claim.name();
+    let line = line(bench, &claim, &went);
+    let ending = Ending {
+        outcome: line.outcome,
+        cause: line.cause,
+        exit_code: line.exit_code,
+        signal: line.signal,
+        seconds: went.wall.map(|wall| wall.as_secs_f64()),
+        next: line.next,
+    };
+    let what = what(&claim);
+    let _ =
+        std::fs::remove_file(bench.surroundings.pool.layout().progress_file(name.id, name.attempt));
+    if !end_patiently(bench, claim, &line) {
+        return;
+    }
+    bench.desk.change(|state| match line.outcome {
+        Outcome::Succeeded => state.completed += 1,
+        Outcome::Failed => state.failed += 1,
+        Outcome::Cancelled | Outcome::Returned => {}
+    });
+    emit!(Event::ended(name.id, name.attempt, what, ending));
+}
+
+fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
+    let (name, task) = (claim.name(), claim.task());
+    let pool = &bench.surroundings.pool;
+    let policy = pool.rules().retry.of(task);
+    let next = retry::next(name, went.verdict, &policy, Moment::now(), fastrand::f64());
+    let mut line = Line::new(task.clone(), name, went.verdict, next);
+    let log = pool.layout().run_log(name.id, name.attempt);
+    line.worker = Some(bench.desk.name().clone());
+    line.gpu_uuid.clone_from(&bench.gpu_uuid);
+    line.started_at = went.started_at;
+    line.exit_code = went.exit_code;
+    line.signal = went.signal;
+    line.error_message = went.message.as_ref().map(|text| text.chars().take(1000).collect());
+    line.log_path = log.is_file().then(|| log.display().to_string());
+    line.leaked = went.leaked;
+    line.peak_vram_bytes = bench.desk.look(|state| {
+        state.jobs.iter().find(|job| job.name == name).and_then(|job| job.run.peak_vram_bytes)
+    });
+    line
+}
+
+/// `false` when the worker had to go first: whoever settles its affairs finds the line, or the
+/// job gone without one.
+fn end_patiently(bench: &Bench, claim: Box<Claim>, line: &Line) -> bool {
+    let mut claim = claim;
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match claim.end(&bench.ledger, line) {
+            Ok(()) => return true,
+            Err(NotEnded { claim: kept, error }) => {
+                claim = kept;
+                let doing = format!("recording the end of {}", line.id.short());
+                emit!(Event::ProcessFailed { doing, error: error.to_string() });
+            }
+        }
+        if is_hurried(bench, wait) {
+            return false;
+        }
+        wait = (wait * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// Waits; `true` at once when the worker must end.
+fn is_hurried(bench: &Bench, wait: Duration) -> bool {
+    // Nothing is ever sent: the channel is closed to say that.
+    bench.hurry.recv_timeout(wait) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+}
+
+fn what(claim: &Claim) -> String {
+    let task = claim.task();
+    format!("{} task: {} ({})", task.class(), task.id.short(), task.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: Status, ended_by: Option<EndedBy>) -> Verdict {
+        let end = End {
+            status,
+            ended_by,
+            leaked: vec![],
+            unkillable: vec![],
+            unchecked: None,
+            wall: Duration::from_secs(1),
+            user: None,
+            system: None,
+        };
+        judge(&end).verdict
+    }
+
+    #[test]
+    fn what_the_end_of_a_job_means() {
+        let asked = |why| Some(EndedBy::Asked(why));
+        for (status, ended_by, expected) in [
+            (Status::Exited(0), None, Verdict::Succeeded),
+            (Status::Exited(3), None, Verdict::Failed(Cause::ExitCode)),
+            (Status::Exited(75), None, Verdict::NotReady),
+            (Status::Signaled(11), None, Verdict::Failed(Cause::Signal)),
+            (Status::Exited(0), Some(EndedBy::Timeout), Verdict::Failed(Cause::Timeout)),
+            (Status::Signaled(15), asked(Why::Cancelled), Verdict::Cancelled(Cause::Cancelled)),
+            (Status::Signaled(15), asked(Why::Stalled), Verdict::Failed(Cause::Stalled)),
+            (Status::Exited(0), asked(Why::Returned), Verdict::Returned),
+        ] {
+            assert_eq!(verdict(status, ended_by), expected, "{status:?} {ended_by:?}");
+        }
+    }
+}
