@@ -1,0 +1,245 @@
+//! What follows from what was seen: one pure function. No disk, no clock, no threads: every event
+//! carries its time, everything to be done comes back as a command. So each decision is tested
+//! with tables and can be asked "what if".
+
+pub mod activity;
+pub mod condition;
+pub mod disk;
+pub mod fleet;
+pub mod gpus;
+pub mod hung;
+pub mod imbalance;
+pub mod jump;
+pub mod monitor;
+pub mod scale;
+pub mod settled;
+pub mod snapshot;
+pub mod stuck;
+pub mod unclaimed;
+
+use std::time::Duration;
+
+use queue::dir::state::{Stuck, Warning};
+use shared::event;
+use shared::name::Name;
+use shared::settings::Settings;
+use shared::task::TaskName;
+use shared::time::Moment;
+
+use activity::Activity;
+use fleet::{Fleet, Place};
+use scale::Decision;
+use settled::Settling;
+use snapshot::Snapshot;
+
+/// When something was seen: twice, because neither clock does for both purposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// On the brain's monotonic clock, from any fixed point. Ages are counted on this.
+    pub now: Duration,
+    /// On the wall. For people.
+    pub wall: Moment,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The pool was looked at.
+    Observed(Box<Snapshot>),
+    /// A worker died with things to settle; somebody settles them now.
+    Died(settled::Death),
+    /// A worker's affairs were settled, or as much of them as could be.
+    Settled(settled::Settlement),
+    /// A worker that was asked for runs.
+    Spawned {
+        /// Which.
+        worker: Name,
+        /// Its process.
+        pid: u32,
+    },
+    /// A worker that an earlier brain had started is ours now.
+    Adopted {
+        /// Which.
+        worker: Name,
+    },
+    /// A worker that was asked for could not be started.
+    SpawnFailed {
+        /// Which.
+        worker: Name,
+        /// Why not.
+        error: String,
+    },
+    /// A worker that we had started ended.
+    Exited {
+        /// Which.
+        worker: Name,
+        /// Its process.
+        pid: u32,
+        /// How.
+        exit: fleet::Exit,
+    },
+    /// A signal asks the brain to end. The second one asks to hurry.
+    Shutdown {
+        /// Which signal.
+        signal: String,
+    },
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Say it.
+    Say(event::Event),
+    /// Start this worker, and report back.
+    Spawn(Place),
+    /// Ask a worker to end a task's job because it makes no progress.
+    Stall {
+        /// Which worker.
+        worker: Name,
+        /// Which attempt.
+        name: TaskName,
+        /// For how long it has made none.
+        seconds: f64,
+    },
+    /// Ask a worker to finish what it does, take nothing new, and exit.
+    Drain(Name),
+    /// Take that back: the worker is gone.
+    Undrain(Name),
+    /// Write a decision down.
+    Record(Decision),
+    /// Tell a worker that we started to end.
+    Terminate(Name),
+    /// End a worker that we started.
+    Kill(Name),
+    /// All is done: end.
+    Finish,
+}
+
+/// What the brain thinks, as others may read it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct View {
+    /// Tasks without progress.
+    pub stuck: Vec<Stuck>,
+    /// What somebody should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// All that the brain knows between two events.
+#[derive(Debug)]
+pub struct Core {
+    /// Time during which somebody was looking: a brain (or a whole machine) that was stopped for
+    /// an hour has not seen a worker hang for an hour.
+    attended: Duration,
+    last: Option<Duration>,
+    fleet: Fleet,
+    activity: Activity,
+    hung: hung::Watch,
+    stuck: stuck::Watch,
+    unclaimed: unclaimed::Watch,
+    imbalance: imbalance::Watch,
+    jump: jump::Watch,
+    scale: scale::Scale,
+    disk: disk::Watch,
+    gpus: gpus::Watch,
+    monitor: monitor::Watch,
+    settling: Settling,
+    view: View,
+}
+
+/// A gap between two looks longer than this is time in which nobody looked.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
+impl Core {
+    /// A brain that has seen nothing yet.
+    #[must_use]
+    pub fn new(settings: &Settings, fleet: Fleet) -> Self {
+        Self {
+            attended: Duration::ZERO,
+            last: None,
+            scale: scale::Scale::new(settings, &fleet),
+            fleet,
+            activity: Activity::default(),
+            hung: hung::Watch::new(settings),
+            stuck: stuck::Watch::new(settings),
+            unclaimed: unclaimed::Watch::new(settings),
+            imbalance: imbalance::Watch::new(settings),
+            jump: jump::Watch::default(),
+            disk: disk::Watch::new(settings),
+            gpus: gpus::Watch::default(),
+            monitor: monitor::Watch::new(settings),
+            settling: Settling::default(),
+            view: View::default(),
+        }
+    }
+
+    /// What follows from an event that happened at `at`.
+    pub fn on(&mut self, at: At, event: Event) -> Vec<Command> {
+        let passed = self.last.map_or(Duration::ZERO, |last| at.now.saturating_sub(last));
+        self.last = Some(at.now);
+        self.attended += passed.min(LONGEST_LOOK);
+        let at = At { now: self.attended, wall: at.wall };
+        let mut out = Vec::new();
+        match event {
+            Event::Observed(snapshot) => self.observed(at, &snapshot, &mut out),
+            Event::Died(death) => self.settling.died(&death, &mut out),
+            Event::Settled(settlement) => self.settling.settled(at, &settlement, &mut out),
+            Event::Spawned { worker, pid } => self.fleet.spawned(at, &worker, pid, &mut out),
+            Event::Adopted { worker } => self.fleet.adopted(at, &worker),
+            Event::SpawnFailed { worker, error } => {
+                self.fleet.spawn_failed(at, &worker, error, &mut out);
+            }
+            Event::Exited { worker, pid, exit } => {
+                self.fleet.exited(at, (&worker, pid), exit, &mut out);
+            }
+            Event::Shutdown { signal } => self.fleet.shut_down(at, &signal, &mut out),
+        }
+        out
+    }
+
+    /// What it thinks since it last looked.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Each look is on its own, in the order of the design: what it needs of others is computed
+    /// before.
+    fn observed(&mut self, at: At, seen: &Snapshot, out: &mut Vec<Command>) {
+        self.activity.look(at, seen);
+        self.disk.look(at, seen, out);
+        self.gpus.look(at, seen, out);
+        self.hung.look(at, seen, out);
+        let hung = self.hung.names();
+        self.stuck.look(at, seen, &hung, out);
+        let idle = activity::Idlers { activity: &self.activity, hung: &hung };
+        self.unclaimed.look(at, seen, idle, out);
+        self.imbalance.look(at, seen, idle, out);
+        self.jump.look(seen, out);
+        let decision = self.scale.decide(at, seen, &mut self.fleet, &self.activity);
+        out.extend(decision);
+        self.view = View { stuck: self.stuck.view(), warnings: self.warnings() };
+        let stuck = self.view.stuck.len() as u64;
+        self.monitor.look(at, seen, (self.fleet.names(), stuck), out);
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        let mut all = self.disk.warnings();
+        all.extend(self.gpus.warnings());
+        all.extend(self.hung.warnings());
+        all.extend(self.settling.warnings());
+        all.extend(self.unclaimed.warnings());
+        all.extend(self.imbalance.warnings());
+        all.extend(self.fleet.warnings());
+        all
+    }
+}
+
+/// Puts an event among the commands.
+pub(crate) fn say(out: &mut Vec<Command>, event: event::Event) {
+    out.push(Command::Say(event));
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

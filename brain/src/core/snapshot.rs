@@ -1,0 +1,155 @@
+//! One look at the pool: all that the core decides from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::dir::census::{Counts, LaneCount};
+use queue::dir::lease::Record;
+use queue::heartbeat::{Heartbeat, Run};
+use queue::lane::Requirements;
+use queue::ledger::Brief;
+use shared::gpu::GpuReading;
+use shared::name::Name;
+use shared::quantity::Bytes;
+use shared::task::{Class, TaskName};
+
+/// What was seen in one look.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Which look of this brain.
+    pub cycle: u64,
+    /// How many tasks are where; `None` if they could not be counted, which is not 0.
+    pub counts: Option<Arc<Counts>>,
+    /// Lanes with pending tasks.
+    pub lanes: Vec<Lane>,
+    /// The workers that have a lease file or a heartbeat.
+    pub workers: BTreeMap<Name, Worker>,
+    /// What is claimed, and by whom.
+    pub processing: Vec<Held>,
+    /// Attempts that ended since the last look.
+    pub ended: Vec<Brief>,
+    /// The GPUs; `None` where nobody can read them.
+    pub gpus: Option<Vec<GpuReading>>,
+    /// The GPUs that the brain was told of.
+    pub named_gpus: Vec<u32>,
+    /// Whether the whole pool is paused.
+    pub pool: Paused,
+    /// Workers that are asked to drain, and by whom.
+    pub drains: BTreeMap<Name, String>,
+    /// What is free on the pool's disk.
+    pub free: Option<Bytes>,
+}
+
+/// Whether anything may be claimed at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paused {
+    /// Yes.
+    #[default]
+    No,
+    /// The pool is paused.
+    Pool,
+}
+
+/// A lane with pending tasks.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Its figures.
+    pub count: LaneCount,
+    /// What its tasks need; `None` where its file cannot be read.
+    pub needs: Option<Arc<Requirements>>,
+    /// A limit that lets no more of its tasks run now.
+    pub limited: Option<String>,
+}
+
+/// A task that somebody has claimed.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Who.
+    pub worker: Name,
+    /// Which attempt.
+    pub name: TaskName,
+    /// What is needed of the task itself; `None` while it cannot be read.
+    pub task: Option<Arc<About>>,
+}
+
+/// What is needed of a task that runs.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub class: Class,
+    /// How long it may make no progress, where it says so itself.
+    pub stall_timeout: Option<Duration>,
+}
+
+/// One worker.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Whether it lives.
+    pub life: Life,
+    /// What its lease file says.
+    pub record: Option<Arc<Record>>,
+    /// Its last heartbeat.
+    pub heartbeat: Option<Arc<Heartbeat>>,
+    /// What its process does, in the kernel's letter.
+    pub process: Option<char>,
+}
+
+/// Whether a worker lives, as its lease says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// A process holds its lease.
+    Alive,
+    /// It died, and what it left is not settled yet.
+    Unsettled,
+    /// It said goodbye, or all it left is settled.
+    Over,
+    /// There is no lease file.
+    NoLease,
+}
+
+impl Worker {
+    /// The GPU it has.
+    #[must_use]
+    pub fn gpu(&self) -> Option<u32> {
+        let recorded = self.record.as_ref().and_then(|record| record.gpu);
+        recorded.or_else(|| self.heartbeat.as_ref().and_then(|heartbeat| heartbeat.ability.gpu))
+    }
+
+    /// The heartbeat of the process that holds the lease now; not one that a predecessor left.
+    #[must_use]
+    pub fn own_heartbeat(&self) -> Option<&Heartbeat> {
+        let heartbeat = self.heartbeat.as_deref()?;
+        match &self.record {
+            Some(record) if record.life != heartbeat.life => None,
+            Some(_) | None => Some(heartbeat),
+        }
+    }
+
+    /// Whether it lives.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.life == Life::Alive
+    }
+}
+
+impl Snapshot {
+    /// The workers that live.
+    pub fn alive(&self) -> impl Iterator<Item = (&Name, &Worker)> {
+        self.workers.iter().filter(|(_name, worker)| worker.is_alive())
+    }
+
+    /// The names of those that live.
+    #[must_use]
+    pub fn alive_names(&self) -> BTreeSet<Name> {
+        self.alive().map(|(name, _worker)| name.clone()).collect()
+    }
+
+    /// What a living worker says about an attempt that it has claimed.
+    #[must_use]
+    pub fn run_of(&self, held: &Held) -> Option<&Run> {
+        self.workers.get(&held.worker)?.own_heartbeat()?.runs(held.name)
+    }
+}

@@ -1,0 +1,237 @@
+//! What is in the pool now. What has not changed is not read again, so that looking at a pool in
+//! which nothing happens costs a few system calls per directory and worker.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use queue::dir::census::{Census, Counts, LaneCount};
+use queue::dir::control::{self, Verb};
+use queue::dir::cursor::read_requirements;
+use queue::dir::history::Follower;
+use queue::dir::lease::{self, Record};
+use queue::dir::places::{Found, Place};
+use queue::dir::state::{self, BrainState};
+use queue::dir::{limit, listing};
+use queue::error::{At as _, OrGone as _};
+use queue::heartbeat::{self, Heartbeat};
+use queue::lane::{LaneName, Requirements};
+use queue::ledger::Brief;
+use queue::{Error, Pool};
+use shared::name::Name;
+use shared::outcome::Outcome;
+use shared::task::TaskName;
+
+use crate::core::snapshot::{About, Held, Lane, Life, Worker};
+
+/// A file's content, as long as the file stays the same.
+struct Cache<T> {
+    known: HashMap<Name, (Stamp, Option<Arc<T>>)>,
+}
+
+type Stamp = (u64, i64, i64);
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self { known: HashMap::new() }
+    }
+}
+
+impl<T> Cache<T> {
+    fn get(
+        &mut self,
+        name: &Name,
+        path: &Path,
+        read: impl FnOnce() -> Result<Option<T>, Error>,
+    ) -> Result<Option<Arc<T>>, Error> {
+        let Some(meta) = std::fs::metadata(path).at("look at", path).or_gone()? else {
+            self.known.remove(name);
+            return Ok(None);
+        };
+        let stamp = (meta.ino(), meta.mtime(), meta.mtime_nsec());
+        if let Some((known, value)) = self.known.get(name)
+            && *known == stamp
+        {
+            return Ok(value.clone());
+        }
+        let value = read()?.map(Arc::new);
+        self.known.insert(name.clone(), (stamp, value.clone()));
+        Ok(value)
+    }
+}
+
+/// What is remembered between two looks.
+pub(crate) struct Observer {
+    pool: Pool,
+    census: Census,
+    heartbeats: Cache<Heartbeat>,
+    records: Cache<Record>,
+    requirements: HashMap<LaneName, Arc<Requirements>>,
+    tasks: HashMap<TaskName, Option<Arc<About>>>,
+    follower: Follower,
+    caught_up: CaughtUp,
+    /// Tasks that succeeded, and that were cancelled, since the pool was made.
+    pub(crate) complete: u64,
+    pub(crate) cancelled: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CaughtUp {
+    NotYet,
+    Yes,
+}
+
+impl Observer {
+    /// Goes on counting where the last brain stopped.
+    pub(crate) fn new(pool: &Pool, before: Option<&BrainState>) -> Self {
+        let follower = before.map_or_else(Follower::from_start, |state| {
+            Follower::resume(pool.layout(), &state.ledger)
+        });
+        Self {
+            pool: pool.clone(),
+            census: Census::default(),
+            heartbeats: Cache::default(),
+            records: Cache::default(),
+            requirements: HashMap::new(),
+            tasks: HashMap::new(),
+            follower,
+            caught_up: CaughtUp::NotYet,
+            complete: before.map_or(0, |state| state.counts.complete),
+            cancelled: before.map_or(0, |state| state.counts.cancelled),
+        }
+    }
+
+    /// How many tasks are where.
+    pub(crate) fn counts(&mut self) -> Result<Counts, Error> {
+        self.census.take(self.pool.layout())
+    }
+
+    /// The lanes, with what they need.
+    pub(crate) fn lanes(&mut self, counts: &[LaneCount]) -> Result<Vec<Lane>, Error> {
+        self.requirements.retain(|name, _needs| counts.iter().any(|count| count.lane == *name));
+        counts.iter().map(|count| self.lane(count)).collect()
+    }
+
+    fn lane(&mut self, count: &LaneCount) -> Result<Lane, Error> {
+        let needs = match self.requirements.get(&count.lane) {
+            Some(needs) => Some(needs.clone()),
+            // A lane file that cannot be read is the workers' to complain about.
+            None => read_requirements(self.pool.layout(), &count.lane).ok().map(Arc::new),
+        };
+        if let Some(needs) = &needs {
+            self.requirements.insert(count.lane.clone(), needs.clone());
+        }
+        let mut limited = None;
+        for key in needs.iter().flat_map(|needs| &needs.limits) {
+            let allowed = self.pool.rules().limits.get(key).copied();
+            if allowed.is_some_and(|allowed| {
+                limit::in_use(&self.pool, key).is_ok_and(|used| used >= allowed)
+            }) {
+                limited = Some(key.clone());
+            }
+        }
+        Ok(Lane { count: count.clone(), needs, limited })
+    }
+
+    /// The workers: those with a lease, those with a heartbeat.
+    pub(crate) fn workers(
+        &mut self,
+        lives: &BTreeMap<Name, Life>,
+    ) -> Result<BTreeMap<Name, Worker>, Error> {
+        let mut names = heartbeat::workers(&self.pool)?;
+        names.extend(lives.keys().cloned());
+        names.sort();
+        names.dedup();
+        let with_worker = |name: Name| {
+            let life = lives.get(&name).copied().unwrap_or(Life::NoLease);
+            self.worker(&name, life).map(|worker| (name, worker))
+        };
+        names.into_iter().map(with_worker).collect()
+    }
+
+    fn worker(&mut self, name: &Name, life: Life) -> Result<Worker, Error> {
+        let (pool, layout) = (&self.pool, self.pool.layout());
+        let path = layout.worker_lock(name);
+        let record = self.records.get(name, &path, || lease::read(layout, name))?;
+        let path = layout.heartbeat(name);
+        // One that cannot be read is none; it is written anew within seconds.
+        let read = || Ok(heartbeat::read(pool, name).unwrap_or_default());
+        let heartbeat = self.heartbeats.get(name, &path, read)?;
+        let process = match (life, &record) {
+            (Life::Alive, Some(record)) => queue::fence::state_of(record.process.pid),
+            (Life::Alive | Life::Unsettled | Life::Over | Life::NoLease, _) => None,
+        };
+        Ok(Worker { life, record, heartbeat, process })
+    }
+
+    /// What is claimed.
+    pub(crate) fn processing(&mut self) -> Result<Vec<Held>, Error> {
+        let mut all = Vec::new();
+        for worker in listing::holders(self.pool.layout())? {
+            let place = Place::Processing { worker: worker.clone() };
+            for name in listing::tasks_in(&place.dir(self.pool.layout()))?.tasks {
+                let found = Found { place: place.clone(), name };
+                let task = match self.tasks.get(&name) {
+                    Some(task) => task.clone(),
+                    None => self.about(&found),
+                };
+                self.tasks.insert(name, task.clone());
+                all.push(Held { worker: worker.clone(), name, task });
+            }
+        }
+        self.tasks.retain(|name, _task| all.iter().any(|held| held.name == *name));
+        Ok(all)
+    }
+
+    /// A task that moved on or cannot be read is its worker's to deal with.
+    fn about(&self, found: &Found) -> Option<Arc<About>> {
+        let task = found.read(self.pool.layout()).ok()??;
+        let stall_timeout = task.spec.stall_timeout.map(|limit| limit.0);
+        Some(Arc::new(About { name: task.name(), class: task.class(), stall_timeout }))
+    }
+
+    /// Attempts that ended since the last look. What ended before the first look is counted, but
+    /// is no news.
+    pub(crate) fn ended(&mut self) -> Result<Vec<Brief>, Error> {
+        let briefs = self.follower.poll(self.pool.layout())?;
+        for brief in &briefs {
+            match brief.end_of_task() {
+                Some(Outcome::Succeeded) => self.complete += 1,
+                Some(Outcome::Cancelled) => self.cancelled += 1,
+                Some(Outcome::Failed | Outcome::Returned) | None => {}
+            }
+        }
+        let first = self.caught_up == CaughtUp::NotYet;
+        self.caught_up = CaughtUp::Yes;
+        Ok(if first { Vec::new() } else { briefs })
+    }
+
+    /// Lines of the ledger that could not be read.
+    pub(crate) fn torn(&self) -> u64 {
+        self.follower.torn
+    }
+
+    /// How far the ledger was read.
+    pub(crate) fn ledger_offsets(&self) -> BTreeMap<String, u64> {
+        self.follower.offsets(self.pool.layout())
+    }
+
+    /// Workers that are asked to drain, and by whom.
+    pub(crate) fn drains(&self, names: &[Name]) -> Result<BTreeMap<Name, String>, Error> {
+        let mut drains = BTreeMap::new();
+        for name in names {
+            // A message that cannot be read is no message.
+            let asked = control::standing(self.pool.layout(), name, Verb::Drain);
+            if let Ok(Some(message)) = asked {
+                drains.insert(name.clone(), message.by);
+            }
+        }
+        Ok(drains)
+    }
+}
+
+/// What the last brain wrote. What cannot be read is counted anew.
+pub(crate) fn last_state(pool: &Pool) -> Option<BrainState> {
+    state::read(pool.layout()).unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! What is half done is finished, and what waits is released when its time has come. Each of
+//! these can be done by anybody, again and again; the brain is who does it when nobody else does.
+
+use std::time::{Duration, Instant};
+
+use queue::dir::history::Ledger;
+use queue::dir::layout::Shelf;
+use queue::dir::person::Ender;
+use queue::dir::promote::{Promoter, Promotion};
+use queue::dir::{listing, reject, reserve, roll, submit};
+use queue::{Error, Pool};
+use shared::event::Event;
+use shared::quantity::Bytes;
+use shared::time::Moment;
+
+/// Between two looks for what nobody will ever finish.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// What is remembered between two cycles.
+pub(crate) struct Recovery {
+    pool: Pool,
+    promoter: Option<Promoter>,
+    swept: Option<Instant>,
+    reserve: Bytes,
+}
+
+impl Recovery {
+    /// Nothing done yet.
+    pub(crate) fn new(pool: &Pool, reserve: Bytes) -> Self {
+        Self { pool: pool.clone(), promoter: None, swept: None, reserve }
+    }
+
+    /// Bulk submits that are committed and not in place.
+    pub(crate) fn roll_forward(&self) -> Result<Vec<Event>, Error> {
+        roll::forward_all(self.pool.layout()).map(|count| cleaned("unfinished bulk submits", count))
+    }
+
+    /// Ends that were begun.
+    pub(crate) fn finish_ends(&self, ledger: &Ledger) -> Result<Vec<Event>, Error> {
+        let dir = self.pool.layout().ending();
+        let mut begun = 0;
+        for verb in ["cancel", "dependency"] {
+            begun += listing::tasks_in(&dir.join(verb))?.tasks.len();
+        }
+        if begun == 0 {
+            return Ok(Vec::new());
+        }
+        // Held: whoever began them is at it.
+        let Some(ender) = Ender::try_new(&self.pool, ledger)? else { return Ok(Vec::new()) };
+        Ok(cleaned("unfinished cancels", ender.finish_all()?))
+    }
+
+    /// Delays that are over, dependencies that have ended.
+    pub(crate) fn promote(&mut self, ledger: &Ledger) -> Result<Vec<Event>, Error> {
+        let mut promoter = match self.promoter.take() {
+            Some(promoter) => promoter,
+            None => Promoter::new(&self.pool)?,
+        };
+        // A promoter whose step failed is made anew: it may have missed lines of the ledger.
+        let done = promoter.step(ledger, Moment::now())?;
+        self.promoter = Some(promoter);
+        Ok(done.into_iter().map(told).collect())
+    }
+
+    /// Room for when the disk is full.
+    pub(crate) fn keep_reserve(&self) -> Result<Vec<Event>, Error> {
+        reserve::keep(self.pool.layout(), self.reserve).map(|()| Vec::new())
+    }
+
+    /// Seldom: staging whose writer is gone, and names that are no tasks.
+    pub(crate) fn sweep(&mut self) -> Result<Vec<Event>, Error> {
+        if self.swept.is_some_and(|when| when.elapsed() < SWEEP) {
+            return Ok(Vec::new());
+        }
+        self.swept = Some(Instant::now());
+        let swept = submit::sweep_incoming(&self.pool)?;
+        let mut events = cleaned("abandoned submits", swept);
+        self.reject_foreign(&mut events)?;
+        Ok(events)
+    }
+
+    fn reject_foreign(&self, events: &mut Vec<Event>) -> Result<(), Error> {
+        let layout = self.pool.layout();
+        let mut foreign = Vec::new();
+        for shelf in Shelf::ALL {
+            for (_segment, names) in listing::on_shelf(layout, shelf)? {
+                foreign.extend(names.foreign);
+            }
+        }
+        for due in listing::due_times(layout)? {
+            foreign.extend(listing::tasks_in(&layout.delayed().join(due.to_string()))?.foreign);
+        }
+        for path in foreign {
+            let reason = "its name is not the name of a task file";
+            if let Some(file) = reject::reject(layout, &path, reason)? {
+                events.push(Event::TaskRejected { file, reason: reason.to_owned() });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cleaned(what: &str, count: u32) -> Vec<Event> {
+    let some = (count > 0).then(|| Event::Cleaned { what: what.to_owned(), count: count.into() });
+    some.into_iter().collect()
+}
+
+fn told(promotion: Promotion) -> Event {
+    match promotion {
+        Promotion::Due(name) => Event::TaskDue { task: name.id, attempt: name.attempt },
+        Promotion::Ready { name, after } => Event::TaskPromoted { task: name.id, after },
+        Promotion::Hopeless { name, needed } => {
+            Event::TaskDependencyFailed { task: name.id, needed }
+        }
+        Promotion::Rejected(file, reason) => Event::TaskRejected { file, reason },
+        Promotion::Failed(name, err) => {
+            let doing = format!("Releasing task {}", name.id.short());
+            Event::ProcessFailed { doing, error: err.to_string() }
+        }
+    }
+}
