@@ -1,0 +1,91 @@
+//! The text file that stands for the GPUs of the machine, read again at every call.
+
+use std::ffi::OsString;
+use std::{env, fs};
+
+/// NVML's word for "this device cannot say".
+const NOT_SUPPORTED: i32 = 3;
+/// NVML's word for an error nobody foresaw.
+const UNKNOWN: i32 = 999;
+
+/// A number of the file: given, `-` (not supported) or `!` (the sensor fails).
+pub(crate) type Field = Result<u64, i32>;
+
+/// One line of the file.
+#[derive(Clone)]
+pub(crate) struct Gpu {
+    pub(crate) uuid: String,
+    pub(crate) total_mib: Field,
+    pub(crate) used_mib: Field,
+    pub(crate) gpu_percent: Field,
+    pub(crate) memory_percent: Field,
+    pub(crate) temperature: Field,
+    pub(crate) milliwatts: Field,
+    pub(crate) limit_milliwatts: Field,
+    pub(crate) throttle: Field,
+    pub(crate) xid: u64,
+    /// Each with its process id and its MiB.
+    pub(crate) processes: Vec<(u32, Field)>,
+}
+
+/// Where the state is; nothing: there is no driver.
+pub(crate) fn file() -> Option<OsString> {
+    env::var_os("FAKE_NVML")
+}
+
+/// All GPUs there are at this moment; a line that cannot be read ends the list.
+pub(crate) fn load() -> Vec<Gpu> {
+    let text = file().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    text.lines().map_while(line).collect()
+}
+
+/// `uuid total_mib used_mib gpu% mem% temp mW limit_mW throttle_hex pid pid_mib xid [pid:mib …]`
+fn line(text: &str) -> Option<Gpu> {
+    let mut words = text.split_whitespace();
+    let uuid = words.next()?.to_owned();
+    let mut number = || decimal(words.next()?);
+    let total_mib = number()?;
+    let used_mib = number()?;
+    let gpu_percent = number()?;
+    let memory_percent = number()?;
+    let temperature = number()?;
+    let milliwatts = number()?;
+    let limit_milliwatts = number()?;
+    let throttle = field(words.next()?, 16)?;
+    let mut processes = vec![process(words.next()?, words.next()?)?];
+    let xid = words.next()?.parse().ok()?;
+    for more in words {
+        let (pid, mib) = more.split_once(':')?;
+        processes.push(process(pid, mib)?);
+    }
+    processes.retain(|(pid, _)| *pid != 0);
+    Some(Gpu {
+        uuid,
+        total_mib,
+        used_mib,
+        gpu_percent,
+        memory_percent,
+        temperature,
+        milliwatts,
+        limit_milliwatts,
+        throttle,
+        xid,
+        processes,
+    })
+}
+
+fn process(pid: &str, mib: &str) -> Option<(u32, Field)> {
+    Some((pid.parse().ok()?, decimal(mib)?))
+}
+
+fn decimal(word: &str) -> Option<Field> {
+    field(word, 10)
+}
+
+fn field(word: &str, radix: u32) -> Option<Field> {
+    match word {
+        "-" => Some(Err(NOT_SUPPORTED)),
+        "!" => Some(Err(UNKNOWN)),
+        digits => u64::from_str_radix(digits.trim_start_matches("0x"), radix).ok().map(Ok),
+    }
+}

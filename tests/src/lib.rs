@@ -1,0 +1,31 @@
+//! The harness: a house per test, with nothing of the machine in it, in which the real programs
+//! run a real pool.
+//!
+//! A test makes a [`Pool`], starts [`Proc`]s in it, asks it with [`Pool::queue`], and waits for
+//! things with [`Pool::until`]; never for time. When it ends, everything that it started, and
+//! everything that *that* started, is gone; after a failure the house stays, and its path is said.
+//!
+//! ```text
+//! let pool = Pool::new();
+//! let worker = pool.worker(&["--cpu"]);
+//! let id = pool.queue(&["submit", "--class", "cpu", "--", "fake-job", "say=hello"]).id();
+//! pool.queue(&["wait", &id]).success();
+//! pool.until_event("worker-1", "claim.won");
+//! worker.kill9();
+//! ```
+
+mod evidence;
+mod fake_gpus;
+mod house;
+mod pool;
+mod process;
+mod programs;
+mod wait;
+
+pub use evidence::{Mark, Moment};
+pub use fake_gpus::{FakeGpu, library as fake_nvml};
+pub use house::Alive;
+pub use pool::{Fifo, Held, Pool};
+pub use process::{Proc, Ran};
+pub use programs::program;
+pub use rustix::process::Signal;
