@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# The one door: `./run.sh help` lists what is behind it.
+set -euo pipefail
+
+oldest_rust=1.89
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+
+usage() {
+    cat <<'TEXT'
+usage: ./run.sh COMMAND [ARGUMENTS]
+
+  bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] [--only PART,…]
+                build for speed, and measure the pool beside what the machine allows (its pools in DIR,
+                else in target/bench; all of it takes minutes and 5 GB there, --quick one minute)
+  demo [DIR]    build, and run a real batch over the files of DIR (else of sources on this machine)
+  storm [ARGS]  run thousands of tasks while killing workers and brains, and check that nothing is
+                lost and nothing runs twice (storm --help says more)
+  test [ARGS]   install what is missing, build everything, run all tests (ARGS go to the test runner)
+  help          this text
+TEXT
+}
+
+fail() {
+    printf 'run.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+# Cargo may be installed and not yet on the PATH of this shell.
+find_cargo() {
+    local home=${CARGO_HOME:-${HOME:-/root}/.cargo}
+    if ! command -v cargo >/dev/null && [[ -x $home/bin/cargo ]]; then
+        PATH=$home/bin:$PATH
+    fi
+    command -v cargo >/dev/null ||
+        fail "cargo (Rust $oldest_rust or later) is not installed; get it from https://rustup.rs"
+    local version
+    version=$(cd "$here" && cargo --version | cut -d ' ' -f 2)
+    printf '%s\n' "$oldest_rust" "$version" | sort -C -V ||
+        fail "this cargo is $version, and $oldest_rust or later is needed: rustup update, or https://rustup.rs"
+}
+
+# need COMMAND PACKAGE...: remembers the packages where the command is missing.
+missing=()
+need() {
+    local command=$1
+    shift
+    command -v "$command" >/dev/null || missing+=("$@")
+}
+
+install_missing() {
+    ((${#missing[@]} == 0)) && return
+    local as_root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || fail "please install: ${missing[*]}"
+        as_root=(sudo)
+    fi
+    command -v apt-get >/dev/null || fail "please install (Debian's names): ${missing[*]}"
+    printf 'run.sh: installing %s\n' "${missing[*]}" >&2
+    ${as_root[@]+"${as_root[@]}"} apt-get update -qq
+    ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# What building takes: Rust links with cc, and some crates compile C.
+prepare() {
+    need cc gcc libc6-dev
+    install_missing
+    find_cargo
+    cd "$here"
+}
+
+run_tests() {
+    prepare
+    # The tests start the programs themselves, so those are built first.
+    cargo build --workspace
+    if cargo nextest --version >/dev/null 2>&1; then
+        # nextest leaves out the examples in the documentation; a filter is not about them.
+        (($# > 0)) || cargo test --quiet --workspace --doc
+        exec cargo nextest run --workspace "$@"
+    fi
+    exec cargo test --workspace "$@"
+}
+
+run_demo() {
+    prepare
+    cargo build --release --bins -p brain -p worker -p queue
+    cd - >/dev/null
+    exec bash "$here/.demo/demo.sh" "$@"
+}
+
+run_storm() {
+    prepare
+    cargo build --release --bins
+    exec target/release/storm "$@"
+}
+
+run_bench() {
+    prepare
+    cargo build --release --bins
+    # On a real disk by default: /tmp is in memory on many machines. Files are named from where
+    # the caller is.
+    local target=${CARGO_TARGET_DIR:-$here/target}
+    mkdir -p "$target/bench"
+    cd - >/dev/null
+    exec "$target/release/bench" --dir "$target/bench" "$@"
+}
+
+case ${1-} in
+    bench) shift && run_bench "$@" ;;
+    demo) shift && run_demo "$@" ;;
+    storm) shift && run_storm "$@" ;;
+    test) shift && run_tests "$@" ;;
+    help | --help | -h) usage ;;
+    '') usage >&2 && exit 2 ;;
+    *) printf 'run.sh: there is no command "%s"\n\n' "$1" >&2 && usage >&2 && exit 2 ;;
+esac
