@@ -104,10 +104,11 @@ fn not_now(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
         reasons.push(reason.since(draining.since).fix(format!("queue resume {name}")));
     }
     reasons.extend(busy(candidate, lane));
-    if lane.class == Class::Llm && ability.model != lane.model {
-        let model = lane.model.as_deref().unwrap_or("a model");
+    if let (Class::Llm, Some(model)) = (lane.class, &lane.model)
+        && !ability.server.as_ref().is_some_and(|server| server.has_loaded(model))
+    {
         let reason = Reason::new(Code::ModelNotLoaded, format!("{name} has not loaded {model}"));
-        reasons.push(reason.evidence("model", model));
+        reasons.push(reason.evidence("model", model.as_str()));
     }
     reasons
 }
@@ -171,7 +172,7 @@ mod tests {
             cpu_slots: 1,
             paused: None,
             draining: None,
-            model: None,
+            server: None,
         }
     }
 

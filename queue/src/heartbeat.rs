@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use shared::gpu::GpuReading;
 use shared::id::{Incarnation, TaskId};
+use shared::llm::ModelServer;
 use shared::name::Name;
 use shared::quantity::Bytes;
 use shared::reason::Reason;
@@ -96,8 +97,9 @@ pub struct Ability {
     pub paused: Option<Standing>,
     /// Who drains it, and since when.
     pub draining: Option<Standing>,
-    /// The model it holds.
-    pub model: Option<String>,
+    /// Its model server, if it has one.
+    #[serde(default)]
+    pub server: Option<ModelServer>,
 }
 
 /// A condition somebody has set.

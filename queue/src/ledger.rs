@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared::id::{Incarnation, TaskId};
+use shared::llm::Answer;
 use shared::name::Name;
 use shared::outcome::{Cause, Next, Outcome};
 use shared::task::{Class, Task, TaskName};
@@ -42,6 +43,9 @@ pub struct Line {
     /// Processes that outlived their job and were ended.
     #[serde(default)]
     pub leaked: u32,
+    /// What a model answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
     /// Who wrote the line, where it was not the worker that ran the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_by: Option<String>,
@@ -88,6 +92,7 @@ impl Line {
             peak_vram_bytes: None,
             diagnostics_path: None,
             leaked: 0,
+            answer: None,
             written_by: None,
             task,
         }

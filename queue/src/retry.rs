@@ -46,6 +46,8 @@ pub enum Verdict {
     Succeeded,
     /// The job did not.
     Failed(Cause),
+    /// It failed, and would each time: what was asked for cannot be done.
+    Refused(Cause),
     /// It was ended for good.
     Cancelled(Cause),
     /// The job was not ready (exit code 75): later, and nothing is counted.
@@ -62,7 +64,7 @@ impl Verdict {
     pub const fn outcome(self) -> Outcome {
         match self {
             Self::Succeeded => Outcome::Succeeded,
-            Self::Failed(_) | Self::WorkerDied => Outcome::Failed,
+            Self::Failed(_) | Self::Refused(_) | Self::WorkerDied => Outcome::Failed,
             Self::Cancelled(_) => Outcome::Cancelled,
             Self::NotReady | Self::Returned => Outcome::Returned,
         }
@@ -73,7 +75,7 @@ impl Verdict {
     pub const fn cause(self) -> Option<Cause> {
         match self {
             Self::Succeeded | Self::Returned => None,
-            Self::Failed(cause) | Self::Cancelled(cause) => Some(cause),
+            Self::Failed(cause) | Self::Refused(cause) | Self::Cancelled(cause) => Some(cause),
             Self::NotReady => Some(Cause::ExitCode),
             Self::WorkerDied => Some(Cause::WorkerDied),
         }
@@ -100,6 +102,7 @@ pub fn next(
                 (Next::Failed, TaskName { failures, ..name })
             }
         }
+        Verdict::Refused(_) => (Next::Failed, TaskName { failures: name.failures + 1, ..name }),
         // The pause grows with what was neither a failure nor a death: the times it was not ready.
         Verdict::NotReady => (later(name.attempt - name.failures - name.deaths), name.again()),
         Verdict::Returned => (Next::Pending, name.again()),

@@ -4,6 +4,7 @@ pub mod event;
 pub mod exit;
 pub mod gpu;
 pub mod id;
+pub mod llm;
 pub mod log;
 pub mod name;
 pub mod outcome;

@@ -253,7 +253,8 @@ fn ctrl_c_drains_and_leaves_nothing_running() {
         brain.signal_group(signal);
         let ran = brain.end().success();
         assert_eq!(pool.alive(), [], "{ran}");
-        assert_eq!(place(&pool, id), "pending a2f0d0", "given back, and nothing counted");
+        let scene = scene(&pool, id);
+        assert_eq!(place(&pool, id), "pending a2f0d0", "given back, and nothing counted: {scene}");
         assert!(ran.stderr.contains("Brain stopping"), "{ran}");
     }
 }

@@ -168,6 +168,12 @@ pub(crate) fn until_started(pool: &Pool, file: &str, id: TaskId, attempt: u32) -
     })
 }
 
+/// What `queue` tells of a task and of what it printed: for messages of tests that fail.
+pub(crate) fn scene(pool: &Pool, id: TaskId) -> String {
+    let id = id.to_string();
+    format!("{}{}", pool.queue(&["show", &id]), pool.queue(&["output", &id]))
+}
+
 /// The attempts of a task that started, in order of time.
 pub(crate) fn starts(pool: &Pool, file: &str, id: TaskId) -> Vec<String> {
     let marks = pool.marks(file).into_iter();

@@ -246,7 +246,7 @@ fn sleepy(pool: &Pool) -> Lease {
         cpu_slots: 1,
         paused: None,
         draining: None,
-        model: None,
+        server: None,
     };
     let beat = Heartbeat {
         schema: heartbeat::SCHEMA.into(),

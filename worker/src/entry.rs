@@ -258,7 +258,7 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
         cpu_slots: plan.cpu_slots,
         paused: None,
         draining: None,
-        model: None,
+        server: None,
     }
 }
 

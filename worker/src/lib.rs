@@ -2,7 +2,8 @@
 //!
 //! Threads: the main one claims and listens ([`floor`]); one per running job starts it, waits and
 //! ends the attempt ([`run`]); one writes heartbeats and watches progress ([`heart`]). They share
-//! [`desk::Desk`], where everything that is known about this worker lies.
+//! [`desk::Desk`], where everything that is known about this worker lies. A worker that has a model
+//! server talks to it through [`server::Server`].
 
 pub mod cli;
 pub mod desk;
@@ -14,4 +15,5 @@ pub mod job;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod server;
 pub mod start;

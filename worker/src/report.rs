@@ -44,7 +44,8 @@ impl Found {
             "Queue empty".to_owned()
         } else {
             let queue = list(self.queue.iter().map(|(class, count)| format!("{class}:{count}")));
-            let model = candidate.ability.model.is_some();
+            let model =
+                candidate.ability.server.as_ref().is_some_and(|s| s.loaded().next().is_some());
             let why = reasons.first().map_or("", |reason| reason.text.as_str());
             format!(
                 "No suitable tasks - Queue: {queue}, Preferred: {preferred}, Model loaded: {model}; {why}"
@@ -103,7 +104,7 @@ mod tests {
             cpu_slots: 1,
             paused: None,
             draining: None,
-            model: None,
+            server: None,
         };
         found.report(Candidate { name: &name, ability: &ability, current: &[] })
     }

@@ -86,7 +86,7 @@ fn order(bench: &Bench, claim: &Claim) -> Result<Order, String> {
     let argv = match task.spec.payload().map_err(|bad| bad.to_string())? {
         Payload::Command(words) => words.iter().map(Into::into).collect(),
         Payload::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
-        Payload::Llm { .. } | Payload::Model(_) => {
+        Payload::Llm { .. } | Payload::Model { .. } => {
             return Err("this worker has no model server".to_owned());
         }
     };

@@ -61,7 +61,10 @@ fn figures(seen: &Snapshot, wanted: Vec<Name>, stuck: u64) -> Monitor {
     let all: BTreeSet<&Name> = wanted.iter().chain(&alive).collect();
     let (gpus_active, gpus) = gpus(seen);
     let heartbeats = || seen.alive().filter_map(|(_name, worker)| worker.own_heartbeat());
-    let models = heartbeats().filter(|heartbeat| heartbeat.ability.model.is_some()).count();
+    let models = heartbeats()
+        .filter_map(|heartbeat| heartbeat.ability.server.as_ref())
+        .map(|server| server.loaded().count())
+        .sum::<usize>();
     Monitor {
         gpus_active,
         gpus,

@@ -179,7 +179,7 @@ fn alive(worker: &str, gpu: Option<u32>) -> Worker {
         cpu_slots: 1,
         paused: None,
         draining: None,
-        model: None,
+        server: None,
     };
     let heartbeat = Heartbeat {
         schema: SCHEMA.into(),

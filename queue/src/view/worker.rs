@@ -120,7 +120,7 @@ impl Worker {
                 Some(self.is_alive())
             }
         };
-        let models: Vec<_> = ability.and_then(|a| a.model.as_ref()).into_iter().collect();
+        let server = ability.and_then(|a| a.server.as_ref());
         let gpu = ability.and_then(|a| a.gpu).or(self.record.as_ref().and_then(|r| r.gpu));
         json!({
             "name": self.name,
@@ -135,7 +135,7 @@ impl Worker {
             "heartbeat_age_seconds": self.heartbeat_age(now),
             "idle_seconds": idle.map(|since| now.seconds_since(since)),
             "current": self.current_json(now),
-            "models": models.iter().map(|m| json!({"model": m, "state": "loaded"})).collect::<Vec<_>>(),
+            "models": server.map(|server| &server.models).into_iter().flatten().collect::<Vec<_>>(),
             "completed": beat.map(|b| b.completed),
             "failed": beat.map(|b| b.failed),
             "lost_races": beat.map(|b| b.lost_races),

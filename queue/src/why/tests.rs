@@ -49,7 +49,7 @@ fn ability(classes: &[Class]) -> Ability {
         cpu_slots: 1,
         paused: None,
         draining: None,
-        model: None,
+        server: None,
     }
 }
 

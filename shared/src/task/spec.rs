@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Class, MAX_PRIORITY};
+use crate::llm::{ModelVerb, Request};
 use crate::name::nearest;
 use crate::quantity::{Bytes, Span};
 use crate::time::Moment;
@@ -72,6 +73,15 @@ pub struct Spec {
     pub format: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<Span>,
+    /// A request in OpenAI's words, as a line of a batch file in OpenAI's format has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+    /// What the submitter calls it; comes back with the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom_id: Option<String>,
+    /// What a `resource` task does with its model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verb: Option<ModelVerb>,
     /// The one worker that may take it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<crate::name::Name>,
@@ -106,6 +116,9 @@ const SPEC_FIELDS: &[&str] = &[
     "options",
     "format",
     "max_wait",
+    "request",
+    "custom_id",
+    "verb",
     "worker",
 ];
 
@@ -179,8 +192,13 @@ pub enum Payload<'a> {
         /// What to ask it.
         prompt: Prompt<'a>,
     },
-    /// Made by the brain: load or unload this model.
-    Model(&'a str),
+    /// Made by the brain.
+    Model {
+        /// What to do.
+        verb: ModelVerb,
+        /// With which model.
+        model: &'a str,
+    },
 }
 
 /// What to ask a model.
@@ -190,6 +208,8 @@ pub enum Prompt<'a> {
     Text(&'a str),
     /// A conversation.
     Messages(&'a [Message]),
+    /// A request in OpenAI's words.
+    Request(&'a Request),
 }
 
 /// A task that cannot be understood, with where and why.
@@ -262,12 +282,19 @@ fn unknown_field(key: &str) -> BadSpec {
 impl Spec {
     /// What the task does. Exactly one thing, or an error that says what is missing or too much.
     pub fn payload(&self) -> Result<Payload<'_>, BadSpec> {
-        let prompt = match (&self.prompt, &self.messages) {
-            (Some(text), None) => Some(Prompt::Text(text)),
-            (None, Some(messages)) => Some(Prompt::Messages(messages)),
-            (None, None) => None,
-            (Some(_), Some(_)) => {
+        let prompt = match (&self.prompt, &self.messages, &self.request) {
+            (Some(text), None, None) => Some(Prompt::Text(text)),
+            (None, Some(messages), None) => Some(Prompt::Messages(messages)),
+            (None, None, Some(request)) => Some(Prompt::Request(request)),
+            (None, None, None) => None,
+            (Some(_), Some(_), _) => {
                 return Err(BadSpec::field("messages", "give either `prompt` or `messages`"));
+            }
+            (_, _, Some(_)) => {
+                return Err(BadSpec::field(
+                    "request",
+                    "says all; leave out `prompt` and `messages`",
+                ));
             }
         };
         match (&self.command, &self.shell, prompt, &self.model) {
@@ -279,7 +306,8 @@ impl Spec {
             (None, None, Some(prompt), Some(model)) => Ok(Payload::Llm { model, prompt }),
             (None, None, Some(_), None) => Err(BadSpec::field("model", "a prompt needs a model")),
             (None, None, None, Some(model)) if self.class == Some(Class::Resource) => {
-                Ok(Payload::Model(model))
+                let missing = || BadSpec::field("verb", "is missing; `load_llm` or `unload_llm`");
+                Ok(Payload::Model { verb: self.verb.ok_or_else(missing)?, model })
             }
             (None, None, None, _) => {
                 Err(BadSpec::field("command", "is missing; give `command`, `shell` or `prompt`"))
@@ -291,7 +319,8 @@ impl Spec {
     /// Its class, or the one that follows from what it does.
     #[must_use]
     pub fn class_or_default(&self) -> Class {
-        let asks_a_model = self.prompt.is_some() || self.messages.is_some();
+        let asks_a_model =
+            self.prompt.is_some() || self.messages.is_some() || self.request.is_some();
         self.class.unwrap_or(if asks_a_model { Class::Llm } else { Class::Script })
     }
 
@@ -319,7 +348,7 @@ impl Spec {
         let fits = match payload {
             Payload::Command(_) | Payload::Shell(_) => matches!(class, Class::Cpu | Class::Script),
             Payload::Llm { .. } => class == Class::Llm,
-            Payload::Model(_) => class == Class::Resource,
+            Payload::Model { .. } => class == Class::Resource,
         };
         if !fits {
             return Err(BadSpec::field(

@@ -353,7 +353,9 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                 let expected = match verdict {
                     Verdict::WorkerDied => Some(("pending", first.died())),
                     FAILED => Some(("delayed", first.failed())),
-                    Verdict::Failed(_) => Some(("failed", TaskName { failures: 1, ..first })),
+                    Verdict::Failed(_) | Verdict::Refused(_) => {
+                        Some(("failed", TaskName { failures: 1, ..first }))
+                    }
                     Verdict::Succeeded
                     | Verdict::Cancelled(_)
                     | Verdict::NotReady

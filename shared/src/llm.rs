@@ -1,0 +1,243 @@
+//! Words about models: which servers hold them, which models are where, what a model answered.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::outcome::{Cause, words};
+use crate::quantity::Bytes;
+use crate::time::Moment;
+
+words! {
+    /// Which protocol a model server speaks.
+    ServerKind {
+        /// Ollama's own.
+        Ollama = "ollama",
+        /// OpenAI's, as llama-server, llama-swap and vLLM speak it.
+        OpenAi = "openai",
+    }
+}
+
+words! {
+    /// What a `resource` task does with a model. The words are the task's name.
+    ModelVerb {
+        /// Loads it.
+        Load = "load_llm",
+        /// Unloads it.
+        Unload = "unload_llm",
+    }
+}
+
+words! {
+    /// How a server comes to hold a model.
+    Loads {
+        /// It is told to load and to unload.
+        OnRequest = "on_request",
+        /// It holds what it was started with.
+        Fixed = "fixed",
+    }
+}
+
+words! {
+    /// How a model server fares.
+    Health {
+        /// Nobody has asked it yet.
+        Unknown = "unknown",
+        /// It answers.
+        Up = "up",
+        /// It does not answer at all.
+        Down = "down",
+        /// It answers pings, and no requests.
+        Wedged = "wedged",
+    }
+}
+
+words! {
+    /// Where a model stands in a server's memory.
+    HeldState {
+        /// It is being loaded.
+        Loading = "loading",
+        /// It is there, and has answered.
+        Loaded = "loaded",
+        /// It is there, and not (or no longer) known to answer.
+        Unproven = "unproven",
+        /// It is being unloaded.
+        Unloading = "unloading",
+    }
+}
+
+/// A model that a server holds, or will in a moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldModel {
+    /// Its name, as the server says it.
+    pub model: String,
+    /// Where it stands.
+    pub state: HeldState,
+    /// Since when.
+    pub since: Moment,
+    /// What it takes in all, where known.
+    pub size: Option<Bytes>,
+    /// What of that is in GPU memory, where known. Less than `size`: partly on the processor.
+    pub vram: Option<Bytes>,
+}
+
+/// A load that failed, remembered so that it is not asked for again in vain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedLoad {
+    /// Which model.
+    pub model: String,
+    /// Why: `model_missing`, `oom`, `server_error`, …
+    pub cause: Cause,
+    /// What the server said.
+    pub message: String,
+    /// When.
+    pub at: Moment,
+}
+
+/// A worker's model server, as the worker last saw it. In its heartbeat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelServer {
+    /// Which protocol it speaks.
+    pub kind: ServerKind,
+    /// Its address, as `http://127.0.0.1:11437`. Two workers with the same address on one host
+    /// share one place for models.
+    pub address: String,
+    /// How it comes to hold a model.
+    pub loads: Loads,
+    /// How it fares.
+    pub health: Health,
+    /// Since when.
+    pub health_since: Moment,
+    /// What it said, or what went wrong, where it does not fare well.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// What it holds.
+    #[serde(default)]
+    pub models: Vec<HeldModel>,
+    /// The models it could load. `None`: it has not said.
+    #[serde(default)]
+    pub known: Option<Vec<String>>,
+    /// Loads that failed and were not followed by one that succeeded.
+    #[serde(default)]
+    pub failed_loads: Vec<FailedLoad>,
+    /// When a model last answered one token, and how long that took.
+    #[serde(default)]
+    pub canary: Option<Canary>,
+}
+
+/// A request for one token: the only proof that a model works.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// When it was answered.
+    pub at: Moment,
+    /// How long that took, in seconds.
+    pub seconds: f64,
+}
+
+impl ModelServer {
+    /// What it holds under this name. Ollama leaves out the tag `latest`.
+    #[must_use]
+    pub fn held(&self, model: &str) -> Option<&HeldModel> {
+        self.models.iter().find(|held| is_same_model(&held.model, model))
+    }
+
+    /// Whether this model can be asked now.
+    #[must_use]
+    pub fn has_loaded(&self, model: &str) -> bool {
+        self.held(model).is_some_and(|held| held.state == HeldState::Loaded)
+    }
+
+    /// Whether it could have this model. `None`: it has not said.
+    #[must_use]
+    pub fn knows(&self, model: &str) -> Option<bool> {
+        let known = self.known.as_ref()?;
+        Some(known.iter().any(|known| is_same_model(known, model)))
+    }
+
+    /// The models that can be asked now.
+    pub fn loaded(&self) -> impl Iterator<Item = &HeldModel> {
+        self.models.iter().filter(|held| held.state == HeldState::Loaded)
+    }
+}
+
+/// Whether two names mean one model: a name without a tag means the tag `latest`.
+#[must_use]
+pub fn is_same_model(one: &str, other: &str) -> bool {
+    fn bare(name: &str) -> &str {
+        name.strip_suffix(":latest").unwrap_or(name)
+    }
+    bare(one) == bare(other)
+}
+
+/// A request in OpenAI's words, passed on as it came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Where it goes: `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings`.
+    pub url: String,
+    /// What is sent there.
+    pub body: Map<String, Value>,
+}
+
+/// What a model answered. In the ledger line of the attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The model, as the server says it.
+    pub model: String,
+    /// The whole answer in OpenAI's words (`chat.completion`, `text_completion`, `list` of
+    /// embeddings), whatever the server speaks.
+    pub body: Value,
+    /// Tokens read.
+    #[serde(default)]
+    pub prompt_tokens: Option<u64>,
+    /// Tokens written.
+    #[serde(default)]
+    pub completion_tokens: Option<u64>,
+    /// How long the server loaded the model for this request, in seconds. More than a moment
+    /// means a reload that nobody asked for.
+    #[serde(default)]
+    pub load_seconds: Option<f64>,
+    /// From the request to the first token, in seconds.
+    #[serde(default)]
+    pub first_token_seconds: Option<f64>,
+    /// From the request to the end of the answer, in seconds.
+    pub seconds: f64,
+}
+
+impl Answer {
+    /// The text of the answer; `None` for embeddings.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        let choice = self.body.get("choices")?.get(0)?;
+        let message = choice.get("message").and_then(|message| message.get("content"));
+        message.or_else(|| choice.get("text"))?.as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_tag_means_the_latest() {
+        assert!(is_same_model("tiny", "tiny:latest"));
+        assert!(!is_same_model("tiny", "tiny:7b"));
+    }
+
+    #[test]
+    fn the_text_of_an_answer_is_found_in_both_shapes() {
+        let answer = |body| Answer {
+            model: "m".into(),
+            body,
+            prompt_tokens: None,
+            completion_tokens: None,
+            load_seconds: None,
+            first_token_seconds: None,
+            seconds: 1.0,
+        };
+        let chat = serde_json::json!({"choices": [{"message": {"content": "hi"}}]});
+        assert_eq!(answer(chat).text(), Some("hi"));
+        let text = serde_json::json!({"choices": [{"text": "ho"}]});
+        assert_eq!(answer(text).text(), Some("ho"));
+        assert_eq!(answer(serde_json::json!({"data": []})).text(), None);
+    }
+}

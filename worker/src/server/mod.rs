@@ -1,0 +1,151 @@
+//! Model servers, whatever they speak: one trait, so that the rest of the worker knows none of them.
+//!
+//! Every call blocks the thread that makes it and can be given up from another one through
+//! [`Cancel`]. Nothing in here touches the pool.
+
+use std::fmt::Debug;
+use std::io::Write;
+use std::time::Duration;
+
+use shared::llm::{Answer, HeldModel, Loads, ServerKind};
+use shared::outcome::Cause;
+use shared::task::Spec;
+
+/// A model server.
+pub trait Server: Debug + Send + Sync {
+    /// Which protocol it speaks.
+    fn kind(&self) -> ServerKind;
+
+    /// Its address, as `http://127.0.0.1:11437`.
+    fn address(&self) -> &str;
+
+    /// How it comes to hold a model.
+    fn loads(&self) -> Loads;
+
+    /// Whether it answers at all. Costs a millisecond.
+    ///
+    /// # Errors
+    /// When it does not.
+    fn ping(&self) -> Result<(), Failure>;
+
+    /// The models it could load.
+    ///
+    /// # Errors
+    /// When it does not say.
+    fn known(&self) -> Result<Vec<String>, Failure>;
+
+    /// The models it holds in memory.
+    ///
+    /// # Errors
+    /// When it does not say.
+    fn held(&self) -> Result<Vec<HeldModel>, Failure>;
+
+    /// Loads a model with these options, which all later requests for it carry too, and returns
+    /// when it is loaded.
+    ///
+    /// # Errors
+    /// When it is not.
+    fn load(&self, model: &str, options: &Options, cancel: &Cancel) -> Result<(), Failure>;
+
+    /// Unloads a model, and returns when it is gone. One that is not loaded is gone already.
+    ///
+    /// # Errors
+    /// When it is still there.
+    fn unload(&self, model: &str, cancel: &Cancel) -> Result<(), Failure>;
+
+    /// Asks a model for one token, and says how long that took.
+    ///
+    /// # Errors
+    /// When none came within `patience`.
+    fn canary(&self, model: &str, patience: Duration) -> Result<Duration, Failure>;
+
+    /// Asks what an `llm` task asks. The text of the answer goes to `sink` as it comes.
+    ///
+    /// # Errors
+    /// When there is no complete answer.
+    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure>;
+}
+
+/// Options of a model, by name, as `num_ctx`.
+pub type Options = serde_json::Map<String, serde_json::Value>;
+
+/// Why a call to a server failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What it was.
+    pub cause: Cause,
+    /// Whether another try could end differently.
+    pub again: Again,
+    /// What happened, with the server's address and its own words.
+    pub message: String,
+}
+
+/// Whether another try could end differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It could.
+    Maybe,
+    /// The server is busy, and says so: later, and it counts as no failure.
+    Later,
+    /// It could not: what was asked for is wrong.
+    Never,
+    /// We gave it up ourselves.
+    GivenUp,
+}
+
+/// How a call is given up from another thread.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(std::sync::Arc<std::sync::Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    given_up: bool,
+    /// Ends the connection of the call that runs now.
+    end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("given_up", &self.given_up).finish_non_exhaustive()
+    }
+}
+
+impl Cancel {
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Gives up the call that runs with this handle, and every later one.
+    pub fn give_up(&self) {
+        let end = {
+            let mut inner = self.inner();
+            inner.given_up = true;
+            inner.end.take()
+        };
+        if let Some(end) = end {
+            end();
+        }
+    }
+
+    /// Whether somebody did.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.inner().given_up
+    }
+
+    /// How the call that begins now is ended; `false` when it is given up already.
+    pub fn begins(&self, end: impl FnOnce() + Send + 'static) -> bool {
+        let mut inner = self.inner();
+        if inner.given_up {
+            return false;
+        }
+        inner.end = Some(Box::new(end));
+        true
+    }
+
+    /// The call is over: nothing is left to end.
+    pub fn ended(&self) {
+        self.inner().end = None;
+    }
+}
