@@ -27,6 +27,7 @@ pub mod roll;
 pub mod settle;
 pub mod state;
 pub mod submit;
+pub mod tidy;
 #[cfg(test)]
 pub(crate) mod tests;
 
