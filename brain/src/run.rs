@@ -128,7 +128,7 @@ impl Brain {
         let before = last_state(&pool);
         Ok(Self {
             watchers: Watchers::new(&pool, &ledger, patience, (tell.clone(), end)),
-            children: Children::new(pool.root().to_owned(), common, tell),
+            children: Children::new(pool.clone(), common, tell),
             publisher: Publisher::new(&pool, record, before.as_ref()),
             observer: Observer::new(&pool, before.as_ref()),
             recovery: Recovery::new(&pool, settings.reserve_size),
