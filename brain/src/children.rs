@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crossbeam_channel::Sender;
-use queue::cli::{Common, LogFormat};
 use queue::Pool;
+use queue::cli::{Common, LogFormat};
 use queue::dir::lease::{self, Process, Role};
 use queue::dir::state::ChildProcess;
 use queue::fence::process_identity;

@@ -27,8 +27,8 @@ pub mod roll;
 pub mod settle;
 pub mod state;
 pub mod submit;
-pub mod tidy;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod tidy;
 
 pub use pool::{Pool, Privacy, Rules};

@@ -64,11 +64,7 @@ pub fn put_aside(layout: &Layout) -> Result<Vec<PutAside>, Error> {
     Ok(aside)
 }
 
-fn strays(
-    dir: &Path,
-    what: &str,
-    is_ours: impl Fn(&str) -> bool,
-) -> Result<Vec<PutAside>, Error> {
+fn strays(dir: &Path, what: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<PutAside>, Error> {
     let mut found = Vec::new();
     for name in listing::entries(dir)? {
         let path = dir.join(&name);
