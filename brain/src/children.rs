@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crossbeam_channel::Sender;
+use queue::Pool;
 use queue::cli::{Common, LogFormat};
-use queue::dir::lease::Process;
+use queue::dir::lease::{self, Process, Role};
 use queue::dir::state::ChildProcess;
 use queue::fence::process_identity;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,7 +25,7 @@ use crate::run::Message;
 pub(crate) struct Children {
     /// Signals go through these, so that none reaches a stranger with the same number.
     running: BTreeMap<Name, Running>,
-    pool: PathBuf,
+    pool: Pool,
     common: Common,
     tell: Sender<Message>,
 }
@@ -36,7 +37,7 @@ struct Running {
 
 impl Children {
     /// None yet.
-    pub(crate) fn new(pool: PathBuf, common: Common, tell: Sender<Message>) -> Self {
+    pub(crate) fn new(pool: Pool, common: Common, tell: Sender<Message>) -> Self {
         Self { running: BTreeMap::new(), pool, common, tell }
     }
 
@@ -84,11 +85,13 @@ impl Children {
         }
         let Ok(watched) = handle.try_clone() else { return false };
         let (worker, pid, tell) = (child.worker.clone(), process.pid, self.tell.clone());
+        let (pool, whose) = (self.pool.clone(), process.clone());
         let thread = std::thread::Builder::new().name(format!("child-{worker}"));
         let waiting = thread.spawn(move || {
-            // Not our child: that it ended can be seen, but not how.
+            // Not our child: that it ended can be seen, but not how. Its lease may tell.
             while let Err(Errno::INTR) = poll(&mut [PollFd::new(&watched, PollFlags::IN)], None) {}
-            let _ = tell.send(Message::Exited { worker, pid, exit: Exit::Unknown });
+            let exit = last_word(&pool, &worker, &whose);
+            let _ = tell.send(Message::Exited { worker, pid, exit });
         });
         if waiting.is_err() {
             return false;
@@ -112,7 +115,7 @@ impl Children {
             Kind::Gpu(gpu) => command.arg("--gpu").arg(gpu.to_string()),
             Kind::Cpu => command.arg("--cpu"),
         };
-        command.arg("--name").arg(place.worker.as_str()).arg("--pool").arg(&self.pool);
+        command.arg("--name").arg(place.worker.as_str()).arg("--pool").arg(self.pool.root());
         if self.common.verbose {
             command.arg("--verbose");
         }
@@ -156,6 +159,17 @@ impl Children {
             // Refused only where it has ended just now, which its thread tells.
             let _ = pidfd_send_signal(handle.as_fd(), signal);
         }
+    }
+}
+
+/// How a process ended that was nobody's child here: one that said goodbye in its lease ended as a
+/// worker ends that was told to, and did not fail.
+fn last_word(pool: &Pool, worker: &Name, process: &Process) -> Exit {
+    match lease::read(pool.layout(), worker) {
+        Ok(Some(record)) if record.process == *process && record.role == Role::Over => {
+            Exit::Code(0)
+        }
+        Ok(_) | Err(_) => Exit::Unknown,
     }
 }
 

@@ -7,6 +7,7 @@ use queue::dir::history::Ledger;
 use queue::dir::layout::Shelf;
 use queue::dir::person::Ender;
 use queue::dir::promote::{Promoter, Promotion};
+use queue::dir::tidy::Tidy;
 use queue::dir::{listing, reject, reserve, roll, submit};
 use queue::{Error, Pool};
 use shared::event::Event;
@@ -20,6 +21,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub(crate) struct Recovery {
     pool: Pool,
     promoter: Option<Promoter>,
+    tidy: Tidy,
     swept: Option<Instant>,
     reserve: Bytes,
 }
@@ -27,7 +29,8 @@ pub(crate) struct Recovery {
 impl Recovery {
     /// Nothing done yet.
     pub(crate) fn new(pool: &Pool, reserve: Bytes) -> Self {
-        Self { pool: pool.clone(), promoter: None, swept: None, reserve }
+        let tidy = Tidy::new(pool.layout());
+        Self { pool: pool.clone(), promoter: None, tidy, swept: None, reserve }
     }
 
     /// Bulk submits that are committed and not in place.
@@ -60,6 +63,12 @@ impl Recovery {
         let done = promoter.step(ledger, Moment::now())?;
         self.promoter = Some(promoter);
         Ok(done.into_iter().map(told).collect())
+    }
+
+    /// What lies where only directories belong.
+    pub(crate) fn tidy(&mut self) -> Result<Vec<Event>, Error> {
+        let aside = self.tidy.step()?.into_iter();
+        Ok(aside.map(|(file, reason)| Event::TaskRejected { file, reason }).collect())
     }
 
     /// Room for when the disk is full.

@@ -128,7 +128,7 @@ impl Brain {
         let before = last_state(&pool);
         Ok(Self {
             watchers: Watchers::new(&pool, &ledger, patience, (tell.clone(), end)),
-            children: Children::new(pool.root().to_owned(), common, tell),
+            children: Children::new(pool.clone(), common, tell),
             publisher: Publisher::new(&pool, record, before.as_ref()),
             observer: Observer::new(&pool, before.as_ref()),
             recovery: Recovery::new(&pool, settings.reserve_size),
@@ -297,6 +297,7 @@ impl Brain {
         self.recovery_step("finish cancels", |recovery| recovery.finish_ends(&ledger));
         self.recovery_step("promote", |recovery| recovery.promote(&ledger));
         self.recovery_step("keep the reserve", |recovery| recovery.keep_reserve());
+        self.recovery_step("tidy", |recovery| recovery.tidy());
         self.recovery_step("sweep", |recovery| recovery.sweep());
     }
 

@@ -38,12 +38,13 @@ pub(crate) fn start(args: Args) -> Result<(), Failure> {
     let (tell, signals) = unbounded();
     signals::listen(tell)?;
     let pool = resolved.create()?;
-    let Some(held) = take_lock(&pool, &signals)? else { return Ok(()) };
     let record = BrainRecord {
         process: Process::current(),
         life: writer.life.clone(),
         since: Moment::now(),
     };
+    let Some(held) = take_lock(&pool, &signals, &record)? else { return Ok(()) };
+    let record = BrainRecord { since: Moment::now(), ..record };
     held.lock.write_record(&record)?;
     attach_log(&log, &pool, &settings);
     let gpus = args.gpu_list().to_vec();
@@ -64,7 +65,11 @@ struct Held {
 }
 
 /// The brain's lock; `None` when a signal came while we stood by.
-fn take_lock(pool: &Pool, signals: &Receiver<Signal>) -> Result<Option<Held>, Failure> {
+fn take_lock(
+    pool: &Pool,
+    signals: &Receiver<Signal>,
+    us: &BrainRecord,
+) -> Result<Option<Held>, Failure> {
     let path = pool.layout().brain_lock();
     if let Some(lock) = Lock::try_take(&path)? {
         return Ok(Some(Held { lock, waited: None }));
@@ -72,6 +77,7 @@ fn take_lock(pool: &Pool, signals: &Receiver<Signal>) -> Result<Option<Held>, Fa
     let since = Instant::now();
     emit!(Event::BrainStandby { holder: holder(pool) });
     let locked = wait_for(path)?;
+    let mut seen = show_standby(pool, us);
     let mut rival = Rival::new(since);
     loop {
         select! {
@@ -84,9 +90,20 @@ fn take_lock(pool: &Pool, signals: &Receiver<Signal>) -> Result<Option<Held>, Fa
                 let lock = lock.expect("the thread says what came of it")?;
                 return Ok(Some(Held { lock, waited: Some(since.elapsed()) }));
             }
-            default(RIVAL_LOOK) => rival.look(pool),
+            default(RIVAL_LOOK) => {
+                rival.look(pool);
+                seen = seen.or_else(|| show_standby(pool, us));
+            }
         }
     }
+}
+
+/// The first of those that stand by holds a lock that says so. It is there to be seen and for
+/// nothing else, so whoever cannot have it just waits on.
+fn show_standby(pool: &Pool, us: &BrainRecord) -> Option<Lock> {
+    let lock = Lock::try_take(&pool.layout().standby_lock()).ok().flatten()?;
+    lock.write_record(us).ok()?;
+    Some(lock)
 }
 
 fn wait_for(path: PathBuf) -> Result<Receiver<Result<Lock, queue::Error>>, Failure> {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use shared::name::{BadName, Name};
+use shared::name::Name;
 use shared::quantity::Bytes;
 use shared::task::{Class, Task};
 
@@ -30,11 +30,22 @@ impl fmt::Display for LaneName {
     }
 }
 
-impl FromStr for LaneName {
-    type Err = BadName;
+/// Not a lane's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not the name of a lane: a class, a dash and hex digits", .0.escape_default())]
+pub struct BadLane(String);
 
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        text.parse().map(Self)
+impl FromStr for LaneName {
+    type Err = BadLane;
+
+    fn from_str(text: &str) -> Result<Self, BadLane> {
+        let bad = || BadLane(text.to_owned());
+        let (class, hash) = text.split_once('-').ok_or_else(bad)?;
+        let hex = !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if class.parse::<Class>().is_err() || !hex {
+            return Err(bad());
+        }
+        text.parse().map(Self).map_err(|_bad| bad())
     }
 }
 

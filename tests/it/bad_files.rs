@@ -147,3 +147,34 @@ fn lanes_that_cannot_be_understood_do_not_hide_the_others() {
     let good = good.file_name().unwrap().to_string_lossy()[..36].to_owned();
     until_over(&pool, &good);
 }
+
+/// 001-B6: what was put straight into `pending/` is put aside, with a brain or without, and a lane
+/// of which nobody knows what it requires is told once, not at every look.
+#[test]
+fn seed_001_b6_files_among_the_lanes_are_put_aside_and_said_once() {
+    let pool = quick("");
+    let (_dir, good) = pending(&pool);
+    let lanes = pool.dir().join("pending");
+    fs::write(lanes.join("task.json"), "{}").unwrap();
+    fs::create_dir_all(lanes.join("cpu-0123456789ab/05/0194c3f2a.0")).unwrap();
+    let _worker = pool.worker(&["--gpu", "0"]);
+    let (kept, reason) = rejected(&pool, "task.json");
+    assert!(reason.contains("only lanes belong there"), "{reason}");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "{}");
+    let good = good.file_name().unwrap().to_string_lossy()[..36].to_owned();
+    until_over(&pool, &good);
+    let said = |about: &str| {
+        let lines = pool.log("worker-worker-0");
+        lines.iter().filter(|line| line["message"].as_str().unwrap().contains(about)).count()
+    };
+    pool.until_true("the lane is told", || said("lane cpu-0123456789ab") > 0);
+    // Each of these makes the worker look at everything again.
+    for _round in 0..2 {
+        until_over(&pool, &submit(&pool, &[], &["say=more"]));
+    }
+    assert_eq!((said("task.json"), said("lane cpu-0123456789ab")), (1, 1));
+    fs::write(lanes.join("other.json"), "{}").unwrap();
+    let _brain = pool.brain(&["--no-spawn"]);
+    rejected(&pool, "other.json");
+    pool.until_event("brain", "task.rejected");
+}

@@ -151,6 +151,24 @@ fn seed_003_b12_a_worker_that_ends_in_order_is_no_failure() {
     assert_eq!(said(&pool, "spawn.breaker_open"), Vec::<String>::new());
 }
 
+/// 003-B12: also for a brain that did not start it, and so cannot ask the kernel how it ended.
+#[test]
+fn seed_003_b12_a_worker_that_was_taken_over_and_ends_in_order_is_no_failure() {
+    let pool = quick_pool("breaker_failures = 1\n");
+    let first = pool.brain(&["--gpus", "0"]);
+    let before = pid_of_first(&pool);
+    first.kill9();
+    let _second = pool.brain(&["--gpus", "0"]);
+    pool.until_true("the second brain", || said(&pool, "brain.started").len() == 2);
+    until_workers(&pool, "Workers: 1/1");
+    let pid = Pid::from_raw(i32::try_from(before).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    pool.until_true("another worker-0", || {
+        pid_of(&pool, "worker-0").is_some_and(|now| now != before)
+    });
+    assert_eq!(said(&pool, "spawn.breaker_open"), Vec::<String>::new());
+}
+
 fn pid_of_first(pool: &Pool) -> i64 {
     until_alive(pool, "worker-0")["process"]["pid"].as_i64().unwrap()
 }
@@ -217,8 +235,15 @@ fn a_second_brain_stands_by_and_takes_over() {
     let second = pool.brain(&["--gpus", "0"]);
     let said_so = format!("Standing by: the brain's lock is held by pid {}", first.pid());
     pool.until_true("the second stands by", || second.stderr().contains(&said_so));
+    let seen = || pool.queue(&["status", "--json"]).success().json()["brain"].clone();
+    pool.until_true("both are in the status", || {
+        let (brain, standby) = (seen()["pid"].clone(), seen()["standby"].clone());
+        (brain, standby) == (first.pid().into(), second.pid().into())
+    });
     first.kill9();
     pool.until_true("the second takes over", || second.stderr().contains("Brain took over after"));
+    pool.until_true("nobody stands by", || seen()["standby"].is_null());
+    assert_eq!(seen()["pid"], second.pid());
     // A worker dies under the new brain: it is missed there, too.
     kill9(worker);
     pool.until_true("a new worker-0", || {

@@ -64,7 +64,7 @@ fn whatever_a_job_leaves_behind_is_ended_and_reported() {
             (&"succeeded".into(), &1.into()),
             "{daemon}"
         );
-        until_said(&pool, "worker-0", &format!("Job of {} left 1 processes behind", &id[28..]));
+        until_said(&pool, "worker-0", &format!("Job of {} left 1 process behind", &id[28..]));
         assert_eq!(pool.alive().len(), 1, "{daemon}: {:?}", pool.alive());
     }
 }

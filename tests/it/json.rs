@@ -321,6 +321,15 @@ fn why_not_with_its_exit_codes() {
     pool.queue(&["wait", &id]).success();
     let gone = why(&pool, &[&id], 0);
     assert_eq!(gone["verdict"], "gone", "{gone}");
+    // How it ended is told, and the command that helps.
+    let failed = ["submit", "--class", "cpu", "--max-attempts", "1", "--", "fake-job", "exit=3"];
+    let failed = pool.queue(&failed).id();
+    pool.queue(&["wait", &failed]).code(100);
+    let gone = why(&pool, &[&failed], 0);
+    assert_eq!(gone["verdict"], "gone", "{gone}");
+    let again = format!("`queue retry {}` gives it another chance", &failed[28..]);
+    let how = format!("it failed after 1 attempt (exit_code): exit code 3; {again}");
+    assert_eq!(gone["text"], how);
     // More memory than any GPU here has.
     let big = pool.queue(&["submit", "--gpu-mem", "99GiB", "--", "true"]).id();
     let impossible = why(&pool, &[&big], 6);

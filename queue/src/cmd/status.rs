@@ -65,10 +65,12 @@ fn show(app: &mut App, view: &View, settings: &Settings) -> Result<(), Stop> {
         states.complete, states.cancelled, states.rejected
     ))?;
     let brain = view.brain.to_json();
+    let standby = view.brain.standby.map(|pid| format!("; pid {pid} stands by"));
+    let standby = standby.unwrap_or_default();
     app.out.line(match (view.brain.alive, brain["pid"].as_u64()) {
-        (true, Some(pid)) => format!("brain: running, pid {pid}"),
-        (true, None) => "brain: running".to_owned(),
-        (false, _) => "brain: none".to_owned(),
+        (true, Some(pid)) => format!("brain: running, pid {pid}{standby}"),
+        (true, None) => format!("brain: running{standby}"),
+        (false, _) => format!("brain: none{standby}"),
     })?;
     lanes(app, view)?;
     if !view.workers.is_empty() {

@@ -2,7 +2,7 @@
 //! O(backlog): a directory's listing is used up before the directory is listed again, and a new
 //! directory is noticed by its parent's modification time.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
@@ -32,6 +32,8 @@ pub enum Note {
     Limited(LaneName, UsedUp),
     /// A file that is no task was put aside.
     Rejected(std::path::PathBuf, String),
+    /// What a lane requires cannot be read, so nobody takes from it. Told once, until it can.
+    Obscure(LaneName, Error),
 }
 
 /// What one pass came to.
@@ -62,6 +64,8 @@ pub struct Cursor {
     worker: Name,
     stamp: Stamp,
     lanes: Vec<LaneView>,
+    /// Lanes of which it was told that they cannot be understood.
+    obscure: BTreeSet<LaneName>,
 }
 
 #[derive(Debug)]
@@ -128,7 +132,8 @@ impl Cursor {
     /// A view of the pool's pending tasks for one worker.
     #[must_use]
     pub fn new(pool: &Pool, worker: &Name) -> Self {
-        Self { pool: pool.clone(), worker: worker.clone(), stamp: Stamp(None), lanes: Vec::new() }
+        let (stamp, lanes, obscure) = (Stamp(None), Vec::new(), BTreeSet::new());
+        Self { pool: pool.clone(), worker: worker.clone(), stamp, lanes, obscure }
     }
 
     /// Tries to claim one task. Looks afresh before it says that there is nothing.
@@ -231,17 +236,23 @@ impl Cursor {
     fn relist_lanes(&mut self, layout: &Layout, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
         let names = listing::lanes(layout)?;
         self.lanes.retain(|lane| names.contains(&lane.name));
+        self.obscure.retain(|lane| names.contains(lane));
         for name in names {
             if self.lanes.iter().any(|lane| lane.name == name) {
                 continue;
             }
             match read_requirements(layout, &name) {
                 Ok(requirements) => {
+                    self.obscure.remove(&name);
                     let (stamp, rows) = (Stamp(None), BTreeMap::new());
                     self.lanes.push(LaneView { name, requirements, stamp, rows });
                 }
                 // One lane that cannot be understood does not stop the others.
-                Err(err) => see(Note::Rejected(layout.lane_file(&name), err.to_string())),
+                Err(err) => {
+                    if self.obscure.insert(name.clone()) {
+                        see(Note::Obscure(name, err));
+                    }
+                }
             }
         }
         Ok(())

@@ -142,6 +142,8 @@ impl Layout {
         gpu_locks = "locks/gpus",
         /// The brain's lock.
         brain_lock = "locks/brain.lock",
+        /// Held by a brain that waits for the brain's lock, so that others can see it.
+        standby_lock = "locks/standby.lock",
         /// Held while history and places are compared after a power cut.
         reconcile_lock = "locks/reconcile.lock",
         /// Held while a keyed task is submitted.

@@ -29,5 +29,6 @@ pub mod state;
 pub mod submit;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod tidy;
 
 pub use pool::{Pool, Privacy, Rules};

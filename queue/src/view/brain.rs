@@ -8,6 +8,7 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::lock::{self, Holder, Lock};
+use crate::dir::state::BrainRecord;
 use crate::error::{At as _, OrGone as _};
 
 /// The brain's word is taken up to this age.
@@ -24,6 +25,8 @@ pub struct Brain {
     pub state: Option<Value>,
     /// What its lock file says.
     record: Option<Value>,
+    /// The process that takes over when it dies.
+    pub standby: Option<u32>,
 }
 
 impl Brain {
@@ -36,7 +39,12 @@ impl Brain {
         // The state of a brain of another version is no state: then we look for ourselves.
         let state = text.and_then(|text| serde_json::from_slice(&text).ok());
         let record = lock::read_record(&layout.brain_lock())?;
-        Ok(Self { alive, state, record })
+        let standby = match Lock::probe(&layout.standby_lock())? {
+            Holder::Somebody => lock::read_record(&layout.standby_lock())?,
+            Holder::Nobody | Holder::NoFile => None,
+        };
+        let standby = standby.map(|standby: BrainRecord| standby.process.pid);
+        Ok(Self { alive, state, record, standby })
     }
 
     /// What it wrote, if it lives and wrote it lately.
@@ -81,7 +89,7 @@ impl Brain {
             "alive": self.alive,
             "pid": self.says("pid"),
             "since": self.says("since"),
-            "standby": self.says("standby"),
+            "standby": self.standby,
         })
     }
 }

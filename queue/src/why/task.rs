@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use serde_json::json;
 use shared::id::TaskId;
 use shared::name::Name;
+use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 use shared::task::{On, Task};
 use shared::time::Moment;
@@ -13,6 +14,7 @@ use shared::time::Moment;
 use super::{Look, Subject, Verdict, Word, how_it_ended, in_order, lane, task_subject};
 use crate::Error;
 use crate::dir::cursor::read_requirements;
+use crate::dir::history;
 use crate::dir::layout::Shelf;
 use crate::dir::places::{Found, Place};
 use crate::dir::promote::{self, Dependency};
@@ -76,11 +78,7 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Verdict,
             later(look, subject, &requirements, reasons)
         }
         Place::Shelf { shelf: Shelf::Failed, .. } => {
-            let text = format!(
-                "it failed after {} attempts; `queue retry {}` gives it another chance",
-                found.name.attempt,
-                task.id.short()
-            );
+            let text = failed(look, found)?;
             Ok(look.verdict(subject, Word::Gone, text, Vec::new()))
         }
         Place::Ending { verb } => {
@@ -88,6 +86,17 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Verdict,
             Ok(look.verdict(subject, Word::Gone, text, Vec::new()))
         }
     }
+}
+
+/// How the last attempt of a failed task ended, and what can be done.
+fn failed(look: &Look<'_>, found: &Found) -> Result<String, Error> {
+    let (id, attempts) = (found.name.id, counted(found.name.attempt, "attempt"));
+    let last = history::lines_of(look.pool.layout(), id)?.pop();
+    let cause = last.as_ref().and_then(|line| line.cause).map(|cause| format!(" ({cause})"));
+    let problem = last.and_then(|line| line.error_message).map(|text| format!(": {text}"));
+    let how = cause.unwrap_or_default() + &problem.unwrap_or_default();
+    let again = format!("`queue retry {}` gives it another chance", id.short());
+    Ok(format!("it failed after {attempts}{how}; {again}"))
 }
 
 /// What the task needs, as its lane says, or will say.

@@ -15,7 +15,7 @@ use super::parts::{
 use crate::id::{BatchId, TaskId};
 use crate::name::Name;
 use crate::outcome::Cause;
-use crate::quantity::Bytes;
+use crate::quantity::{Bytes, counted};
 use crate::reason::Reason;
 use crate::task::Class;
 use crate::time::Moment;
@@ -69,7 +69,7 @@ events! {
         "task.submitted" Info TaskSubmitted { task: TaskId, class: Class, task_name: String, lane: String, user: String }
             => ("Submitted {class} task: {} ({task_name})", task.short());
         "task.batch_submitted" Info BatchSubmitted { batch: BatchId, tasks: u64, user: String }
-            => ("Submitted batch {}: {tasks} tasks", batch.short());
+            => ("Submitted batch {}: {}", batch.short(), counted(tasks, "task"));
         "task.started" Info TaskStarted { task: TaskId, attempt: u32, what: String, pid: u32, log: PathBuf }
             => ("Started {what}, attempt {attempt}, pid {pid}");
         "task.completed" Info TaskCompleted { task: TaskId, attempt: u32, what: String, ending: Ending }
@@ -109,7 +109,7 @@ events! {
         "job.killed" Warning JobKilled { task: TaskId, attempt: u32, why: Why }
             => ("Sent KILL to job of {} ({why}): it did not end in its grace period", task.short());
         "job.leaked" Warning JobLeaked { task: TaskId, attempt: u32, pids: Vec<u32> }
-            => ("Job of {} left {} processes behind: ended", task.short(), pids.len());
+            => ("Job of {} left {} behind: ended", task.short(), processes(pids.len()));
         "job.unkillable" Error JobUnkillable { task: TaskId, attempt: u32, pids: Vec<u32>, seconds: f64, count: u64 }
             => ("Job of {} cannot be ended for {}: pids {pids:?} ignore KILL, the task stays where it is", task.short(), span(*seconds));
         "job.elsewhere" Warning JobElsewhere { task: TaskId, attempt: u32, host: String, count: u64 }
@@ -125,7 +125,7 @@ events! {
         "brain.took_over" Info BrainTookOver { waited_seconds: f64 }
             => ("Brain took over after {} of standing by", span(*waited_seconds));
         "brain.stopping" Info BrainStopping { reason: String, workers: u64 }
-            => ("Brain stopping ({reason}): draining {workers} workers");
+            => ("Brain stopping ({reason}): draining {}", counted(workers, "worker"));
         "brain.stopped" Info BrainStopped { cycles: u64 }
             => ("Brain stopped after {cycles} cycles");
         "brain.hung" Error BrainHung { pid: Option<u32>, seconds: f64, count: u64 }
@@ -157,7 +157,7 @@ events! {
         "worker.died" Error WorkerDied { worker: Name, pid: Option<u32>, tasks: u64, last_status: Option<String> }
             => ("Worker {worker} died{}, tasks to settle: {tasks}", aside(last_status.as_deref()));
         "worker.settling" Info WorkerSettling { worker: Name, tasks: u64 }
-            => ("Settling the affairs of {worker}: {tasks} tasks");
+            => ("Settling the affairs of {worker}: {}", counted(tasks, "task"));
         "worker.settled" Info WorkerSettled { worker: Name, requeued: u64, ended: u64, seconds: f64 }
             => ("Settled the affairs of {worker} in {}: {requeued} requeued, {ended} ended", tenths(*seconds));
         "worker.settling_failed" Error WorkerSettlingFailed { worker: Name, error: String, count: u64 }
@@ -235,6 +235,10 @@ events! {
         "log.sink_failed" Error LogSinkFailed { path: PathBuf, error: String }
             => ("Log {} cannot be opened: {error}", path.display());
     }
+}
+
+fn processes(number: usize) -> String {
+    if number == 1 { "1 process".to_owned() } else { format!("{number} processes") }
 }
 
 /// How a process ended.

@@ -2,6 +2,7 @@
 //! name of its file ([`TaskName`]), which carries all that ever changes about it.
 
 mod file_name;
+mod parse;
 mod spec;
 
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ const RECORD_FIELDS: &[&str] =
 impl Task {
     /// Reads a task file's content. The error names line and field.
     pub fn parse(bytes: &[u8]) -> Result<Self, BadSpec> {
-        spec::parse_fields(bytes, RECORD_FIELDS)
+        parse::parse_fields(bytes, RECORD_FIELDS)
     }
 
     /// The task file's content: one JSON object and a newline.

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Class, MAX_PRIORITY};
+use super::{Class, MAX_PRIORITY, parse};
 use crate::llm::{ModelVerb, Request};
-use crate::name::nearest;
 use crate::quantity::{Bytes, Span};
 use crate::time::Moment;
 
@@ -87,7 +85,8 @@ pub struct Spec {
     pub worker: Option<crate::name::Name>,
 }
 
-const SPEC_FIELDS: &[&str] = &[
+/// The names of its fields, as they are written.
+pub(super) const SPEC_FIELDS: &[&str] = &[
     "class",
     "name",
     "command",
@@ -225,7 +224,7 @@ pub struct BadSpec {
 }
 
 impl BadSpec {
-    fn field(field: &str, problem: impl Into<String>) -> Self {
+    pub(super) fn field(field: &str, problem: impl Into<String>) -> Self {
         Self { line: None, field: Some(field.to_owned()), problem: problem.into() }
     }
 
@@ -238,45 +237,9 @@ impl BadSpec {
 
 /// Reads one task object (a line of `--batch`).
 pub fn parse_spec(bytes: &[u8]) -> Result<Spec, BadSpec> {
-    let spec: Spec = parse_fields(bytes, &[])?;
+    let spec: Spec = parse::parse_fields(bytes, &[])?;
     spec.check()?;
     Ok(spec)
-}
-
-/// Reads an object whose fields are those of a [`Spec`] and `more`.
-pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> Result<T, BadSpec> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|err| BadSpec {
-        line: Some(err.line()),
-        field: None,
-        problem: format!("not JSON: {err}"),
-    })?;
-    let Value::Object(fields) = value else {
-        return Err(BadSpec { line: None, field: None, problem: "not a JSON object".into() });
-    };
-    for key in fields.keys() {
-        if !SPEC_FIELDS.contains(&key.as_str()) && !more.contains(&key.as_str()) {
-            return Err(unknown_field(key));
-        }
-    }
-    // One by one first, so that the error can name the field.
-    for (key, value) in &fields {
-        if !more.contains(&key.as_str()) {
-            let one = serde_json::Map::from_iter([(key.clone(), value.clone())]);
-            serde_json::from_value::<Spec>(Value::Object(one))
-                .map_err(|err| BadSpec::field(key, err.to_string()))?;
-        }
-    }
-    serde_json::from_value(Value::Object(fields)).map_err(|err| BadSpec {
-        line: None,
-        field: None,
-        problem: err.to_string(),
-    })
-}
-
-fn unknown_field(key: &str) -> BadSpec {
-    let known: Vec<&str> = SPEC_FIELDS.to_vec();
-    let hint = nearest(key, &known).map(|near| format!("; did you mean `{near}`?"));
-    BadSpec::field(key, format!("there is no such field{}", hint.unwrap_or_default()))
 }
 
 impl Spec {
@@ -298,10 +261,13 @@ impl Spec {
             }
         };
         match (&self.command, &self.shell, prompt, &self.model) {
-            (Some(command), None, None, _) if command.is_empty() => {
+            (Some(command), None, None, _) if command.first().is_none_or(String::is_empty) => {
                 Err(BadSpec::field("command", "is empty; give a program and its arguments"))
             }
             (Some(command), None, None, _) => Ok(Payload::Command(command)),
+            (None, Some(line), None, _) if line.trim().is_empty() => {
+                Err(BadSpec::field("shell", "is empty; give one line for `sh -c`"))
+            }
             (None, Some(line), None, _) => Ok(Payload::Shell(line)),
             (None, None, Some(prompt), Some(model)) => Ok(Payload::Llm { model, prompt }),
             (None, None, Some(_), None) => Err(BadSpec::field("model", "a prompt needs a model")),
@@ -362,6 +328,9 @@ impl Spec {
         }
         if class == Class::Cpu && self.gpu_memory.is_some() {
             return Err(BadSpec::field("gpu_memory", "a cpu task has no GPU; class `script` has"));
+        }
+        if self.image.is_some() {
+            return Err(BadSpec::field("image", "containers are not part of this version"));
         }
         if self.max_attempts == Some(0) {
             return Err(BadSpec::field("max_attempts", "must be at least 1"));
@@ -446,7 +415,10 @@ mod tests {
     #[test]
     fn a_task_does_exactly_one_thing() {
         assert!(error(r"{}").contains("is missing"));
-        assert!(error(r#"{"command": []}"#).contains("is empty"));
+        for empty in [r#"{"command": []}"#, r#"{"command": [""]}"#, r#"{"shell": " "}"#] {
+            assert!(error(empty).contains("is empty"), "{empty}");
+        }
+        assert!(error(r#"{"shell": "a", "image": "b"}"#).contains("not part of this version"));
         assert!(error(r#"{"command": ["a"], "shell": "b"}"#).contains("only one of"));
         assert!(error(r#"{"prompt": "hi"}"#).contains("needs a model"));
         assert!(error(r#"{"command": ["a"], "class": "llm"}"#).contains("does not go with"));

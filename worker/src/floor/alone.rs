@@ -32,6 +32,9 @@ impl Floor {
         if let Some(ender) = Ender::try_new(&self.pool, &self.bench.ledger)? {
             ender.finish_all()?;
         }
+        for (file, reason) in self.tidy.step()? {
+            emit!(Event::TaskRejected { file, reason });
+        }
         let promoter = match &mut self.promoter {
             Some(promoter) => promoter,
             None => self.promoter.insert(Promoter::new(&self.pool)?),

@@ -16,6 +16,7 @@ use queue::dir::census::Census;
 use queue::dir::cursor::Cursor;
 use queue::dir::doorbell::Listener;
 use queue::dir::promote::Promoter;
+use queue::dir::tidy::Tidy;
 use queue::eligible::SlotKind;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
@@ -44,6 +45,7 @@ pub struct Floor {
     /// The shape of the last report that was said at INFO.
     said: Option<Vec<(Code, Option<String>)>>,
     promoter: Option<Promoter>,
+    tidy: Tidy,
     stopping: Option<Stopping>,
     /// Cancels and stalls that were passed on.
     asked: HashSet<TaskName>,
@@ -105,6 +107,7 @@ impl Floor {
         let Tools { bench, settings, listener, signals, hurry } = tools;
         let pool = bench.surroundings.pool.clone();
         let cursor = Cursor::new(&pool, bench.desk.name());
+        let tidy = Tidy::new(pool.layout());
         let (end, ended) = crossbeam_channel::unbounded();
         Self {
             bench,
@@ -119,6 +122,7 @@ impl Floor {
             look: Look::ALL,
             said: None,
             promoter: None,
+            tidy,
             stopping: None,
             asked: HashSet::new(),
             trouble: Repeater::default(),

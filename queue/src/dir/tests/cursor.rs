@@ -229,7 +229,7 @@ fn files_in_place_of_directories_stop_no_look() {
 }
 
 #[test]
-fn a_lane_without_its_file_is_told_and_the_next_submit_mends_it() {
+fn seed_001_b6_a_lane_without_its_file_is_told_once_and_the_next_submit_mends_it() {
     let (_home, pool) = pool();
     let id = submit(&pool, PLAIN);
     let lane = listing::lanes(pool.layout()).unwrap().remove(0);
@@ -239,9 +239,8 @@ fn a_lane_without_its_file_is_told_and_the_next_submit_mends_it() {
         let mut notes = Vec::new();
         let pass = cursor.pass(&ANY, &mut |note| notes.push(note)).unwrap();
         assert!(matches!(pass, Pass::Nothing { .. }));
-        assert!(
-            matches!(&notes[0], Note::Rejected(path, _) if *path == pool.layout().lane_file(&lane))
-        );
+        assert!(matches!(&notes[..], [Note::Obscure(told, _why)] if *told == lane), "{notes:?}");
+        cursor.pass(&ANY, &mut |note| panic!("001-B6: told once: {note:?}")).unwrap();
     }
     let second = submit(&pool, PLAIN);
     let mut cursor = cursor(&pool, "worker-1");

@@ -1,0 +1,163 @@
+//! Reading a task object, so that every error says in plain words which field is wrong and how.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::spec::{BadSpec, SPEC_FIELDS, Spec};
+use crate::name::nearest;
+
+/// Reads an object whose fields are those of a [`Spec`] and `more`.
+pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> Result<T, BadSpec> {
+    let fields = object(bytes)?;
+    for key in fields.keys() {
+        if !SPEC_FIELDS.contains(&key.as_str()) && !more.contains(&key.as_str()) {
+            return Err(unknown_field(key));
+        }
+    }
+    // One by one first, so that the error can name the field.
+    for (key, value) in &fields {
+        if !more.contains(&key.as_str()) {
+            let one = Map::from_iter([(key.clone(), value.clone())]);
+            serde_json::from_value::<Spec>(Value::Object(one))
+                .map_err(|err| BadSpec::field(key, plain(&err)))?;
+        }
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(|err| BadSpec {
+        line: None,
+        field: None,
+        problem: plain(&err),
+    })
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, BadSpec> {
+    // The end of a text is where its last word ends, not the line behind it.
+    let fields: Fields = serde_json::from_slice(bytes.trim_ascii_end()).map_err(|err| {
+        if err.is_data() {
+            return BadSpec { line: None, field: None, problem: "not a JSON object".into() };
+        }
+        let problem = format!("not JSON: {} (column {})", plain(&err), err.column());
+        BadSpec { line: Some(err.line()), field: None, problem }
+    })?;
+    let mut object = Map::new();
+    for (key, value) in fields.0 {
+        if object.contains_key(&key) {
+            return Err(BadSpec::field(&key, "is given twice"));
+        }
+        object.insert(key, value);
+    }
+    Ok(object)
+}
+
+/// The fields as they are written: a name that is there twice is seen twice.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct All;
+
+        impl<'de> Visitor<'de> for All {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        from.deserialize_map(All)
+    }
+}
+
+fn unknown_field(key: &str) -> BadSpec {
+    let known: Vec<&str> = SPEC_FIELDS.to_vec();
+    let hint = nearest(key, &known).map(|near| format!("; did you mean `{near}`?"));
+    BadSpec::field(key, format!("there is no such field{}", hint.unwrap_or_default()))
+}
+
+/// The words of serde and of this language, and those of the people who write task files.
+const WORDS: &[(&str, &str)] = &[
+    ("invalid type: ", ""),
+    ("invalid value: ", ""),
+    ("expected u8", "expected a small whole number"),
+    ("expected u32", "expected a whole number"),
+    ("expected a sequence", "expected a list"),
+    ("expected a map", "expected an object"),
+    ("expected a boolean", "expected true or false"),
+    (
+        "data did not match any variant of untagged enum After",
+        "expected an id or a name, or {\"id\": …, \"on\": …}",
+    ),
+];
+
+/// What is wrong, without the place, which is told apart.
+fn plain(err: &serde_json::Error) -> String {
+    let mut text = err.to_string();
+    let place = format!(" at line {} column {}", err.line(), err.column());
+    if let Some(cut) = text.strip_suffix(&place) {
+        text.truncate(cut.len());
+    }
+    for (theirs, ours) in WORDS {
+        text = text.replace(theirs, ours);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse_spec;
+
+    fn error(text: &str) -> String {
+        parse_spec(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_place_of_broken_json_is_told_once_and_is_where_the_text_ends() {
+        let words = "line 1: not JSON: EOF while parsing an object (column 16)";
+        assert_eq!(error("{\"shell\": \"true\""), words);
+        assert_eq!(error("{\"shell\": \"true\"\n"), words, "as a line of a file");
+        assert_eq!(
+            error("{\"shell\": true,\n 7}"),
+            "line 2: not JSON: key must be a string (column 2)"
+        );
+    }
+
+    #[test]
+    fn a_field_given_twice_is_not_silently_the_last_one() {
+        assert_eq!(
+            error(r#"{"shell": "true", "shell": "rm -r work"}"#),
+            "field `shell`: is given twice"
+        );
+    }
+
+    #[test]
+    fn types_are_named_in_the_words_of_people() {
+        for (text, words) in [
+            (
+                r#""priority": "high""#,
+                "field `priority`: string \"high\", expected a small whole number",
+            ),
+            (
+                r#""priority": 300"#,
+                "field `priority`: integer `300`, expected a small whole number",
+            ),
+            (r#""command": "ls -l""#, "field `command`: string \"ls -l\", expected a list"),
+            (r#""env": ["A=b"]"#, "field `env`: sequence, expected an object"),
+            (r#""hold": 1"#, "field `hold`: integer `1`, expected true or false"),
+            (
+                r#""after": [7]"#,
+                "field `after`: expected an id or a name, or {\"id\": …, \"on\": …}",
+            ),
+        ] {
+            assert_eq!(error(&format!("{{{text}}}")), words);
+        }
+    }
+}
