@@ -124,7 +124,7 @@ fn fits(id: &str, digits: &str) -> bool {
 
 /// Writes down which tasks a batch has, in order. To be called before the batch is committed.
 pub fn record_batch(layout: &Layout, batch: BatchId, ids: &[TaskId]) -> Result<(), Error> {
-    publish::make_dirs(&layout.batches())?;
+    publish::make_dirs_flushed(&layout.batches())?;
     let mut text = String::with_capacity(ids.len() * 37);
     for id in ids {
         text.push_str(&id.to_string());

@@ -187,7 +187,7 @@ fn record(lease: &Lease, me: &Me, gpu: Option<u32>) -> Record {
 /// From here on the lease, the place in `processing/` and the messages are this life's.
 fn take_up(pool: &Pool, plan: &Plan, lease: &Lease, me: &Me) -> Result<(), Failure> {
     lease.write(&record(lease, me, plan.gpu))?;
-    publish::make_dirs(&pool.layout().processing_of(&plan.name))?;
+    publish::make_dirs_flushed(&pool.layout().processing_of(&plan.name))?;
     // What was asked of the life before was not asked of this one.
     for verb in [Verb::Drain, Verb::Stop] {
         control::withdraw(pool.layout(), &plan.name, verb)?;

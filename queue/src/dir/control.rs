@@ -73,7 +73,7 @@ impl Message {
 /// Sends a message to a worker, and rings.
 pub fn send(layout: &Layout, worker: &Name, message: &Message) -> Result<(), Error> {
     let dir = layout.control_of(worker);
-    publish::make_dirs(&dir)?;
+    publish::make_dirs_flushed(&dir)?;
     write(&dir.join(message.file_name()), message)?;
     doorbell::ring_worker(layout, worker);
     Ok(())
@@ -150,7 +150,7 @@ pub fn pool_pause(layout: &Layout) -> Result<Option<Message>, Error> {
 /// Pauses the whole pool.
 pub fn pause_pool(layout: &Layout, message: &Message) -> Result<(), Error> {
     let path = pool_pause_file(layout);
-    publish::make_dirs(path.parent().unwrap_or(&path))?;
+    publish::make_dirs_flushed(path.parent().unwrap_or(&path))?;
     write(&path, message)
 }
 

@@ -12,10 +12,11 @@ use shared::id::TaskId;
 use shared::outcome::Next;
 use shared::time::Moment;
 
+use super::fault::{self, Did};
 use super::layout::Layout;
 use super::places::{Found, Place};
 use super::publish::{flush_up_to, make_dirs};
-use super::{fault, listing, reserve};
+use super::{listing, reserve};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
 use crate::ledger::{Brief, Line, Writer};
@@ -106,6 +107,7 @@ impl Ledger {
         open.tail = Tail::Torn;
         fault::step("append ledger line").at("append to", &open.path)?;
         write_all(&open.file, &bytes).at("append to", &open.path)?;
+        fault::did(Did::Appended(&open.path, &bytes));
         open.tail = Tail::Whole;
         open.written += 1;
         Ok((open.path.clone(), open.written))
@@ -130,6 +132,7 @@ impl Ledger {
         let mut files = lock(&self.files);
         match &result {
             Ok(()) => {
+                fault::did(Did::FlushedFile(&path));
                 if let Some(open) = files.open.as_mut().filter(|open| open.path == path) {
                     open.flushed = open.flushed.max(written);
                 }
@@ -151,6 +154,7 @@ impl Ledger {
         fault::step("open ledger").at("open", &path)?;
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).mode(0o660).open(&path).at("open", &path)?;
+        fault::did(Did::Made(&path));
         let length = file.metadata().at("look at", &path)?.len();
         flush_up_to(self.layout.root(), &path)?;
         let tail = if length > 0 { Tail::Torn } else { Tail::Whole };
@@ -176,7 +180,9 @@ fn given_up(path: &Path) -> Error {
 /// Flushes a file that somebody else may have written.
 fn flush_by_name(path: &Path) -> Result<(), Error> {
     fault::step("flush ledger").at("flush", path)?;
-    File::open(path).and_then(|file| file.sync_data()).at("flush", path)
+    File::open(path).and_then(|file| file.sync_data()).at("flush", path)?;
+    fault::did(Did::FlushedFile(path));
+    Ok(())
 }
 
 /// The ledger's files of `first_day` and later, oldest day first.
@@ -260,6 +266,7 @@ pub fn line_of(
 
 /// The lines of one file that are about one task.
 fn lines_in<T: serde::de::DeserializeOwned>(path: &Path, id: TaskId) -> Result<Vec<T>, Error> {
+    fault::look("read ledger");
     let Some(text) = fs::read(path).at("read", path).or_gone()? else { return Ok(Vec::new()) };
     let key = format!("\"id\":\"{id}\"");
     let mut found = Vec::new();
@@ -369,6 +376,7 @@ impl Follower {
     }
 
     fn read(&mut self, path: &Path, from: u64, lines: &mut Vec<Brief>) -> Result<u64, Error> {
+        fault::look("follow ledger");
         let Some(mut file) = File::open(path).at("open", path).or_gone()? else { return Ok(from) };
         if file.metadata().at("look at", path)?.len() <= from {
             return Ok(from);

@@ -50,7 +50,7 @@ impl Keys {
     pub fn find(&self, key: &str) -> Result<Option<TaskId>, Error> {
         let path = self.path(key);
         let Some(text) = fs::read(&path).at("read", &path).or_gone()? else { return Ok(None) };
-        // A file that cannot be read was being written when the power went: it says nothing.
+        // Nobody of ours leaves such a file behind, whatever dies: it says nothing.
         let Ok(entry) = serde_json::from_slice::<Entry>(&text) else { return Ok(None) };
         match entry.stage {
             Stage::Submitted => Ok(Some(entry.id)),
@@ -68,9 +68,10 @@ impl Keys {
         self.write(key, id, Stage::Intended, Durability::Flushed)
     }
 
-    /// Says that it was. If this is lost, [`Keys::find`] looks for the task itself.
+    /// Says that it was. If this is lost, [`Keys::find`] looks for the task itself; but it must not
+    /// be there in half, for then nobody would know for which task to look.
     pub fn submitted(&self, key: &str, id: TaskId) -> Result<(), Error> {
-        self.write(key, id, Stage::Submitted, Durability::Atomic)
+        self.write(key, id, Stage::Submitted, Durability::Whole)
     }
 
     fn write(&self, key: &str, id: TaskId, stage: Stage, how: Durability) -> Result<(), Error> {

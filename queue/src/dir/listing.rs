@@ -7,6 +7,7 @@ use std::{fs, io};
 use shared::name::Name;
 use shared::task::TaskName;
 
+use super::fault;
 use super::layout::{Layout, Segment, Shelf, parse_priority};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
@@ -24,6 +25,7 @@ pub struct Names {
 /// Names of entries, unsorted; none where the directory is not there, or is a file that somebody
 /// put in its place. Hidden names are being written by somebody and do not exist yet.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+    fault::look("list");
     let found = match fs::read_dir(dir).at("list", dir).or_gone() {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Vec::new()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::fault;
+use super::fault::{self, Did};
 use super::publish::make_dirs;
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
@@ -44,7 +44,9 @@ impl Lock {
             fault::step("open lock").at("open", path)?;
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create(true).truncate(false).mode(0o660);
-            let Some(lock) = Self::try_file(options.open(path).at("open", path)?, path)? else {
+            let file = options.open(path).at("open", path)?;
+            fault::did(Did::Made(path));
+            let Some(lock) = Self::try_file(file, path)? else {
                 return Ok(None);
             };
             // Between open and lock the owner may have unlinked it: then ours is nobody's.
@@ -71,7 +73,9 @@ impl Lock {
         loop {
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create(true).truncate(false).mode(0o660);
-            let lock = Self::wait_file(options.open(path).at("open", path)?, path)?;
+            let file = options.open(path).at("open", path)?;
+            fault::did(Did::Made(path));
+            let lock = Self::wait_file(file, path)?;
             if lock.is_still_named()? {
                 return Ok(lock);
             }
@@ -98,6 +102,7 @@ impl Lock {
     }
 
     fn try_file(file: File, path: &Path) -> Result<Option<Self>, Error> {
+        fault::look("try a lock");
         let kept = file.try_clone().at("duplicate", path)?;
         match fd_lock::RwLock::new(file).try_write() {
             Ok(guard) => std::mem::forget(guard),
@@ -108,6 +113,9 @@ impl Lock {
     }
 
     fn wait_file(file: File, path: &Path) -> Result<Self, Error> {
+        fault::wait_until("wait for a lock", || {
+            matches!(Self::probe(path), Ok(Holder::Nobody | Holder::NoFile))
+        });
         let kept = file.try_clone().at("duplicate", path)?;
         let mut lock = fd_lock::RwLock::new(file);
         loop {
@@ -142,7 +150,9 @@ impl Lock {
         file.seek(SeekFrom::Start(0))
             .and_then(|_start| file.write_all(&text))
             .and_then(|()| file.set_len(text.len() as u64))
-            .at("write", &self.path)
+            .at("write", &self.path)?;
+        fault::did(Did::Rewrote(&self.path, &text));
+        Ok(())
     }
 
     /// Reads what the last holder wrote. `None` where that is nothing that can be understood.

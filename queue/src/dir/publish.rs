@@ -3,12 +3,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, RenameFlags};
 
-use super::fault;
+use super::fault::{self, Did};
 use crate::Error;
 use crate::error::At as _;
 
@@ -26,8 +27,15 @@ pub(crate) enum Moved {
 /// Makes a file that must not exist yet, with this content; flushed to the disk.
 pub(crate) fn create_flushed(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let file = create(path, bytes)?;
+    flush(&file, path)
+}
+
+/// Flushes a file that was just written.
+fn flush(file: &File, path: &Path) -> Result<(), Error> {
     fault::step("flush").at("flush", path)?;
-    file.sync_all().at("flush", path)
+    file.sync_all().at("flush", path)?;
+    fault::did(Did::FlushedFile(path));
+    Ok(())
 }
 
 /// Makes a file that must not exist yet, with this content. Somebody else flushes it.
@@ -36,12 +44,16 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<File, Error> {
     let mut options = OpenOptions::new();
     let mut file =
         options.write(true).create_new(true).mode(0o660).open(path).at("create", path)?;
+    fault::did(Did::Made(path));
     let written = fault::step("write").and_then(|()| file.write_all(bytes)).at("write", path);
     if written.is_err() {
         // On a full disk this happens again and again: what is half there would pile up.
         let _ = fs::remove_file(path);
+        fault::did(Did::Removed(path));
     }
-    written.map(|()| file)
+    written?;
+    fault::did(Did::Appended(path, bytes));
+    Ok(file)
 }
 
 /// How much a replaced file matters.
@@ -49,7 +61,10 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<File, Error> {
 pub(crate) enum Durability {
     /// It must survive a power cut.
     Flushed,
-    /// It is rewritten soon anyway; readers only must never see half of it.
+    /// After a power cut the old content is there or the new: what is there matters, and which of
+    /// the two does not.
+    Whole,
+    /// It is rewritten soon anyway; readers only must never see half of it, but after a power cut.
     Atomic,
 }
 
@@ -58,9 +73,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Resu
     let aside = aside(path);
     let file = create(&aside, bytes)?;
     let moved = (|| {
-        if durability == Durability::Flushed {
-            fault::step("flush").at("flush", &aside)?;
-            file.sync_all().at("flush", &aside)?;
+        match durability {
+            Durability::Flushed | Durability::Whole => flush(&file, &aside)?,
+            Durability::Atomic => {}
         }
         rename_over(&aside, path)
     })();
@@ -69,7 +84,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Resu
         let _ = remove(&aside);
     }
     moved?;
-    if durability == Durability::Flushed { flush_parent(path) } else { Ok(()) }
+    match durability {
+        Durability::Flushed => flush_parent(path),
+        Durability::Whole | Durability::Atomic => Ok(()),
+    }
 }
 
 /// A name beside `path` that no other writer uses, that starts with a dot so that nobody reads it.
@@ -81,19 +99,23 @@ fn aside(path: &Path) -> PathBuf {
 fn rename_over(from: &Path, to: &Path) -> Result<(), Error> {
     fault::step("rename").at("move", from)?;
     #[expect(clippy::disallowed_methods, reason = "this is that one place")]
-    fs::rename(from, to).at("move into place", to)
+    fs::rename(from, to).at("move into place", to)?;
+    fault::did(Did::Moved(from, to));
+    Ok(())
 }
 
-/// Whether a directory had to be made, which is on the disk only when its parent is flushed too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a directory had to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// It was there.
+    /// It was there. Whoever made it has perhaps not flushed its name yet.
     Found,
-    /// It was made.
-    Made,
+    /// It was made, and this is the topmost one of its ancestors that was made with it, or itself.
+    /// The names of all of them are on the disk.
+    Made(PathBuf),
 }
 
-/// Renames without ever replacing. Makes the target's directory where it is missing.
+/// Renames without ever replacing. Makes the target's directory where it is missing, and flushes
+/// its name first: a task that is moved into a directory which a power cut takes away is lost.
 pub(crate) fn move_new(from: &Path, to: &Path) -> Result<Moved, Error> {
     move_into(from, to).map(|(moved, _made)| moved)
 }
@@ -104,15 +126,19 @@ pub(crate) fn move_into(from: &Path, to: &Path) -> Result<(Moved, Target), Error
     loop {
         fault::step("rename").at("move", from)?;
         let moved = match rename_noreplace(from, to) {
-            Ok(()) => Moved::Yes,
+            Ok(()) => {
+                fault::did(Did::Moved(from, to));
+                Moved::Yes
+            }
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
                 if is_there(to)? {
                     // Over NFS a repeated request reports that the first one succeeded.
                     Moved::Yes
                 } else if is_there(from)? {
                     // The target's directory was removed while it was empty, as anyone may.
-                    make_dirs(parent(to))?;
-                    made = Target::Made;
+                    if let Some(topmost) = make_dirs_flushed(parent(to))? {
+                        made = Target::Made(topmost);
+                    }
                     continue;
                 } else {
                     Moved::SourceGone
@@ -149,6 +175,7 @@ fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Whether there is anything of this name.
 pub(crate) fn is_there(path: &Path) -> Result<bool, Error> {
+    fault::look("look at");
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -160,7 +187,10 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, Error> {
 pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     fault::step("remove").at("remove", path)?;
     match fs::remove_file(path) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            fault::did(Did::Removed(path));
+            Ok(true)
+        }
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(err) => Err(err).at("remove", path),
     }
@@ -169,13 +199,18 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
 /// Removes a directory if it is empty; fails safely where it is not. Returns whether it is gone.
 pub(crate) fn remove_empty_dir(path: &Path) -> bool {
     let removed = fault::step("remove directory").and_then(|()| fs::remove_dir(path));
+    if removed.is_ok() {
+        fault::did(Did::Removed(path));
+    }
     removed.map_or_else(|err| err.kind() == io::ErrorKind::NotFound, |()| true)
 }
 
 /// Removes a directory and all that is in it.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     fault::step("remove tree").at("remove", path)?;
-    fs::remove_dir_all(path).at("remove", path)
+    fs::remove_dir_all(path).at("remove", path)?;
+    fault::did(Did::RemovedTree(path));
+    Ok(())
 }
 
 /// Makes a directory and its missing ancestors. Returns the topmost one whose entry is new.
@@ -186,7 +221,10 @@ pub fn make_dirs(path: &Path) -> Result<Option<PathBuf>, Error> {
     for _try in 0..16 {
         fault::step("make directory").at("make directory", path)?;
         match fs::DirBuilder::new().mode(0o770).create(path) {
-            Ok(()) => return Ok(topmost.or_else(|| Some(path.to_owned()))),
+            Ok(()) => {
+                fault::did(Did::MadeDir(path));
+                return Ok(topmost.or_else(|| Some(path.to_owned())));
+            }
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Ok(topmost),
             Err(err) if err.kind() == io::ErrorKind::NotFound && parent(path) != path => {
                 topmost = make_dirs(parent(path))?.or(topmost);
@@ -197,10 +235,43 @@ pub fn make_dirs(path: &Path) -> Result<Option<PathBuf>, Error> {
     Err(io::Error::from(io::ErrorKind::NotFound)).at("make directory", path)
 }
 
+/// The same, and the names of all that were made are on the disk when it returns. To be used for
+/// every directory into which something is moved that must not be lost.
+pub fn make_dirs_flushed(path: &Path) -> Result<Option<PathBuf>, Error> {
+    let topmost = make_dirs(path)?;
+    if let Some(topmost) = &topmost {
+        for made in path.ancestors().take_while(|dir| dir.starts_with(topmost)) {
+            flush_parent(made)?;
+        }
+    }
+    Ok(topmost)
+}
+
+/// Which directory has a name: an emptied one may have been removed and made again since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    file: (u64, u64),
+    made: Option<SystemTime>,
+}
+
+/// Flushes a directory, and with it the names in it. Says which directory that was.
+pub(crate) fn flush_and_identify(path: &Path) -> Result<Identity, Error> {
+    let dir = open_and_flush(path)?;
+    let meta = dir.metadata().at("look at", path)?;
+    Ok(Identity { file: (meta.dev(), meta.ino()), made: meta.created().ok() })
+}
+
 /// Flushes a directory, and with it the names in it.
 pub(crate) fn flush_dir(path: &Path) -> Result<(), Error> {
+    open_and_flush(path).map(drop)
+}
+
+fn open_and_flush(path: &Path) -> Result<File, Error> {
     fault::step("flush directory").at("flush directory", path)?;
-    File::open(path).and_then(|dir| dir.sync_all()).at("flush directory", path)
+    let dir = File::open(path).at("flush directory", path)?;
+    dir.sync_all().at("flush directory", path)?;
+    fault::did(Did::FlushedDir(path));
+    Ok(dir)
 }
 
 /// Flushes the directory that holds `path`.
@@ -210,20 +281,16 @@ pub(crate) fn flush_parent(path: &Path) -> Result<(), Error> {
 
 /// Flushes the directory that holds `path` and all above it up to, not including, `root`'s parent.
 pub(crate) fn flush_up_to(root: &Path, path: &Path) -> Result<(), Error> {
-    for dir in path.ancestors().skip(1) {
-        flush_dir(dir)?;
-        if dir == root {
-            break;
-        }
-    }
-    Ok(())
+    path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)).try_for_each(flush_dir)
 }
 
 /// Flushes the whole file system on which `path` is: one call for a thousand files.
 pub(crate) fn flush_file_system(path: &Path) -> Result<(), Error> {
     fault::step("flush file system").at("flush the file system of", path)?;
     let dir = File::open(path).at("open", path)?;
-    rustix::fs::syncfs(&dir).at("flush the file system of", path)
+    rustix::fs::syncfs(&dir).at("flush the file system of", path)?;
+    fault::did(Did::FlushedAll);
+    Ok(())
 }
 
 fn parent(path: &Path) -> &Path {

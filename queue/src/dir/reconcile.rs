@@ -2,7 +2,7 @@
 //! whoever opens the pool first after the machine started carries out again what the last lines
 //! say. Nobody claims before that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shared::id::TaskId;
 use shared::outcome::Next;
@@ -13,8 +13,9 @@ use super::layout::Shelf;
 use super::lease;
 use super::lock::{self, Holder};
 use super::places::{self, Found, Place};
-use super::{Pool, finish, listing, reject, roll};
+use super::{Pool, cursor, finish, listing, reject, roll, submit};
 use crate::Error;
+use crate::lane::LaneName;
 use crate::ledger::Brief;
 
 /// How much there was to do.
@@ -68,7 +69,36 @@ pub fn reconcile(pool: &Pool) -> Result<Reconciled, Error> {
         finish::carry_out(pool, &found.path(layout), &line.task, &line)?;
         reconciled.moved += 1;
     }
+    for lane in listing::lanes(layout)? {
+        mend_lane(pool, &lane)?;
+    }
     Ok(reconciled)
+}
+
+/// Who finds a lane's file does not flush it, and whoever wrote it may have been about to: so a
+/// task may be there without its lane's file, and nobody would ever take it. The file's content
+/// follows from the task.
+fn mend_lane(pool: &Pool, lane: &LaneName) -> Result<(), Error> {
+    if cursor::read_requirements(pool.layout(), lane).is_ok() {
+        return Ok(());
+    }
+    let mut known = HashSet::new();
+    for priority in listing::priorities(pool.layout(), lane)? {
+        for segment in listing::segments(&pool.layout().pending_priority(lane, priority))? {
+            let place = Place::Pending { lane: lane.clone(), priority, segment };
+            for name in listing::tasks_in(&place.dir(pool.layout()))?.tasks {
+                let found = Found { place: place.clone(), name };
+                // What is garbled is put aside by whoever claims it.
+                let Ok(Some(task)) = found.read(pool.layout()) else { continue };
+                if submit::ensure_lane(pool, &task, &mut known)? == *lane {
+                    return Ok(());
+                }
+                // Other limits hold now than when it was submitted.
+                finish::to_pending(pool, &found.path(pool.layout()), &task, name)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The last line about each task, of the last minutes before the end.

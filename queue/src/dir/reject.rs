@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use shared::id::TaskId;
 use shared::task::{MAX_TASK_BYTES, Task};
 
+use super::fault;
 use super::layout::Layout;
 use super::publish::{self, Durability, Moved};
 use crate::Error;
@@ -23,6 +24,7 @@ use crate::error::At as _;
 pub fn read_task(layout: &Layout, path: &Path, id: TaskId) -> Result<Option<Task>, Error> {
     let garbled = |problem: String| Error::Garbled { path: path.to_owned(), problem };
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    fault::look("open task");
     let file = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),

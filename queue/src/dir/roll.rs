@@ -5,10 +5,11 @@ use std::path::Path;
 
 use shared::id::BatchId;
 
+use super::fault::{self, Did};
 use super::layout::{Layout, Segment, Shelf};
 use super::publish::{self, Moved};
 use super::submit::LOCK;
-use super::{fault, listing, reject};
+use super::{listing, reject};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
 
@@ -71,7 +72,11 @@ fn remove_emptied(layout: &Layout, dir: &Path) -> Result<(), Error> {
     fault::step("remove directory").at("remove", dir)?;
     match std::fs::remove_dir(dir) {
         Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err).at("remove", dir),
-        _ => Ok(()),
+        Err(_gone) => Ok(()),
+        Ok(()) => {
+            fault::did(Did::Removed(dir));
+            Ok(())
+        }
     }
 }
 
@@ -80,7 +85,7 @@ fn move_segments(from: &Path, to: &Path) -> Result<(), Error> {
     if staged.is_empty() {
         return Ok(());
     }
-    publish::make_dirs(to)?;
+    publish::make_dirs_flushed(to)?;
     let mut free =
         1 + listing::segments(to)?.iter().map(|segment| segment.number).max().unwrap_or(0);
     for segment in staged {
@@ -98,10 +103,19 @@ fn move_segments(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 fn move_delayed(from: &Path, layout: &Layout) -> Result<(), Error> {
-    for due in listing::entries(from)? {
+    let (dues, delayed) = (listing::entries(from)?, layout.delayed());
+    let mut made = false;
+    for due in &dues {
+        made |= publish::make_dirs(&delayed.join(due))?.is_some();
+    }
+    // One flush for all of them, before anything that must not be lost is moved into them.
+    if made {
+        publish::flush_dir(&delayed)?;
+    }
+    for due in dues {
         let dir = from.join(&due);
         for name in listing::tasks_in(&dir)?.tasks {
-            let target = layout.delayed().join(&due).join(name.file_name());
+            let target = delayed.join(&due).join(name.file_name());
             publish::move_new(&dir.join(name.file_name()), &target)?;
         }
     }

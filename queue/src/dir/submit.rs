@@ -14,7 +14,7 @@ use shared::time::Moment;
 
 use super::layout::{Segment, Shelf, priority_dir};
 use super::lock::Lock;
-use super::publish::{self, Durability, Moved};
+use super::publish::{self, Durability, Identity, Moved};
 use super::{Pool, doorbell, reserve, roll};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
@@ -64,7 +64,8 @@ pub struct Submitter {
     dir: PathBuf,
     _lock: Lock,
     lanes: HashSet<LaneName>,
-    durable_dirs: HashSet<PathBuf>,
+    /// Directories whose names, up to the root, are on the disk.
+    durable_dirs: HashMap<PathBuf, Identity>,
 }
 
 impl Submitter {
@@ -72,7 +73,7 @@ impl Submitter {
     pub fn new(pool: &Pool) -> Result<Self, Error> {
         reserve::require_room(pool.layout(), pool.rules().disk_low)?;
         let (dir, lock) = take_place(&pool.layout().incoming())?;
-        let (lanes, durable_dirs) = (HashSet::new(), HashSet::new());
+        let (lanes, durable_dirs) = (HashSet::new(), HashMap::new());
         Ok(Self { pool: pool.clone(), dir, _lock: lock, lanes, durable_dirs })
     }
 
@@ -105,7 +106,7 @@ impl Submitter {
                 return Err(Error::Garbled { path, problem });
             }
         }
-        let Err(err) = self.flush(target, made) else { return Ok(()) };
+        let Err(err) = self.flush(target, &made) else { return Ok(()) };
         // Nobody knows whether it would survive a power cut: so it is taken back, and was never
         // submitted. Where it was claimed meanwhile, the error is all that can be said.
         let _undone = publish::move_new(target, staged);
@@ -113,15 +114,21 @@ impl Submitter {
     }
 
     /// Makes sure that a task's name is on the disk, and those of the directories above it.
-    fn flush(&mut self, target: &Path, made: publish::Target) -> Result<(), Error> {
+    fn flush(&mut self, target: &Path, made: &publish::Target) -> Result<(), Error> {
         let (root, dir) = (self.pool.root(), target.parent().unwrap_or(target));
-        let known = made == publish::Target::Found && self.durable_dirs.contains(dir);
-        let flushed = match known {
-            true => publish::flush_dir(dir),
-            false => publish::flush_dir(dir).and_then(|()| publish::flush_up_to(root, dir)),
-        };
-        if flushed.or_gone()?.is_some() {
-            self.durable_dirs.insert(dir.to_owned());
+        let known = self.durable_dirs.get(dir);
+        let flushed = publish::flush_and_identify(dir).and_then(|identity| {
+            match made {
+                publish::Target::Found if known == Some(&identity) => {}
+                publish::Target::Found => publish::flush_up_to(root, dir)?,
+                publish::Target::Made(topmost) => {
+                    publish::flush_up_to(root, topmost.parent().unwrap_or(topmost))?;
+                }
+            }
+            Ok(identity)
+        });
+        if let Some(identity) = flushed.or_gone()? {
+            self.durable_dirs.insert(dir.to_owned(), identity);
             return Ok(());
         }
         // A worker has taken the task already, and removed the directory that was empty then.

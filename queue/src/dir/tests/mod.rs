@@ -5,6 +5,7 @@ mod cursor;
 mod keep;
 mod many;
 mod plug;
+mod power;
 
 use std::path::Path;
 

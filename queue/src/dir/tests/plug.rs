@@ -128,10 +128,17 @@ fn recover(pool: &Pool, cut: Cut) -> Result<(), Error> {
     if matches!(cut, Cut::Power) {
         reconcile::reconcile(pool)?;
     }
+    put_right(pool)
+}
+
+/// What the brain does again and again.
+pub(super) fn put_right(pool: &Pool) -> Result<(), Error> {
     roll::forward_all(pool.layout())?;
     submit::sweep_incoming(pool)?;
     let ledger = ledger(pool, "recovery");
-    for worker in lease::workers(pool.layout())? {
+    let mut workers = lease::workers(pool.layout())?;
+    workers.extend(listing::holders(pool.layout())?);
+    for worker in workers {
         if let Some(lease) = Lease::try_take(pool, &worker)? {
             settle(pool, &ledger, &lease)?;
         }
@@ -155,8 +162,15 @@ pub(super) fn lines(pool: &Pool) -> Vec<Brief> {
 }
 
 pub(super) fn what_must_hold(pool: &Pool, notes: &Notes) {
+    let left = listing::entries(&pool.layout().rejected()).unwrap();
+    assert!(left.is_empty(), "rejected: {left:?}");
+    what_must_hold_but_for_copies(pool, notes);
+}
+
+/// The same, where a copy of a task may have been put aside.
+pub(super) fn what_must_hold_but_for_copies(pool: &Pool, notes: &Notes) {
     let layout = pool.layout();
-    for dir in [layout.incoming(), layout.publishing(), layout.rejected()] {
+    for dir in [layout.incoming(), layout.publishing()] {
         let left = listing::entries(&dir).unwrap();
         assert!(left.is_empty(), "left in {}: {left:?}", dir.display());
     }

@@ -1,0 +1,33 @@
+//! The check of the checks: each flush that the protocol rests on is taken out, as if the program
+//! did without it, and the model must find what is lost then.
+
+use super::scenes::{FAILED, PLAIN, submit, submit_batch, submit_keyed, submit_two, work};
+use super::{Scene, Stage, is_flush_of, play_without};
+
+type Act = fn(&Stage);
+
+#[test]
+fn without_any_one_flush_something_is_lost() {
+    let single: Act = |stage| submit_two(stage, PLAIN);
+    let held: Act = |stage| submit_two(stage, r#"{"shell": "true", "hold": true}"#);
+    let end: Act = |stage| work(stage, FAILED);
+    let flushes: [(&str, Act); 9] = [
+        ("/incoming/", single),
+        ("/pool/pending", single),
+        ("/pool/held", held),
+        ("*", submit_batch),
+        ("/pool/publishing", submit_batch),
+        ("/pool/keys", submit_keyed),
+        ("/pool/processing", end),
+        (".jsonl", end),
+        ("/pool/delayed", end),
+    ];
+    for (part, act) in flushes {
+        let scene = Scene {
+            prepare: &|stage| _ = submit(stage, r#"{"shell": "true", "priority": 9}"#),
+            act: &|stage, ()| act(stage),
+        };
+        let found = play_without(&scene, &|done| is_flush_of(done, part));
+        assert!(found.is_err(), "nobody needs the flush of `{part}`");
+    }
+}
