@@ -69,6 +69,12 @@ impl Children {
         Ok(pid)
     }
 
+    /// Whether a living worker was started by a brain, and not by this one: by one that died
+    /// before it had written that down.
+    pub(crate) fn is_orphan(&self, worker: &Name, process: &Process) -> bool {
+        !self.running.contains_key(worker) && carries_mark(process.pid)
+    }
+
     /// Takes a worker over that an earlier brain had started. `false` where it is gone.
     pub(crate) fn adopt(&mut self, child: &ChildProcess) -> bool {
         let (process, here) = (&child.process, Process::current());
@@ -123,6 +129,7 @@ impl Children {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         });
+        command.env(MARK, "brain");
         // What workers say is for people; the brain's stdout is nobody's but the brain's.
         command.stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0);
         command
@@ -171,6 +178,16 @@ fn last_word(pool: &Pool, worker: &Name, process: &Process) -> Exit {
         }
         Ok(_) | Err(_) => Exit::Unknown,
     }
+}
+
+/// Workers carry this in their environment where a brain has started them. Jobs do not get it.
+const MARK: &str = "BRAINSTEM_STARTED_BY";
+
+fn carries_mark(pid: u32) -> bool {
+    let mark = format!("{MARK}=brain");
+    // Gone, or another user's: not ours.
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
 fn exit(status: ExitStatus) -> Exit {

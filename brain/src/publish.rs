@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
+use queue::age::Uptime;
 use queue::dir::state::{self, BrainRecord, BrainState, SCHEMA, StateCounts, StateLane};
 use queue::error::At as _;
 use queue::{Error, Pool};
@@ -81,6 +82,7 @@ impl Publisher {
         BrainState {
             schema: SCHEMA.to_owned(),
             as_of: now,
+            uptime: Some(Uptime::now()),
             seq: self.seq + 1,
             pid: self.record.process.pid,
             since: self.record.since,

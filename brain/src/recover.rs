@@ -24,13 +24,15 @@ pub(crate) struct Recovery {
     tidy: Tidy,
     swept: Option<Instant>,
     reserve: Bytes,
+    /// Whether the reserve was there at the last look.
+    had_reserve: bool,
 }
 
 impl Recovery {
     /// Nothing done yet.
     pub(crate) fn new(pool: &Pool, reserve: Bytes) -> Self {
-        let tidy = Tidy::new(pool.layout());
-        Self { pool: pool.clone(), promoter: None, tidy, swept: None, reserve }
+        let (pool, tidy) = (pool.clone(), Tidy::new(pool.layout()));
+        Self { pool, promoter: None, tidy, swept: None, reserve, had_reserve: false }
     }
 
     /// Bulk submits that are committed and not in place.
@@ -72,8 +74,13 @@ impl Recovery {
     }
 
     /// Room for when the disk is full.
-    pub(crate) fn keep_reserve(&self) -> Result<Vec<Event>, Error> {
-        reserve::keep(self.pool.layout(), self.reserve).map(|()| Vec::new())
+    pub(crate) fn keep_reserve(&mut self) -> Result<Vec<Event>, Error> {
+        let layout = self.pool.layout();
+        let there = reserve::is_there(layout)?;
+        let used = std::mem::replace(&mut self.had_reserve, there) && !there;
+        reserve::keep(layout, self.reserve)?;
+        let (path, freed) = (layout.reserve(), self.reserve);
+        Ok(used.then_some(Event::DiskReserveUsed { path, freed }).into_iter().collect())
     }
 
     /// Seldom: staging whose writer is gone, and names that are no tasks.

@@ -27,7 +27,7 @@ use shared::time::Moment;
 
 use crate::children::Children;
 use crate::core::fleet::{Exit, Fleet};
-use crate::core::snapshot::{Paused, Snapshot};
+use crate::core::snapshot::{Paused, Snapshot, Worker};
 use crate::core::{At, Core, Event};
 use crate::health::{Guard, Named};
 use crate::observe::{Observer, last_state};
@@ -206,6 +206,26 @@ impl Brain {
         }
     }
 
+    /// Takes over those that the last brain had started and not yet written down when it died.
+    fn adopt_orphans(&mut self, seen: &Snapshot) -> Result<(), Error> {
+        let orphan = |(name, worker): (&Name, &Worker)| {
+            let process = worker.record.as_ref()?.process.clone();
+            let ours = self.places.contains(name) && self.children.is_orphan(name, &process);
+            ours.then(|| ChildProcess { worker: name.clone(), process })
+        };
+        let orphans: Vec<_> = seen.alive().filter_map(orphan).collect();
+        for child in orphans {
+            if self.children.adopt(&child) {
+                self.tell(Event::Adopted { worker: child.worker.clone() });
+                // Too late to be told with the others.
+                if self.core.is_stopping() {
+                    self.children.terminate(&child.worker);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn is_over(&self) -> bool {
         match self.end {
             End::NotYet => false,
@@ -266,6 +286,7 @@ impl Brain {
         self.recover();
         // What could not be seen must not look as if it were gone: then nothing is decided.
         let Some(snapshot) = self.observe() else { return };
+        self.step("take over workers", |brain| brain.adopt_orphans(&snapshot));
         self.step("decide", |brain| {
             brain.tell(Event::Observed(Box::new(snapshot.clone())));
             Ok(())

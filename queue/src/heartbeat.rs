@@ -12,11 +12,13 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::Error;
+use crate::age::{self, Uptime};
 use crate::dir::Pool;
 use crate::dir::lease::Process;
 use crate::dir::listing;
+use crate::dir::plain;
 use crate::dir::publish::{self, Durability};
-use crate::error::{At as _, OrGone as _};
+use crate::dir::reserve;
 
 /// The schema that a heartbeat names.
 pub const SCHEMA: &str = "brainstem.heartbeat/1";
@@ -54,6 +56,9 @@ pub struct Heartbeat {
     pub started_at: Moment,
     /// When this was written, by the worker's clock.
     pub at: Moment,
+    /// The same by its machine's clock, which nobody can set.
+    #[serde(default)]
+    pub uptime: Option<Uptime>,
     /// Grows with each heartbeat: the only sign of progress that counts.
     pub seq: u64,
     /// What it does.
@@ -153,6 +158,12 @@ pub struct ClaimReport {
 }
 
 impl Heartbeat {
+    /// How many seconds old it is.
+    #[must_use]
+    pub fn age(&self, now: Moment) -> f64 {
+        age::of(self.uptime.as_ref(), self.at, now)
+    }
+
     /// What it says about one attempt, if that runs there.
     #[must_use]
     pub fn runs(&self, name: TaskName) -> Option<&Run> {
@@ -160,16 +171,22 @@ impl Heartbeat {
     }
 }
 
-/// Writes a heartbeat. Readers see this one or the one before.
+/// Writes a heartbeat, from the reserve where the disk is full. Readers see this one or the one
+/// before.
 pub fn write(pool: &Pool, heartbeat: &Heartbeat) -> Result<(), Error> {
     let text = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
-    publish::replace(&pool.layout().heartbeat(&heartbeat.worker), &text, Durability::Atomic)
+    let path = pool.layout().heartbeat(&heartbeat.worker);
+    let write = || publish::replace(&path, &text, Durability::Atomic);
+    match write() {
+        Err(err) if err.is_disk_full() && reserve::give_up(pool.layout()) => write(),
+        written => written,
+    }
 }
 
 /// Reads a worker's last heartbeat. `None` where there is none.
 pub fn read(pool: &Pool, worker: &Name) -> Result<Option<Heartbeat>, Error> {
     let path = pool.layout().heartbeat(worker);
-    let Some(text) = std::fs::read(&path).at("read", &path).or_gone()? else { return Ok(None) };
+    let Some(text) = plain::read(&path)? else { return Ok(None) };
     let garbled = |err: serde_json::Error| Error::Garbled { path, problem: err.to_string() };
     serde_json::from_slice(&text).map(Some).map_err(garbled)
 }

@@ -11,6 +11,7 @@
 //! - Nothing else writes there, but whatever it finds that it does not understand it keeps, in
 //!   `rejected/`.
 
+pub mod age;
 pub mod cli;
 #[cfg(test)]
 mod contract;

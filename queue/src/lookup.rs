@@ -14,8 +14,7 @@ use shared::task::Task;
 use crate::dir::layout::{Layout, Shelf};
 use crate::dir::places::{self, Found, Place};
 use crate::dir::publish::{self, Durability};
-use crate::dir::{history, listing};
-use crate::error::{At as _, OrGone as _};
+use crate::dir::{history, listing, plain};
 use crate::ledger::Line;
 use crate::{Error, tally};
 
@@ -136,7 +135,8 @@ pub fn record_batch(layout: &Layout, batch: BatchId, ids: &[TaskId]) -> Result<(
 /// The tasks of a batch, in order. None where nothing is known of it.
 pub fn members(layout: &Layout, batch: BatchId) -> Result<Vec<TaskId>, Error> {
     let path = batch_file(layout, batch);
-    let text = std::fs::read_to_string(&path).at("read", &path).or_gone()?.unwrap_or_default();
+    let text = plain::read(&path)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let garbled =
         |err: shared::id::BadId| Error::Garbled { path: path.clone(), problem: err.to_string() };
     text.lines().map(|line| line.parse().map_err(garbled)).collect()

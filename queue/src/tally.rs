@@ -2,7 +2,6 @@
 //! so that a million lines are counted by their first 200 bytes each.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use shared::outcome::Outcome;
 use crate::Error;
 use crate::dir::history;
 use crate::dir::layout::Layout;
-use crate::error::{At as _, OrGone as _};
+use crate::error::At as _;
 use crate::ledger::Brief;
 
 /// How a line begins as long as nobody changes the order of its fields.
@@ -60,7 +59,7 @@ pub fn ids(layout: &Layout, wanted: impl Fn(&str) -> bool) -> Result<Vec<TaskId>
 
 /// Shows each whole line of one file; torn ones are left out.
 fn each_line(path: &Path, from: u64, mut see: impl FnMut(&str, Outcome)) -> Result<(), Error> {
-    let Some(mut file) = File::open(path).at("open", path).or_gone()? else { return Ok(()) };
+    let Some(mut file) = history::open(path)? else { return Ok(()) };
     if from > 0 {
         file.seek(SeekFrom::Start(from)).at("read", path)?;
     }

@@ -23,8 +23,6 @@ pub use worker::{Life, Worker, worker, worker_warning, workers};
 /// Above so many tasks the brain's count is taken, where it is fresh; below, counting is quicker
 /// than it is old.
 const MANY: u64 = 300_000;
-/// With less than this free, heartbeats and ledger lines cannot be relied on to be written.
-const DISK_FULL: u64 = 1 << 20;
 
 /// How many tasks are in each state, as scripts read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,7 +55,7 @@ pub struct View {
     /// Who paused the pool.
     pub pause: Option<control::Message>,
     /// Bytes free on its disk.
-    pub disk_free: shared::quantity::Bytes,
+    pub disk_short: Option<shared::quantity::Bytes>,
 }
 
 /// How to count.
@@ -100,7 +98,7 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
         workers: workers(pool, settings, at)?,
         brain,
         pause: control::pool_pause(pool.layout())?,
-        disk_free: reserve::free_space(pool.root())?,
+        disk_short: reserve::too_little(pool)?,
     })
 }
 
@@ -211,11 +209,7 @@ impl View {
     /// That the disk is full, if it is.
     #[must_use]
     pub fn disk_full(&self) -> Option<Reason> {
-        let free = self.disk_free;
-        (free.0 < DISK_FULL).then(|| {
-            Reason::new(Code::DiskFull, format!("the pool's disk is full ({free} left)"))
-                .evidence("free", free.0)
-        })
+        self.disk_short.map(reserve::reason)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Where a pool may be, and what happens where it may not: read-only, open to everybody, full.
 
-use std::fs::{self, File, Permissions};
-use std::io::Write as _;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::{Pool, Ran};
 
+use crate::disk::Disk;
 use crate::kit::*;
 
 #[track_caller]
@@ -135,61 +135,6 @@ fn two_programs_that_make_the_same_pool_at_once_share_it() {
 
 // --- with the help of the kernel, as root ---
 
-/// A file system of its own in place of the pool's folder; gone with this value.
-struct Disk {
-    at: PathBuf,
-}
-
-impl Disk {
-    /// `None`, with a word about it, where this process may not mount.
-    fn new(pool: &Pool, size: &str) -> Option<Self> {
-        pool.write_toml("");
-        fs::remove_file(pool.dir().join("pool.toml")).unwrap();
-        let options = format!("size={size},mode=700");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(pool.dir());
-        match mount.output() {
-            Ok(ran) if ran.status.success() => Some(Self { at: pool.dir() }),
-            Ok(ran) => skip(&String::from_utf8_lossy(&ran.stderr)),
-            Err(error) => skip(&error.to_string()),
-        }
-    }
-
-    fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.at).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-
-    /// Fills the disk until only so much is left.
-    fn fill(&self, leave: u64) {
-        let mut ballast =
-            File::options().append(true).create(true).open(self.at.join("ballast")).unwrap();
-        while self.free() > leave {
-            let more = (self.free() - leave).min(64 << 10);
-            if ballast.write_all(&vec![0; usize::try_from(more).unwrap()]).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.at.join("ballast")).unwrap();
-    }
-}
-
-fn skip(why: &str) -> Option<Disk> {
-    eprintln!("skipped: needs to mount a file system: {}", why.trim());
-    None
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: programs of the test may still stand in it.
-        let done = Command::new("umount").arg("-l").arg(&self.at).status();
-        assert!(done.is_ok_and(|status| status.success()), "unmount {}", self.at.display());
-    }
-}
-
 /// Submissions are refused before the disk is full; what runs is recorded even when it is, from
 /// the reserve; when not even that helps it waits; and all goes on by itself.
 #[test]
@@ -262,7 +207,7 @@ fn a_read_only_pool_can_be_looked_at_and_says_what_it_cannot_do() {
     let listed = read_only(&pool, "queue", &["ls", "--json"]);
     let denied = ["unshare:", "mount:"].iter().any(|who| listed.stderr.contains(who));
     if !listed.status.success() && denied {
-        skip(&listed.stderr);
+        tests::skip(&listed.stderr);
         return;
     }
     assert_eq!(listed.success().json()["id"], id);

@@ -256,6 +256,7 @@ fn sleepy(pool: &Pool) -> Lease {
         version: "0".into(),
         started_at: now,
         at: now,
+        uptime: None,
         seq: 1,
         status: Status::Idle,
         ability,

@@ -127,11 +127,8 @@ impl Pool {
     /// When it is not built, or older than its sources.
     #[must_use]
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(programs::program(program));
-        let environment = self.environment.lock().expect("nobody panics in here").clone();
-        command.args(args).env_clear().envs(environment);
-        command.current_dir(self.home()).stdin(Stdio::null());
-        command
+        let program = programs::program(program);
+        self.foreign(program.to_str().expect("a UTF-8 path"), args)
     }
 
     /// Starts a command made with [`Pool::command`], in a process group of its own.
@@ -151,6 +148,20 @@ impl Pool {
     /// Starts a worker.
     pub fn worker(&self, args: &[&str]) -> Proc {
         self.start(&mut self.command("worker", args))
+    }
+
+    /// Another program of the machine, in this house.
+    ///
+    /// # Panics
+    ///
+    /// When a thread panicked while it changed the environment.
+    #[must_use]
+    pub fn foreign(&self, program: &str, args: &[&str]) -> Command {
+        let environment = self.environment.lock().expect("nobody panics in here").clone();
+        let mut command = Command::new(program);
+        command.args(args).env_clear().envs(environment);
+        command.current_dir(self.home()).stdin(Stdio::null());
+        command
     }
 
     /// Runs `queue` to its end. For one that goes on, [`Pool::start`] it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
+use queue::age::Uptime;
 use queue::dir::layout::Layout;
 use queue::dir::lease::{Lease, Process};
 use queue::fence;
@@ -181,6 +182,7 @@ impl Heart {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             at: Moment::now(),
+            uptime: Some(Uptime::now()),
             seq: beat.seq,
             status: state.status(),
             ability: state.ability.clone(),

@@ -196,6 +196,12 @@ impl Core {
         out
     }
 
+    /// Whether the brain is about to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.fleet.is_stopping()
+    }
+
     /// What it thinks since it last looked.
     #[must_use]
     pub fn view(&self) -> &View {

@@ -189,6 +189,7 @@ fn alive(worker: &str, gpu: Option<u32>) -> Worker {
         version: String::new(),
         started_at: Moment::from_unix_millis(0),
         at: Moment::from_unix_millis(0),
+        uptime: None,
         seq: 1,
         status: Status::Idle,
         ability,

@@ -11,9 +11,9 @@ use shared::time::Moment;
 use super::doorbell;
 use super::layout::Layout;
 use super::listing;
+use super::plain;
 use super::publish::{self, Durability};
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
 
 shared::words! {
     /// What is asked of a worker.
@@ -170,7 +170,7 @@ fn write(path: &Path, message: &Message) -> Result<(), Error> {
 }
 
 fn read(path: &Path) -> Result<Option<Message>, Error> {
-    let Some(text) = std::fs::read(path).at("read", path).or_gone()? else { return Ok(None) };
+    let Some(text) = plain::read(path)? else { return Ok(None) };
     let garbled =
         |err: serde_json::Error| Error::Garbled { path: path.to_owned(), problem: err.to_string() };
     serde_json::from_slice(&text).map(Some).map_err(garbled)

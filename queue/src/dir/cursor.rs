@@ -14,7 +14,7 @@ use super::claim::{self, Claim, Target, Try};
 use super::layout::{Layout, Segment};
 use super::limit::UsedUp;
 use super::publish::remove_empty_dir;
-use super::{Pool, listing, reject};
+use super::{Pool, listing, plain, reject};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
 use crate::lane::{LaneName, Requirements};
@@ -262,7 +262,11 @@ impl Cursor {
 /// Reads what a lane requires, and checks that it is the lane it says.
 pub fn read_requirements(layout: &Layout, lane: &LaneName) -> Result<Requirements, Error> {
     let path = layout.lane_file(lane);
-    let text = fs::read(&path).at("read", &path)?;
+    let text = plain::read(&path)?.ok_or_else(|| Error::Io {
+        what: "read",
+        path: path.clone(),
+        err: io::ErrorKind::NotFound.into(),
+    })?;
     let garbled = |problem| Error::Garbled { path: path.clone(), problem };
     let requirements: Requirements =
         serde_json::from_slice(&text).map_err(|err| garbled(err.to_string()))?;

@@ -2,6 +2,7 @@
 //! whoever waits looks anyway after an upper bound.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,9 +44,13 @@ fn worker_bell(worker: &Name) -> String {
 fn ring(layout: &Layout, bell: &str) {
     let path = layout.doorbells().join(bell);
     let touch = |file: &File| file.set_modified(std::time::SystemTime::now());
-    let rung = File::options().write(true).open(&path).and_then(|file| touch(&file));
+    // A FIFO in its place must not make whoever rings wait.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = File::options();
+    options.write(true).custom_flags(flags);
+    let rung = options.open(&path).and_then(|file| touch(&file));
     if rung.is_err() {
-        let made = File::options().write(true).create(true).truncate(false).open(&path);
+        let made = options.create(true).truncate(false).open(&path);
         let _ = made.and_then(|file| touch(&file));
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger's files: appending with flushes shared between threads, searching, following.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use super::fault::{self, Did};
 use super::layout::Layout;
 use super::places::{Found, Place};
 use super::publish::{flush_up_to, make_dirs};
-use super::{listing, reserve};
+use super::{listing, plain, reserve};
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
+use crate::error::At as _;
 use crate::ledger::{Brief, Line, Writer};
 
 /// This process's ledger. Threads that append at the same time share one flush.
@@ -202,6 +202,14 @@ pub fn files_since(layout: &Layout, first_day: &str) -> Result<Vec<PathBuf>, Err
     Ok(files)
 }
 
+/// Opens a ledger file. `None` where it is gone, or is no file at all: then no line is in it.
+pub(crate) fn open(path: &Path) -> Result<Option<File>, Error> {
+    match plain::open(path) {
+        Err(Error::Garbled { .. }) => Ok(None),
+        opened => Ok(opened?.map(|(file, _meta)| file)),
+    }
+}
+
 fn names(dir: &Path) -> Result<Vec<String>, Error> {
     let found = listing::entries(dir)?;
     Ok(found.into_iter().filter_map(|name| name.into_string().ok()).collect())
@@ -267,7 +275,9 @@ pub fn line_of(
 /// The lines of one file that are about one task.
 fn lines_in<T: serde::de::DeserializeOwned>(path: &Path, id: TaskId) -> Result<Vec<T>, Error> {
     fault::look("read ledger");
-    let Some(text) = fs::read(path).at("read", path).or_gone()? else { return Ok(Vec::new()) };
+    let Some(mut file) = open(path)? else { return Ok(Vec::new()) };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).at("read", path)?;
     let key = format!("\"id\":\"{id}\"");
     let mut found = Vec::new();
     let mut from = 0;
@@ -294,7 +304,7 @@ fn lines_in<T: serde::de::DeserializeOwned>(path: &Path, id: TaskId) -> Result<V
 fn whole_lines(path: &Path) -> Result<u64, Error> {
     /// More than the longest line: a task of 1 MiB and what is said about it.
     const LONGEST: u64 = 4 << 20;
-    let Some(mut file) = File::open(path).at("open", path).or_gone()? else { return Ok(0) };
+    let Some(mut file) = open(path)? else { return Ok(0) };
     let length = file.metadata().at("look at", path)?.len();
     let from = length.saturating_sub(LONGEST);
     let mut tail = [0];
@@ -377,7 +387,7 @@ impl Follower {
 
     fn read(&mut self, path: &Path, from: u64, lines: &mut Vec<Brief>) -> Result<u64, Error> {
         fault::look("follow ledger");
-        let Some(mut file) = File::open(path).at("open", path).or_gone()? else { return Ok(from) };
+        let Some(mut file) = open(path)? else { return Ok(from) };
         if file.metadata().at("look at", path)?.len() <= from {
             return Ok(from);
         }

@@ -4,7 +4,6 @@
 //! one process at a time submits under keys. So after a crash between the two, the next one looks
 //! whether that task is in the pool.
 
-use std::fs;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -13,9 +12,8 @@ use shared::id::TaskId;
 
 use super::lock::Lock;
 use super::publish::{self, Durability};
-use super::{Pool, history, places};
+use super::{Pool, history, places, plain};
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
 
 /// What a key's file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +47,7 @@ impl Keys {
     /// The task that was submitted under a key.
     pub fn find(&self, key: &str) -> Result<Option<TaskId>, Error> {
         let path = self.path(key);
-        let Some(text) = fs::read(&path).at("read", &path).or_gone()? else { return Ok(None) };
+        let Some(text) = plain::read(&path)? else { return Ok(None) };
         // Nobody of ours leaves such a file behind, whatever dies: it says nothing.
         let Ok(entry) = serde_json::from_slice::<Entry>(&text) else { return Ok(None) };
         match entry.stage {

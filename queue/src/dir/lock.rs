@@ -91,9 +91,12 @@ impl Lock {
 
     /// Whether somebody holds the lock. Shared, never waits, never makes the file.
     pub fn probe(path: &Path) -> Result<Holder, Error> {
-        let Some(file) = File::open(path).at("open", path).or_gone()? else {
-            return Ok(Holder::NoFile);
+        // What is no plain file is nobody's lock.
+        let file = match super::plain::open(path) {
+            Err(Error::Garbled { .. }) => None,
+            opened => opened?,
         };
+        let Some((file, _meta)) = file else { return Ok(Holder::NoFile) };
         match fd_lock::RwLock::new(file).try_read() {
             Ok(_free) => Ok(Holder::Nobody),
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(Holder::Somebody),
@@ -176,7 +179,11 @@ fn open_existing(path: &Path) -> Result<Option<File>, Error> {
 
 /// Reads what the holder of a lock wrote, without taking it. `None` where there is nothing.
 pub fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let text = std::fs::read(path).at("read", path).or_gone()?;
+    // What is no file says nothing.
+    let text = match super::plain::read(path) {
+        Err(Error::Garbled { .. }) => None,
+        text => text?,
+    };
     Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
 }
 

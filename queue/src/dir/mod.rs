@@ -17,6 +17,7 @@ pub mod listing;
 pub mod lock;
 pub mod person;
 pub mod places;
+pub(crate) mod plain;
 pub mod pool;
 pub mod promote;
 pub mod publish;

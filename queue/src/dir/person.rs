@@ -241,7 +241,12 @@ pub fn make_ready(
     name: TaskName,
 ) -> Result<Change, Error> {
     let (layout, from) = (pool.layout(), found.path(pool.layout()));
-    match released(task, Moment::now()) {
+    // What has run once has reached its time, whatever the clock says by now.
+    let start = match name.attempt {
+        1 => released(task, Moment::now()),
+        _ => Start::Pending,
+    };
+    match start {
         Start::Delayed(at) => {
             let change = moved(publish::move_new(&from, &layout.delayed_task(at, name))?)?;
             doorbell::ring_brain(layout);

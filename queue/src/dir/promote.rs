@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use shared::id::TaskId;
 use shared::outcome::Outcome;
@@ -58,8 +58,21 @@ pub struct Promoter {
     ended: HashMap<TaskId, End>,
     /// Dependencies that were looked up once; from then on the ledger tells.
     looked_up: HashSet<TaskId>,
-    stamps: BTreeMap<Segment, SystemTime>,
+    stamps: BTreeMap<Segment, Stamp>,
 }
+
+/// When a directory last changed, since when we have seen it so, and whether it was listed long
+/// enough after that: a change in the same tick of the file system's clock would not show. By our
+/// own clock, because the file system's may be another machine's.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    changed: SystemTime,
+    since: Instant,
+    learnt: Learnt,
+}
+
+/// Longer than any tick.
+const TICK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -114,13 +127,16 @@ impl Promoter {
         let mut done = Vec::new();
         let layout = self.pool.layout();
         for due in listing::due_times(layout)? {
-            if due > now.unix_seconds() {
-                break;
+            let over = due <= now.unix_seconds();
+            if !over && due <= self.latest_retry(now) {
+                continue;
             }
             let place = Place::Delayed { due };
             let names = listing::tasks_in(&place.dir(layout))?;
             self.put_aside(names.foreign, &mut done);
-            for name in names.tasks {
+            // No pause before a retry is as long as that: the clock was set back since.
+            let is_due = |name: &TaskName| over || name.attempt > 1;
+            for name in names.tasks.into_iter().filter(is_due) {
                 let found = Found { place: place.clone(), name };
                 match self.make_ready(&found) {
                     Ok(Change::Done) => done.push(Promotion::Due(name)),
@@ -131,6 +147,12 @@ impl Promoter {
             let _gone = remove_empty_dir(&place.dir(layout));
         }
         Ok(done)
+    }
+
+    /// The second at which the pause before a retry that begins now is over at the latest.
+    fn latest_retry(&self, now: Moment) -> i64 {
+        let longest = self.pool.rules().retry.backoff_max.as_secs();
+        now.unix_seconds().saturating_add(i64::try_from(longest).unwrap_or(i64::MAX)) + 2
     }
 
     /// A file that is no task is put aside; anything else is tried again at the next step.
@@ -171,15 +193,17 @@ impl Promoter {
                 continue;
             };
             let changed = meta.modified().at("look at", &path)?;
-            if self.stamps.get(&segment) == Some(&changed) {
+            let new = Stamp { changed, since: Instant::now(), learnt: Learnt::Some };
+            let known = self.stamps.get(&segment).filter(|stamp| stamp.changed == changed);
+            let mut stamp = *known.unwrap_or(&new);
+            if stamp.learnt == Learnt::All {
                 continue;
             }
-            let all = self.list(&segment, &path, done)?;
-            // Trust the stamp only when it is older than a tick of the file system's clock, and
-            // when every task could be read: else one would be forgotten until something moves.
-            if all == Learnt::All && changed.elapsed().is_ok_and(|age| age.as_millis() > 50) {
-                self.stamps.insert(segment, changed);
-            }
+            // Read in full, or one would be forgotten until something moves.
+            let settled = stamp.since.elapsed() > TICK;
+            let learnt = self.list(&segment, &path, done)?;
+            stamp.learnt = if settled { learnt } else { Learnt::Some };
+            self.stamps.insert(segment, stamp);
         }
         Ok(())
     }

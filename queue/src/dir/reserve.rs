@@ -7,15 +7,34 @@ use std::path::Path;
 
 use fs2::FileExt as _;
 use shared::quantity::Bytes;
+use shared::reason::{Code, Reason};
 
 use super::layout::Layout;
-use super::{fault, publish};
+use super::{Pool, fault, publish};
 use crate::Error;
 use crate::error::At as _;
 
 /// How much is free on the pool's file system for its user.
 pub fn free_space(root: &Path) -> Result<Bytes, Error> {
     fs2::available_space(root).map(Bytes).at("ask for the free space of", root)
+}
+
+/// With less than this the disk counts as full: a heartbeat may not fit.
+const FULL: Bytes = Bytes(1 << 20);
+
+/// What is free, where that is too little to begin anything new: nothing at all, or what came of
+/// the reserve, which is for the end of what runs. `None` where there is room.
+pub fn too_little(pool: &Pool) -> Result<Option<Bytes>, Error> {
+    let free = free_space(pool.root())?;
+    let from_reserve = free < pool.rules().disk_low && !is_there(pool.layout())?;
+    Ok((free < FULL || from_reserve).then_some(free))
+}
+
+/// The same as a reason.
+#[must_use]
+pub fn reason(free: Bytes) -> Reason {
+    Reason::new(Code::DiskFull, format!("the pool's disk is full ({free} left)"))
+        .evidence("free", free.0)
 }
 
 /// Refuses where less than `needed` is free.
@@ -27,10 +46,15 @@ pub fn require_room(layout: &Layout, needed: Bytes) -> Result<(), Error> {
     Err(Error::DiskFull { path: layout.root().to_owned(), free, needed })
 }
 
+/// Whether there is a reserve.
+pub fn is_there(layout: &Layout) -> Result<bool, Error> {
+    publish::is_there(&layout.reserve())
+}
+
 /// Makes the reserve where it is missing and there is room for it and as much again.
 pub fn keep(layout: &Layout, size: Bytes) -> Result<(), Error> {
     let path = layout.reserve();
-    if size.0 == 0 || publish::is_there(&path)? {
+    if size.0 == 0 || is_there(layout)? {
         return Ok(());
     }
     if free_space(layout.root())?.0 < size.0.saturating_mul(2) {

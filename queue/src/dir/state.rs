@@ -14,9 +14,10 @@ use shared::time::Moment;
 use super::layout::Layout;
 use super::lease::Process;
 use super::lock;
+use super::plain;
 use super::publish::{self, Durability};
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
+use crate::age::Uptime;
 use crate::lane::LaneName;
 
 /// The schema that the file names.
@@ -46,6 +47,9 @@ pub struct BrainState {
     pub schema: String,
     /// When this was written.
     pub as_of: Moment,
+    /// The same by the machine's clock, which nobody can set.
+    #[serde(default)]
+    pub uptime: Option<Uptime>,
     /// Grows with each writing: the sign of life.
     pub seq: u64,
     /// The brain's process.
@@ -136,7 +140,7 @@ pub fn write(layout: &Layout, state: &BrainState) -> Result<(), Error> {
 /// Reads it. `None` where there is none.
 pub fn read(layout: &Layout) -> Result<Option<BrainState>, Error> {
     let path = layout.brain_state();
-    let Some(text) = std::fs::read(&path).at("read", &path).or_gone()? else { return Ok(None) };
+    let Some(text) = plain::read(&path)? else { return Ok(None) };
     serde_json::from_slice(&text).map(Some).map_err(|err| garbled(&path, &err))
 }
 

@@ -15,9 +15,9 @@ use shared::time::Moment;
 use super::layout::{Segment, Shelf, priority_dir};
 use super::lock::Lock;
 use super::publish::{self, Durability, Identity, Moved};
-use super::{Pool, doorbell, reserve, roll};
+use super::{Pool, doorbell, plain, reject, reserve, roll};
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
+use crate::error::OrGone as _;
 use crate::lane::{LaneName, Requirements};
 
 /// At most so many names in a directory, so that listing and counting stay cheap.
@@ -183,9 +183,14 @@ pub(super) fn ensure_lane(
     let bytes = requirements.to_bytes();
     // Its name is a hash of its content: what differs was garbled, and nobody would take from the
     // lane.
-    match std::fs::read(&path).at("read", &path).or_gone()? {
-        Some(found) if found == bytes => {}
-        Some(_) | None => publish::replace(&path, &bytes, Durability::Flushed)?,
+    match plain::read(&path) {
+        Ok(Some(found)) if found == bytes => {}
+        Ok(_) => publish::replace(&path, &bytes, Durability::Flushed)?,
+        Err(Error::Garbled { problem, .. }) => {
+            reject::reject(pool.layout(), &path, &problem)?;
+            publish::replace(&path, &bytes, Durability::Flushed)?;
+        }
+        Err(err) => return Err(err),
     }
     known.insert(lane.clone());
     Ok(lane)
@@ -218,6 +223,10 @@ pub struct Bulk {
     rooms: HashMap<PathBuf, Room>,
     count: u64,
 }
+
+/// After so many staged tasks it is looked again whether there is room for more: a large batch
+/// must not use up what running work needs.
+const LOOK_FOR_ROOM: u64 = 64;
 
 #[derive(Debug)]
 struct Room {
@@ -256,6 +265,10 @@ impl Bulk {
         let staged = dir.join(name.file_name());
         publish::create(&staged, &bytes_of(task, &staged)?)?;
         self.count += 1;
+        if self.count.is_multiple_of(LOOK_FOR_ROOM) {
+            let pool = &self.submitter.pool;
+            reserve::require_room(pool.layout(), pool.rules().disk_low)?;
+        }
         Ok(())
     }
 

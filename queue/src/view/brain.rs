@@ -6,10 +6,10 @@ use shared::reason::{Code, Reason};
 use shared::time::Moment;
 
 use crate::Error;
-use crate::dir::Pool;
+use crate::age::{self, Uptime};
 use crate::dir::lock::{self, Holder, Lock};
 use crate::dir::state::BrainRecord;
-use crate::error::{At as _, OrGone as _};
+use crate::dir::{Pool, plain};
 
 /// The brain's word is taken up to this age.
 const FRESH_SECONDS: f64 = 15.0;
@@ -35,8 +35,9 @@ impl Brain {
         let layout = pool.layout();
         let alive = Lock::probe(&layout.brain_lock())? == Holder::Somebody;
         let path = layout.brain_state();
-        let text = std::fs::read(&path).at("read", &path).or_gone()?;
-        // The state of a brain of another version is no state: then we look for ourselves.
+        // The state of a brain of another version, or what is no state, is none: then we look for
+        // ourselves.
+        let text = plain::read(&path).ok().flatten();
         let state = text.and_then(|text| serde_json::from_slice(&text).ok());
         let record = lock::read_record(&layout.brain_lock())?;
         let standby = match Lock::probe(&layout.standby_lock())? {
@@ -50,7 +51,7 @@ impl Brain {
     /// What it wrote, if it lives and wrote it lately.
     #[must_use]
     pub fn fresh(&self, now: Moment) -> Option<&Value> {
-        let fresh = self.alive && now.seconds_since(self.as_of()?) < FRESH_SECONDS;
+        let fresh = self.alive && self.age(now)? < FRESH_SECONDS;
         self.state.as_ref().filter(|_| fresh)
     }
 
@@ -58,13 +59,23 @@ impl Brain {
         self.state.as_ref()?.get("as_of")?.as_str()?.parse().ok()
     }
 
+    /// How many seconds ago it wrote that.
+    fn age(&self, now: Moment) -> Option<f64> {
+        let uptime = self.state.as_ref()?.get("uptime").cloned();
+        let uptime = uptime.and_then(|uptime| serde_json::from_value::<Uptime>(uptime).ok());
+        Some(age::of(uptime.as_ref(), self.as_of()?, now))
+    }
+
     /// That it lives and does nothing, if so. A brain that began a moment ago has written nothing
     /// yet.
     #[must_use]
     pub fn hung(&self, now: Moment) -> Option<Reason> {
         let since: Option<Moment> = self.says("since").as_str().and_then(|text| text.parse().ok());
-        let last = self.as_of().into_iter().chain(since).max()?;
-        let seconds = now.seconds_since(last);
+        let written = self.as_of().zip(self.age(now));
+        // What another brain wrote before says nothing about this one.
+        let ours = self.state.as_ref().is_some_and(|state| state["since"] == self.says("since"));
+        let began = since.map(|since| (since, now.seconds_since(since)));
+        let (last, seconds) = if ours { written } else { began.or(written) }?;
         let text = format!("the brain lives, but has written nothing for {seconds:.0}s");
         let reason =
             || Reason::new(Code::BrainHung, text).since(last).evidence("pid", self.says("pid"));

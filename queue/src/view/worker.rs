@@ -101,10 +101,10 @@ impl Worker {
         runs.filter(move |run| self.held.iter().any(|name| (name.id, name.attempt) == has(run)))
     }
 
-    /// Seconds since its last heartbeat, by the clocks of both.
+    /// Seconds since its last heartbeat.
     #[must_use]
     pub fn heartbeat_age(&self, now: Moment) -> Option<f64> {
-        self.heartbeat.as_ref().map(|heartbeat| now.seconds_since(heartbeat.at))
+        self.heartbeat.as_ref().map(|heartbeat| heartbeat.age(now))
     }
 
     /// As `queue workers --json` shows it.
@@ -213,7 +213,7 @@ fn life(
     (settings, now): (&Settings, Moment),
 ) -> Life {
     let warn = settings.heartbeat_warn.0.as_secs_f64();
-    let age = beat.map(|beat| now.seconds_since(beat.at));
+    let age = beat.map(|beat| beat.age(now));
     let last_seen = beat.map(|beat| beat.at).or(record.map(|record| record.since));
     match (holder, record.map(|record| &record.role)) {
         (Holder::Somebody, Some(Role::Working)) => match (age, beat) {

@@ -76,6 +76,7 @@ fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Leas
         version: "0".into(),
         started_at: Moment::now(),
         at: Moment::now(),
+        uptime: None,
         seq: 1,
         status: Status::Idle,
         ability,
@@ -197,7 +198,7 @@ fn the_dead_and_the_hung_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let pool = pool(dir.path());
     let (lease, beat) = worker(&pool, "worker-0", ability(&[Class::Script]), Vec::new());
-    let old = Heartbeat { at: Moment::now().plus_millis(-90_000), ..beat };
+    let old = Heartbeat { at: Moment::now().plus_millis(-90_000), uptime: None, ..beat };
     heartbeat::write(&pool, &old).unwrap();
     let hung = of_worker(&pool, "worker-0");
     assert_eq!((hung.verdict, codes(&hung)), (Word::Blocked, vec![Code::WorkerHung]));

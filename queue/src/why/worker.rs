@@ -84,7 +84,7 @@ fn judge(
     (open, mut reasons): (u64, Vec<Reason>),
 ) -> (Word, String, Vec<Reason>) {
     let name = &beat.worker;
-    let looked = beat.claim.at.map(|at| look.view.at.seconds_since(at));
+    let looked = beat.claim.at.map(|at| beat.at.seconds_since(at) + beat.age(look.view.at));
     let stalled = looked.is_some_and(|age| age > LOOKS_EVERY) && open > 0;
     if let Some(text) = stopped {
         return (Word::Blocked, text, reasons);

@@ -1,6 +1,6 @@
 //! What is asked of a worker: messages, standing conditions, signals.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use queue::dir::control::{self, Message, Verb};
@@ -17,10 +17,7 @@ impl Floor {
         for (path, message) in control::messages(self.pool.layout(), &worker)? {
             match message {
                 Ok(message) => self.follow(&path, &message)?,
-                Err(err) => {
-                    emit!(Event::ControlUnreadable { path: path.clone(), error: err.to_string() });
-                    queue::dir::reject::reject(self.pool.layout(), &path, &err.to_string())?;
-                }
+                Err(err) => self.put_aside(path, &err.to_string())?,
             }
         }
         Ok(())
@@ -58,7 +55,7 @@ impl Floor {
 
     pub(super) fn follow_standing(&mut self) -> Result<(), queue::Error> {
         let (layout, worker) = (self.pool.layout(), self.bench.desk.name().clone());
-        let pool_pause = control::pool_pause(layout)?.map(|message| ("pool".to_owned(), message));
+        let pool_pause = self.pool_pause()?.map(|message| ("pool".to_owned(), message));
         let own = control::standing(layout, &worker, Verb::Pause)?;
         let paused = pool_pause.or_else(|| own.map(|message| (worker.to_string(), message)));
         let drain = control::standing(layout, &worker, Verb::Drain)?;
@@ -87,6 +84,23 @@ impl Floor {
             self.bench.desk.change(|state| state.ability.draining = None);
             self.look = Look::ALL;
         }
+        Ok(())
+    }
+
+    /// The pause of the pool. What cannot be understood is put aside, and pauses nobody.
+    fn pool_pause(&self) -> Result<Option<Message>, queue::Error> {
+        match control::pool_pause(self.pool.layout()) {
+            Err(queue::Error::Garbled { path, problem }) => {
+                self.put_aside(path, &problem)?;
+                Ok(None)
+            }
+            pause => pause,
+        }
+    }
+
+    fn put_aside(&self, path: PathBuf, error: &str) -> Result<(), queue::Error> {
+        queue::dir::reject::reject(self.pool.layout(), &path, error)?;
+        emit!(Event::ControlUnreadable { path, error: error.to_owned() });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use queue::dir::claim::Claim;
 use queue::dir::cursor::{Note, Pass, Wish};
-use queue::dir::limit;
+use queue::dir::{limit, reserve};
 use queue::eligible::{self, SlotKind};
 use queue::heartbeat::ClaimReport;
 use queue::lane::{LaneName, Requirements};
@@ -20,6 +20,15 @@ use crate::report::{self, Found};
 use crate::run;
 
 impl Floor {
+    /// Whether anything new may be begun on this disk; says so where not.
+    pub(super) fn has_room(&mut self) -> Result<bool, queue::Error> {
+        let Some(free) = reserve::too_little(&self.pool)? else { return Ok(true) };
+        let reason = reserve::reason(free);
+        let (result, at) = (reason.text.clone(), Some(Moment::now()));
+        self.say(ClaimReport { at, result, reasons: vec![reason] });
+        Ok(false)
+    }
+
     pub(super) fn may_claim(&self) -> bool {
         let free = self.bench.desk.look(|state| {
             let open = !state.stopping
@@ -91,11 +100,16 @@ impl Floor {
     pub(super) fn report(&mut self, state: &State, found: &Found) {
         let name = self.bench.desk.name();
         let report = state.candidate(name, |candidate| found.report(candidate));
+        self.say(report);
+    }
+
+    fn say(&mut self, report: ClaimReport) {
+        let idle = self.bench.desk.look(|state| state.jobs.is_empty());
         let shape = report::shape(&report);
         let (text, reasons) = (report.result.clone(), report.reasons.clone());
         // A worker that is busy may find nothing for its other slot after every task: that is no
         // news. For an idle one each change is.
-        if state.jobs.is_empty() && self.said.as_ref() != Some(&shape) {
+        if idle && self.said.as_ref() != Some(&shape) {
             self.said = Some(shape);
             self.bench.desk.change(|state| state.claim = report);
             emit!(Event::ClaimReport { text, reasons });

@@ -151,7 +151,7 @@ impl Floor {
         self.follow_messages()?;
         self.follow_standing()?;
         self.promote()?;
-        while self.may_claim() {
+        while self.may_claim() && self.has_room()? {
             if !self.claim()? {
                 break;
             }
