@@ -101,6 +101,11 @@ impl Common {
         let environment = |name: &str| std::env::var(name).ok();
         let (root, origin) = settings::pool_dir(self.pool.as_deref(), environment)
             .map_err(|err| Failure::new(exit::NO_POOL, err.to_string()))?;
+        // Said here, or the first file that is looked for in it would be the one to complain.
+        if std::fs::metadata(&root).is_ok_and(|meta| !meta.is_dir()) {
+            let text = format!("`{}` cannot be a pool: it is not a directory", root.display());
+            return Err(Failure::new(exit::NO_POOL, text));
+        }
         let settings = Settings::load(&root.join("pool.toml"), environment, flags)
             .map_err(|err| Failure::usage(err.to_string()))?;
         Ok(Resolved { root, origin, settings })

@@ -45,7 +45,7 @@ fn a_while(pool: &Pool) {
 }
 
 #[test]
-fn a_worker_per_gpu_is_started_and_one_that_dies_is_replaced() {
+fn seed_001_b30_a_worker_per_gpu_is_started_and_one_that_dies_is_replaced() {
     let pool = quick_pool("");
     let _brain = pool.brain(&["--gpus", "0,1,2"]);
     for worker in ["worker-0", "worker-1", "worker-2"] {

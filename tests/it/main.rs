@@ -19,6 +19,7 @@ mod kit;
 mod layout;
 mod places;
 mod steps;
+mod traps;
 mod watch;
 mod worker_asked;
 mod worker_life;

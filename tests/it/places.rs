@@ -59,7 +59,7 @@ fn a_place_that_is_no_directory_is_said_with_its_name() {
         pool.queue(&["ls"]),
         pool.worker(&["--cpu"]).end(),
     ] {
-        assert!(ran.stderr.contains(&name) && !ran.status.success(), "{ran}");
+        refused(ran, 3, &[&name, "it is not a directory"]);
     }
     assert_eq!(fs::read_to_string(pool.dir()).unwrap(), "a file");
 }

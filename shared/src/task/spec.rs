@@ -323,6 +323,7 @@ impl Spec {
             ));
         }
         self.check_texts()?;
+        self.check_emptiness()?;
         if self.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
             return Err(BadSpec::field("priority", "must be 0 to 10 (higher first)"));
         }
@@ -337,6 +338,26 @@ impl Spec {
         }
         if self.at.is_some() && self.delay.is_some() {
             return Err(BadSpec::field("in", "give either `at` or `in`"));
+        }
+        Ok(())
+    }
+
+    /// What is empty was meant to be something: a variable that was not set, most often. Taken as
+    /// it is, it would make all tasks one, or end each at once.
+    fn check_emptiness(&self) -> Result<(), BadSpec> {
+        for (field, text) in [("name", &self.name), ("key", &self.key), ("user", &self.user)] {
+            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                return Err(BadSpec::field(field, "is empty; leave it out, or give one"));
+            }
+        }
+        if self.labels.keys().any(|label| label.trim().is_empty()) {
+            return Err(BadSpec::field("labels", "holds a label without a name"));
+        }
+        let limits = [("timeout", self.timeout), ("stall_timeout", self.stall_timeout)];
+        for (field, limit) in limits {
+            if limit.is_some_and(|limit| limit.0.is_zero()) {
+                return Err(BadSpec::field(field, "must be longer than 0; leave it out for none"));
+            }
         }
         Ok(())
     }
@@ -422,6 +443,24 @@ mod tests {
         assert!(error(r#"{"command": ["a"], "shell": "b"}"#).contains("only one of"));
         assert!(error(r#"{"prompt": "hi"}"#).contains("needs a model"));
         assert!(error(r#"{"command": ["a"], "class": "llm"}"#).contains("does not go with"));
+    }
+
+    /// 001-B32: a limit of 0 is neither "at once" nor some default that nobody asked for.
+    #[test]
+    fn seed_001_b32_what_is_empty_or_nothing_is_refused_and_not_guessed_at() {
+        for (field, value) in
+            [("name", r#"" ""#), ("key", r#""""#), ("user", r#""""#), ("labels", r#"{"": "a"}"#)]
+        {
+            let problem = error(&format!(r#"{{"shell": "a", "{field}": {value}}}"#));
+            assert!(problem.starts_with(&format!("field `{field}`: ")), "{problem}");
+        }
+        for field in ["timeout", "stall_timeout"] {
+            let problem = error(&format!(r#"{{"shell": "a", "{field}": "0s"}}"#));
+            assert_eq!(
+                problem,
+                format!("field `{field}`: must be longer than 0; leave it out for none")
+            );
+        }
     }
 
     #[test]
