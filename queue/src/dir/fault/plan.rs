@@ -178,7 +178,12 @@ pub(crate) fn wait_until(what: &'static str, mut is_free: impl FnMut() -> bool) 
     }
     pass(Stop::Look(what));
     while !is_free() {
-        pass(Stop::Blocked(what));
+        // Asked again and again whether it is free now; when it is, it stands there like any
+        // other, and somebody else may still be first.
+        while !is_free() {
+            pass(Stop::Blocked(what));
+        }
+        pass(Stop::Look(what));
     }
 }
 

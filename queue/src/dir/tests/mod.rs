@@ -6,6 +6,7 @@ mod keep;
 mod many;
 mod plug;
 mod power;
+mod turns;
 
 use std::path::Path;
 
