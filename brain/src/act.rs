@@ -5,7 +5,9 @@ use queue::dir::control::{self, Message as Control, Verb};
 use shared::emit;
 use shared::event::Event as Said;
 
+use crate::core::place::Request;
 use crate::core::{Command, Event};
+use crate::requests;
 use crate::run::Brain;
 
 impl Brain {
@@ -52,6 +54,19 @@ impl Brain {
             Command::Record(decision) => {
                 let written = self.publisher.decided(&decision);
                 self.say_failed("Writing down a decision", written);
+            }
+            Command::RecordPlacement(decision) => {
+                let written = self.publisher.decided(&decision);
+                self.say_failed("Writing down a decision", written);
+            }
+            Command::Request(request) => {
+                let asked = requests::ask(&self.pool, &request);
+                let Request { worker, verb, model, .. } = request;
+                self.say_failed(&format!("Asking {worker} to {verb} {model}"), asked);
+            }
+            Command::Withdraw(name) => {
+                let withdrawn = requests::withdraw(&self.pool, &self.ledger, name);
+                self.say_failed(&format!("Withdrawing {}", name.id.short()), withdrawn);
             }
             Command::Terminate(worker) => self.children.terminate(&worker),
             Command::Kill(worker) => self.children.kill(&worker),

@@ -9,6 +9,7 @@
 //! - `watch`: who dies, by a thread per worker that waits for its lease, and settles what he left
 //! - `recover`: half-finished transitions, and delays and dependencies that are over
 //! - `children`: the workers that the brain starts
+//! - `requests`: asking workers to load and unload models
 //! - `act`: carrying out commands; `publish`: `brain/state.json`
 
 mod act;
@@ -20,6 +21,7 @@ mod observe;
 mod publish;
 mod readings;
 mod recover;
+mod requests;
 mod run;
 mod signals;
 mod start;

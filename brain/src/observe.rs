@@ -10,6 +10,7 @@ use queue::dir::census::{Census, Counts, LaneCount};
 use queue::dir::control::{self, Verb};
 use queue::dir::cursor::read_requirements;
 use queue::dir::history::Follower;
+use queue::dir::layout::Layout;
 use queue::dir::lease::{self, Record};
 use queue::dir::places::{Found, Place};
 use queue::dir::state::{self, BrainState};
@@ -21,7 +22,7 @@ use queue::ledger::Brief;
 use queue::{Error, Pool};
 use shared::name::Name;
 use shared::outcome::Outcome;
-use shared::task::TaskName;
+use shared::task::{Class, TaskName};
 
 use crate::core::snapshot::{About, Held, Lane, Life, Worker};
 
@@ -69,6 +70,7 @@ pub(crate) struct Observer {
     records: Cache<Record>,
     requirements: HashMap<LaneName, Arc<Requirements>>,
     tasks: HashMap<TaskName, Option<Arc<About>>>,
+    requests: HashMap<TaskName, Option<Arc<About>>>,
     follower: Follower,
     caught_up: CaughtUp,
     /// Tasks that succeeded, and that were cancelled, since the pool was made.
@@ -95,6 +97,7 @@ impl Observer {
             records: Cache::default(),
             requirements: HashMap::new(),
             tasks: HashMap::new(),
+            requests: HashMap::new(),
             follower,
             caught_up: CaughtUp::NotYet,
             complete: before.map_or(0, |state| state.counts.complete),
@@ -184,17 +187,45 @@ impl Observer {
         Ok(all)
     }
 
+    /// Loads and unloads that nobody has taken: at most one per worker, so they are read.
+    pub(crate) fn requests(&mut self, lanes: &[Lane]) -> Result<Vec<Held>, Error> {
+        let mut all = Vec::new();
+        let asked = lanes.iter().filter(|lane| lane.count.class == Class::Resource);
+        for lane in asked {
+            let Some(worker) = lane.needs.as_ref().and_then(|needs| needs.worker.clone()) else {
+                continue;
+            };
+            for found in pending(self.pool.layout(), &lane.count.lane)? {
+                let task = match self.requests.get(&found.name) {
+                    Some(task) => task.clone(),
+                    None => self.about(&found),
+                };
+                self.requests.insert(found.name, task.clone());
+                all.push(Held { worker: worker.clone(), name: found.name, task });
+            }
+        }
+        self.requests.retain(|name, _task| all.iter().any(|held| held.name == *name));
+        Ok(all)
+    }
+
     /// A task that moved on or cannot be read is its worker's to deal with.
     fn about(&self, found: &Found) -> Option<Arc<About>> {
         let task = found.read(self.pool.layout()).ok()??;
         let stall_timeout = task.spec.stall_timeout.map(|limit| limit.0);
-        Some(Arc::new(About { name: task.name(), class: task.class(), stall_timeout }))
+        Some(Arc::new(About {
+            name: task.name(),
+            class: task.class(),
+            stall_timeout,
+            model: task.spec.model.clone(),
+            verb: task.spec.verb,
+            goal: task.spec.labels.get(GOAL).cloned(),
+        }))
     }
 
     /// Attempts that ended since the last look. What ended before the first look is counted, but
     /// is no news.
-    pub(crate) fn ended(&mut self) -> Result<Vec<Brief>, Error> {
-        let briefs = self.follower.poll(self.pool.layout())?;
+    pub(crate) fn ended(&mut self) -> Result<Ended, Error> {
+        let mut briefs = self.follower.poll(self.pool.layout())?;
         for brief in &briefs {
             match brief.end_of_task() {
                 Some(Outcome::Succeeded) => self.complete += 1,
@@ -204,7 +235,15 @@ impl Observer {
         }
         let first = self.caught_up == CaughtUp::NotYet;
         self.caught_up = CaughtUp::Yes;
-        Ok(if first { Vec::new() } else { briefs })
+        if !first {
+            return Ok(Ended { news: briefs, past: Vec::new() });
+        }
+        // A long history of other work is of no use to anybody.
+        briefs.retain(|brief| match brief.task.class {
+            Some(Class::Llm | Class::Resource | Class::Script) => true,
+            Some(Class::Cpu) | None => false,
+        });
+        Ok(Ended { news: Vec::new(), past: briefs })
     }
 
     /// Lines of the ledger that could not be read.
@@ -229,6 +268,31 @@ impl Observer {
         }
         Ok(drains)
     }
+}
+
+/// Attempts that ended.
+#[derive(Default)]
+pub(crate) struct Ended {
+    /// Since the last look.
+    pub(crate) news: Vec<Brief>,
+    /// Before the first one.
+    pub(crate) past: Vec<Brief>,
+}
+
+/// The label that says for which work a model is loaded or unloaded.
+pub(crate) const GOAL: &str = "for";
+
+/// The pending tasks of one lane.
+pub(crate) fn pending(layout: &Layout, lane: &LaneName) -> Result<Vec<Found>, Error> {
+    let mut all = Vec::new();
+    for priority in listing::priorities(layout, lane)? {
+        for segment in listing::segments(&layout.pending_priority(lane, priority))? {
+            let place = Place::Pending { lane: lane.clone(), priority, segment };
+            let names = listing::tasks_in(&place.dir(layout))?.tasks;
+            all.extend(names.into_iter().map(|name| Found { place: place.clone(), name }));
+        }
+    }
+    Ok(all)
 }
 
 /// What the last brain wrote. What cannot be read is counted anew.

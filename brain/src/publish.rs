@@ -14,7 +14,6 @@ use shared::time::Moment;
 
 use crate::children::Children;
 use crate::core::View;
-use crate::core::scale::Decision;
 use crate::core::snapshot::Snapshot;
 use crate::observe::Observer;
 
@@ -94,16 +93,17 @@ impl Publisher {
             ledger: observer.ledger_offsets(),
             gpus: seen.gpus.clone().unwrap_or_default(),
             children: Vec::new(),
+            measured: view.measured.clone(),
         }
     }
 
     /// Writes a decision down.
-    pub(crate) fn decided(&self, decision: &Decision) -> Result<(), Error> {
+    pub(crate) fn decided<T: Serialize>(&self, decision: &T) -> Result<(), Error> {
         #[derive(Serialize)]
-        struct Line<'a> {
+        struct Line<'a, T> {
             schema: &'static str,
             #[serde(flatten)]
-            decision: &'a Decision,
+            decision: &'a T,
         }
         let line = Line { schema: "brainstem.decision/1", decision };
         let mut text = serde_json::to_vec(&line).expect("a decision has only string keys");

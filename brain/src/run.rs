@@ -16,6 +16,7 @@ use queue::dir::lock::Lock;
 use queue::dir::reserve;
 use queue::dir::settle::Patience;
 use queue::dir::state::{BrainRecord, ChildProcess};
+use queue::measured::Measured;
 use queue::{Error, Pool};
 use shared::emit;
 use shared::event::{Event as Said, Repeaters, Say};
@@ -94,6 +95,8 @@ pub(crate) struct Brain {
     places: Vec<Name>,
     /// What the last brain had started.
     orphans: Vec<ChildProcess>,
+    /// What it had measured.
+    remembered: Option<Measured>,
     named_gpus: Vec<u32>,
     gpus: Option<Vec<GpuReading>>,
     pub(crate) started: Instant,
@@ -139,6 +142,7 @@ impl Brain {
             lock: Guard { lock, named: Named::Yes },
             log,
             summed_up: Duration::ZERO,
+            remembered: before.as_ref().map(|state| state.measured.clone()),
             orphans: before.map(|state| state.children).unwrap_or_default(),
             signals,
             messages,
@@ -163,6 +167,9 @@ impl Brain {
     pub(crate) fn run(mut self) -> Result<(), Failure> {
         if let Ok(first) = self.messages.recv_timeout(FIRST_READING) {
             self.heed(first);
+        }
+        if let Some(measured) = self.remembered.take() {
+            self.tell(Event::Remembered(Box::new(measured)));
         }
         self.adopt();
         let mut next = Instant::now();
@@ -335,13 +342,19 @@ impl Brain {
 
     fn observe(&mut self) -> Option<Snapshot> {
         let lives = self.step("watch workers", |brain| brain.watchers.look())?;
-        let workers = self.step("read heartbeats", |brain| brain.observer.workers(&lives))?;
         let counts = self.step("count", |brain| brain.observer.counts());
         let lanes = counts.as_ref().and_then(|counts| {
             self.step("read lanes", |brain| brain.observer.lanes(&counts.lanes))
         });
+        // A task is counted before it is claimed, listed while it runs, and in the ledger and in its
+        // worker's heartbeat when it has ended: looked at in this order, none is overlooked.
+        let requests = lanes.as_ref().and_then(|lanes| {
+            self.step("read requests", |brain| brain.observer.requests(lanes))
+        });
         let processing = self.step("list what runs", |brain| brain.observer.processing())?;
+        let workers = self.step("read heartbeats", |brain| brain.observer.workers(&lives))?;
         let ended = self.step("follow the ledger", |brain| brain.observer.ended());
+        let ended = ended.unwrap_or_default();
         let pause = self.step("read the pause", |brain| control::pool_pause(brain.pool.layout()));
         let drains = self.step("read drains", |brain| brain.observer.drains(&brain.places));
         let free = self.step("measure the disk", |brain| reserve::free_space(brain.pool.root()));
@@ -351,7 +364,9 @@ impl Brain {
             lanes: lanes.unwrap_or_default(),
             workers,
             processing,
-            ended: ended.unwrap_or_default(),
+            requests: requests.unwrap_or_default(),
+            past: ended.past,
+            ended: ended.news,
             gpus: self.gpus.clone(),
             named_gpus: self.named_gpus.clone(),
             pool: if pause.flatten().is_some() { Paused::Pool } else { Paused::No },

@@ -177,7 +177,14 @@ mod tests {
     }
 
     fn lane(class: Class) -> Requirements {
-        Requirements { class, model: None, gpu_memory: None, limits: vec![], worker: None }
+        Requirements {
+            class,
+            model: None,
+            gpu_memory: None,
+            limits: vec![],
+            worker: None,
+            max_wait: None,
+        }
     }
 
     fn run(class: Class) -> Run {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use shared::name::Name;
-use shared::quantity::Bytes;
+use shared::quantity::{Bytes, Span};
 use shared::task::{Class, Task};
 
 /// A lane's name: its class and a hash of its requirements, so that the same requirements always
@@ -67,6 +67,9 @@ pub struct Requirements {
     /// The one worker that may take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Name>,
+    /// How long its tasks may wait for their model, where they say so themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_wait: Option<Span>,
 }
 
 impl Requirements {
@@ -82,8 +85,9 @@ impl Requirements {
         counted.sort();
         let class = task.class();
         let model = matches!(class, Class::Llm).then(|| spec.model.clone()).flatten();
+        let max_wait = model.as_ref().and(spec.max_wait);
         let (gpu_memory, worker) = (spec.gpu_memory, spec.worker.clone());
-        Self { class, model, gpu_memory, limits: counted, worker }
+        Self { class, model, gpu_memory, limits: counted, worker, max_wait }
     }
 
     /// The lane of these requirements.

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared::id::{Incarnation, TaskId};
-use shared::llm::Answer;
+use shared::llm::{Answer, ModelVerb};
 use shared::name::Name;
 use shared::outcome::{Cause, Next, Outcome};
 use shared::task::{Class, Task, TaskName};
@@ -108,7 +108,7 @@ impl Line {
 }
 
 /// What is needed of a line to count it and to follow up on it: cheap to read.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[expect(missing_docs, reason = "named as in `Line`")]
 pub struct Brief {
     pub id: TaskId,
@@ -119,8 +119,22 @@ pub struct Brief {
     #[serde(with = "stem")]
     pub next_name: TaskName,
     pub worker: Option<Name>,
+    #[serde(default)]
+    pub started_at: Option<Moment>,
     pub ended_at: Moment,
+    #[serde(default)]
+    pub answer: Option<Took>,
     pub task: About,
+}
+
+/// How long a model took to answer; what it answered is left unread.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Took {
+    /// From the request to the end of the answer, in seconds.
+    pub seconds: f64,
+    /// How much of that the server loaded the model, in seconds.
+    #[serde(default)]
+    pub load_seconds: Option<f64>,
 }
 
 /// What is needed of a line's task.
@@ -129,6 +143,12 @@ pub struct About {
     /// Its class.
     #[serde(default)]
     pub class: Option<Class>,
+    /// The model it asks, loads or unloads.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// What it does with that model, where it is a `resource` task.
+    #[serde(default)]
+    pub verb: Option<ModelVerb>,
 }
 
 impl Brief {

@@ -23,6 +23,7 @@ pub mod heartbeat;
 pub mod lane;
 pub mod ledger;
 pub mod lookup;
+pub mod measured;
 pub mod memory;
 pub mod retry;
 pub mod store;

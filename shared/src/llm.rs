@@ -162,10 +162,13 @@ impl ModelServer {
 /// Whether two names mean one model: a name without a tag means the tag `latest`.
 #[must_use]
 pub fn is_same_model(one: &str, other: &str) -> bool {
-    fn bare(name: &str) -> &str {
-        name.strip_suffix(":latest").unwrap_or(name)
-    }
-    bare(one) == bare(other)
+    bare_name(one) == bare_name(other)
+}
+
+/// The one spelling of a model's name: without the tag that is meant anyway.
+#[must_use]
+pub fn bare_name(model: &str) -> &str {
+    model.strip_suffix(":latest").unwrap_or(model)
 }
 
 /// A request in OpenAI's words, passed on as it came.

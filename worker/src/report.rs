@@ -127,6 +127,7 @@ mod tests {
             gpu_memory: None,
             limits: vec![],
             worker: None,
+            max_wait: None,
         };
         let closed = vec![(lane.lane(), lane)];
         let found = Found { closed, queue: BTreeMap::from([(Class::Llm, 125)]), ..nothing() };

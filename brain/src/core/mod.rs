@@ -11,6 +11,7 @@ pub mod hung;
 pub mod imbalance;
 pub mod jump;
 pub mod monitor;
+pub mod place;
 pub mod scale;
 pub mod settled;
 pub mod snapshot;
@@ -20,6 +21,7 @@ pub mod unclaimed;
 use std::time::Duration;
 
 use queue::dir::state::{Stuck, Warning};
+use queue::measured::Measured;
 use shared::event;
 use shared::name::Name;
 use shared::settings::Settings;
@@ -78,6 +80,8 @@ pub enum Event {
         /// How.
         exit: fleet::Exit,
     },
+    /// What the last brain had measured.
+    Remembered(Box<Measured>),
     /// A signal asks the brain to end. The second one asks to hurry.
     Shutdown {
         /// Which signal.
@@ -107,6 +111,12 @@ pub enum Command {
     Undrain(Name),
     /// Write a decision down.
     Record(Decision),
+    /// Write down a decision about a model.
+    RecordPlacement(place::Decision),
+    /// Ask a worker to load or unload a model.
+    Request(place::Request),
+    /// Take back such a request that nobody has taken.
+    Withdraw(TaskName),
     /// Tell a worker that we started to end.
     Terminate(Name),
     /// End a worker that we started.
@@ -122,6 +132,8 @@ pub struct View {
     pub stuck: Vec<Stuck>,
     /// What somebody should know.
     pub warnings: Vec<Warning>,
+    /// What was measured about models.
+    pub measured: Measured,
 }
 
 /// All that the brain knows between two events.
@@ -142,6 +154,7 @@ pub struct Core {
     disk: disk::Watch,
     gpus: gpus::Watch,
     monitor: monitor::Watch,
+    placer: place::Placer,
     settling: Settling,
     view: View,
 }
@@ -167,6 +180,7 @@ impl Core {
             disk: disk::Watch::new(settings),
             gpus: gpus::Watch::default(),
             monitor: monitor::Watch::new(settings),
+            placer: place::Placer::new(settings),
             settling: Settling::default(),
             view: View::default(),
         }
@@ -191,6 +205,7 @@ impl Core {
             Event::Exited { worker, pid, exit } => {
                 self.fleet.exited(at, (&worker, pid), exit, &mut out);
             }
+            Event::Remembered(measured) => self.placer.remember(*measured),
             Event::Shutdown { signal } => self.fleet.shut_down(at, &signal, &mut out),
         }
         out
@@ -221,9 +236,11 @@ impl Core {
         self.unclaimed.look(at, seen, idle, out);
         self.imbalance.look(at, seen, idle, out);
         self.jump.look(seen, out);
+        self.placer.look(at, seen, &hung, out);
         let decision = self.scale.decide(at, seen, &mut self.fleet, &self.activity);
         out.extend(decision);
-        self.view = View { stuck: self.stuck.view(), warnings: self.warnings() };
+        let measured = self.placer.measured().clone();
+        self.view = View { stuck: self.stuck.view(), warnings: self.warnings(), measured };
         let stuck = self.view.stuck.len() as u64;
         self.monitor.look(at, seen, (self.fleet.names(), stuck), out);
     }
@@ -235,6 +252,7 @@ impl Core {
         all.extend(self.settling.warnings());
         all.extend(self.unclaimed.warnings());
         all.extend(self.imbalance.warnings());
+        all.extend(self.placer.warnings());
         all.extend(self.fleet.warnings());
         all
     }

@@ -1,6 +1,6 @@
 //! The MONITOR line: on change, at most every 5 seconds, and at intervals when nothing changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shared::event::{Event, Monitor};
@@ -60,11 +60,7 @@ fn figures(seen: &Snapshot, wanted: Vec<Name>, stuck: u64) -> Monitor {
     let alive = seen.alive_names();
     let all: BTreeSet<&Name> = wanted.iter().chain(&alive).collect();
     let (gpus_active, gpus) = gpus(seen);
-    let heartbeats = || seen.alive().filter_map(|(_name, worker)| worker.own_heartbeat());
-    let models = heartbeats()
-        .filter_map(|heartbeat| heartbeat.ability.server.as_ref())
-        .map(|server| server.loaded().count())
-        .sum::<usize>();
+    let models = models(seen);
     Monitor {
         gpus_active,
         gpus,
@@ -75,6 +71,20 @@ fn figures(seen: &Snapshot, wanted: Vec<Name>, stuck: u64) -> Monitor {
         stuck,
         models: Some(models as u64),
     }
+}
+
+/// Models that answer. What several workers say of one server counts once.
+fn models(seen: &Snapshot) -> usize {
+    let heartbeats = seen.alive().filter_map(|(_name, worker)| worker.own_heartbeat());
+    let mut servers = BTreeMap::new();
+    for heartbeat in heartbeats {
+        if let Some(server) = &heartbeat.ability.server {
+            let place = (heartbeat.process.host.as_str(), server.address.as_str());
+            let loaded = servers.entry(place).or_insert(0);
+            *loaded = server.loaded().count().max(*loaded);
+        }
+    }
+    servers.values().sum()
 }
 
 /// GPUs at work, and GPUs there are. Where nobody can read them: those whose worker runs something

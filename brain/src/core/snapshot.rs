@@ -10,6 +10,7 @@ use queue::heartbeat::{Heartbeat, Run};
 use queue::lane::Requirements;
 use queue::ledger::Brief;
 use shared::gpu::GpuReading;
+use shared::llm::ModelVerb;
 use shared::name::Name;
 use shared::quantity::Bytes;
 use shared::task::{Class, TaskName};
@@ -27,8 +28,13 @@ pub struct Snapshot {
     pub workers: BTreeMap<Name, Worker>,
     /// What is claimed, and by whom.
     pub processing: Vec<Held>,
+    /// Loads and unloads that were asked for and that nobody has taken.
+    pub requests: Vec<Held>,
     /// Attempts that ended since the last look.
     pub ended: Vec<Brief>,
+    /// In the first look: attempts that ended before, which are no news. Of those only what says
+    /// something about models.
+    pub past: Vec<Brief>,
     /// The GPUs; `None` where nobody can read them.
     pub gpus: Option<Vec<GpuReading>>,
     /// The GPUs that the brain was told of.
@@ -82,6 +88,12 @@ pub struct About {
     pub class: Class,
     /// How long it may make no progress, where it says so itself.
     pub stall_timeout: Option<Duration>,
+    /// The model that it asks, loads or unloads.
+    pub model: Option<String>,
+    /// What it does with that model, where it is a request of the brain.
+    pub verb: Option<ModelVerb>,
+    /// The work that such a request is for.
+    pub goal: Option<String>,
 }
 
 /// One worker.

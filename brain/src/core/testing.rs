@@ -91,7 +91,14 @@ impl Stage {
     /// So many pending tasks of a class, in one lane; returns the first.
     pub(crate) fn lane(&mut self, class: Class, pending: u64) -> TaskId {
         let needs =
-            Requirements { class, model: None, gpu_memory: None, limits: Vec::new(), worker: None };
+            Requirements {
+                class,
+                model: None,
+                gpu_memory: None,
+                limits: Vec::new(),
+                worker: None,
+                max_wait: None,
+            };
         let head = TaskId::new();
         let count = LaneCount {
             lane: needs.lane(),
@@ -119,7 +126,14 @@ impl Stage {
 
     pub(crate) fn claimed(&mut self, worker: &str, task: TaskName, stall: Option<u64>) {
         let stall_timeout = stall.map(Duration::from_secs);
-        let about = About { name: "train".into(), class: Class::Script, stall_timeout };
+        let about = About {
+            name: "train".into(),
+            class: Class::Script,
+            stall_timeout,
+            model: None,
+            verb: None,
+            goal: None,
+        };
         let worker = name(worker);
         self.seen.processing.push(Held { worker, name: task, task: Some(Arc::new(about)) });
     }
@@ -135,8 +149,10 @@ impl Stage {
                 next: Next::End,
                 next_name,
                 worker: Some(name(worker)),
+                started_at: None,
                 ended_at: Moment::from_unix_millis(0),
-                task: Ended { class: Some(class) },
+                answer: None,
+                task: Ended { class: Some(class), model: None, verb: None },
             });
         }
     }

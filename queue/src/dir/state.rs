@@ -19,6 +19,7 @@ use super::publish::{self, Durability};
 use crate::Error;
 use crate::age::Uptime;
 use crate::lane::LaneName;
+use crate::measured::Measured;
 
 /// The schema that the file names.
 pub const SCHEMA: &str = "brainstem.brain-state/1";
@@ -74,6 +75,9 @@ pub struct BrainState {
     /// The workers that the brain has started: the next brain takes them over.
     #[serde(default)]
     pub children: Vec<ChildProcess>,
+    /// What was measured about models, up to where the ledger is counted.
+    #[serde(default)]
+    pub measured: Measured,
 }
 
 /// A worker that the brain has started.

@@ -12,7 +12,9 @@ use super::parts::{
     Ending, Monitor, Scaling, StuckTask, Why, aside, idle, name_list, place, span, stuck_list,
     tenths,
 };
+use super::placement::{Placement, again};
 use crate::id::{BatchId, TaskId};
+use crate::llm::ModelVerb;
 use crate::name::Name;
 use crate::outcome::Cause;
 use crate::quantity::{Bytes, counted};
@@ -188,6 +190,24 @@ events! {
             => ("ANOMALY DETECTED: {kind}");
         "scaling.decision" Info ScalingDecision { scaling: Scaling }
             => ("SCALING DECISION {scaling}");
+    }
+    "brain.models" {
+        "models.load_inserted" Info LoadInserted { placement: Placement }
+            => ("{placement}");
+        "models.unload_inserted" Info UnloadInserted { placement: Placement }
+            => ("{placement}");
+        "models.withdrawn" Info RequestWithdrawn { task: TaskId, worker: Name, verb: ModelVerb, model: String, why: String }
+            => ("Withdrew {verb} task: {} of {model} for {worker} ({why})", task.short());
+        "models.load_failed" Warning LoadFailed { worker: Name, model: String, cause: Cause, failures: u32, again_seconds: Option<f64> }
+            => ("Load of {model} on {worker} failed ({cause}), {}", again(*again_seconds));
+        "models.unconsumed" Warning LoadUnconsumed { model: String, seconds: f64, workers: Vec<Name>, count: u64 }
+            => ("load_llm task available for {seconds:.0}s but workers {} still have no model", name_list(workers));
+        "models.unconsumed_cleared" Info LoadConsumed { model: String, seconds: f64 }
+            => ("load_llm of {model} is no longer waited for after {}", span(*seconds));
+        "models.no_place" Warning NoPlaceForModel { model: String, waiting: u64, why: String, count: u64 }
+            => ("LLM tasks waiting ({waiting}) for {model}, and no server can load it: {why}");
+        "models.no_place_cleared" Info PlaceForModel { model: String, seconds: f64 }
+            => ("{model} has a server again, or nothing waits for it any more, after {}", span(*seconds));
     }
     "brain.health" {
         "gpu.no_library" Info NoGpuLibrary { error: String }

@@ -5,6 +5,7 @@
 
 mod list;
 mod parts;
+mod placement;
 mod repeat;
 
 use std::any::Any;
@@ -13,6 +14,7 @@ use crate::id::TaskId;
 
 pub use list::Event;
 pub use parts::{Ending, Monitor, Scaling, Step, StuckTask, Why};
+pub use placement::{Placement, Purpose};
 pub use repeat::{Repeater, Repeaters, Say};
 
 crate::outcome::words! {

@@ -265,7 +265,7 @@ pub(super) fn add<T: Serialize>(extra: &mut Map<String, Value>, field: &str, val
         return;
     }
     let mut value = serde_json::to_value(value).unwrap_or_else(|error| error.to_string().into());
-    let open = matches!(field, "ending" | "monitor" | "scaling");
+    let open = matches!(field, "ending" | "monitor" | "placement" | "scaling");
     match value.as_object_mut().filter(|_structure| open) {
         Some(inner) => extra.append(inner),
         None => {

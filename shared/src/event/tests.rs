@@ -183,3 +183,44 @@ fn a_message_is_one_line_whatever_its_fields_hold() {
     let event = Event::TaskRejected { file: "a\nb".into(), reason: "\u{1b}[31mred".into() };
     assert_eq!(event.message(), "Rejected a\\nb: \\u{1b}[31mred");
 }
+
+#[test]
+fn a_load_is_inserted_in_the_words_of_old_with_its_sums() {
+    let placement = Placement {
+        worker: worker(),
+        verb: crate::llm::ModelVerb::Load,
+        model: "qwen2.5:7b".into(),
+        work: "qwen2.5:7b".into(),
+        purpose: Purpose::Serve,
+        waiting: 125,
+        llm_waiting: 125,
+        loaded: 0,
+        serving: 0,
+        task_seconds: 0.3,
+        work_seconds: 37.5,
+        load_seconds: 5.0,
+        oldest_seconds: 1.0,
+        end_before: None,
+        end_after: 42.5,
+    };
+    let text = Event::LoadInserted { placement: placement.clone() }.message();
+    assert_eq!(
+        text,
+        "LLM tasks waiting (125) but no models loaded - inserting load_llm task for worker-1: \
+         qwen2.5:7b (serve; 125 x 0.3s = 37.5s of work, load 5.0s, oldest waits 1.0s, ends in 42.5s)"
+    );
+    let help = Placement { loaded: 1, serving: 1, purpose: Purpose::Help, ..placement };
+    assert!(help.to_string().starts_with(
+        "LLM tasks waiting (125) for qwen2.5:7b, loaded by 1 - inserting load_llm task for worker-1"
+    ));
+}
+
+#[test]
+fn a_load_that_nobody_takes_is_reported_in_the_agreed_words() {
+    let workers = vec![worker(), "worker-3".parse().unwrap()];
+    let event = Event::LoadUnconsumed { model: "m".into(), seconds: 62.3, workers, count: 1 };
+    assert_eq!(
+        event.message(),
+        "load_llm task available for 62s but workers ['worker-1', 'worker-3'] still have no model"
+    );
+}

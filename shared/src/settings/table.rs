@@ -109,6 +109,16 @@ settings! {
         "A worker that crashed so often within breaker_window is not started again.";
     breaker_window: Span = Span::seconds(300), ["BRAINSTEM_BREAKER_WINDOW"],
         "The time within which breaker_failures are counted.";
+    max_wait: Span = Span::seconds(600), ["BRAINSTEM_MAX_WAIT"],
+        "A task whose model is nowhere loaded waits no longer than this for other models' batches.";
+    min_residency: Span = Span::seconds(30), ["BRAINSTEM_MIN_RESIDENCY"],
+        "A model that has work is not unloaded for another one before this.";
+    loads_at_once: Option<u32> = None, ["BRAINSTEM_LOADS_AT_ONCE"],
+        "The most models that are loaded at once on one host; by default as many as there are servers.";
+    load_warn: Span = Span::seconds(60), ["BRAINSTEM_LOAD_WARN"],
+        "A load that was asked for and has not begun after so long is reported.";
+    vram_reserve: Bytes = Bytes(512 << 20), ["BRAINSTEM_VRAM_RESERVE"],
+        "GPU memory that is left free beside models.";
     reserve_size: Bytes = Bytes(64 << 20), ["BRAINSTEM_RESERVE_SIZE"],
         "The file that is given up when the disk is full, so that the pool can go on.";
     disk_low: Bytes = Bytes(64 << 20), ["BRAINSTEM_DISK_LOW"],

@@ -55,6 +55,7 @@ impl Floor {
             gpu_memory: None,
             limits: Vec::new(),
             worker: None,
+            max_wait: None,
         };
         self.bench.desk.note(|state| {
             let reasons = state.candidate(name, |candidate| eligible::reasons(candidate, &lane));

@@ -1,0 +1,187 @@
+//! Placing models: which worker should hold which, so that every GPU that can help, helps.
+//!
+//! - `world`: what is decided from, drawn from one look
+//! - `plan`, `choose`: what is asked of whom, a pure function of the world
+//! - `withdraw`: requests whose goal is gone
+//! - `goals`: what is expected and does not come
+//! - `history`: loads that failed
+//!
+//! Requests are `resource` tasks addressed to a worker, at most one outstanding per place. What is
+//! outstanding is read from the pool, what is loaded from heartbeats, what was measured from the
+//! ledger: a brain that takes over decides as the last one would have.
+
+mod choose;
+mod goals;
+mod history;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod withdraw;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use queue::dir::state::Warning;
+use queue::measured::Measured;
+use shared::event::{Event, Placement};
+use shared::llm::ModelVerb;
+use shared::name::Name;
+use shared::settings::Settings;
+use shared::time::Moment;
+
+use super::snapshot::{Paused, Snapshot};
+use super::{At, Command, say};
+use goals::Goals;
+use plan::Step;
+use world::World;
+
+/// A load or an unload to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Of whom.
+    pub worker: Name,
+    /// What.
+    pub verb: ModelVerb,
+    /// With which model.
+    pub model: String,
+    /// For which work: a model, or `script`.
+    pub goal: String,
+}
+
+/// A decision, as it is written down.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Decision {
+    /// When.
+    pub timestamp: Moment,
+    /// In which cycle.
+    pub cycle: u64,
+    /// What, with its sums.
+    #[serde(flatten)]
+    pub placement: Placement,
+}
+
+/// The settings of placement.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    max_wait: f64,
+    min_residency: f64,
+    loads_at_once: Option<u64>,
+    vram_reserve: u64,
+    limits: BTreeMap<String, u32>,
+    load_warn: Duration,
+}
+
+impl Rules {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            max_wait: settings.max_wait.0.as_secs_f64(),
+            min_residency: settings.min_residency.0.as_secs_f64(),
+            loads_at_once: settings.loads_at_once.map(|most| u64::from(most.max(1))),
+            vram_reserve: settings.vram_reserve.0,
+            limits: settings.limits.0.clone(),
+            load_warn: settings.load_warn.0,
+        }
+    }
+}
+
+/// A request that was given up by whoever carries out is not made again before this.
+const AGAIN_MILLIS: i64 = 5_000;
+
+/// Places models.
+#[derive(Clone, Debug)]
+pub(crate) struct Placer {
+    rules: Rules,
+    measured: Measured,
+    goals: Goals,
+    /// When each worker was last asked for something.
+    asked: BTreeMap<Name, Moment>,
+}
+
+impl Placer {
+    /// With the rules of the settings; nothing is measured yet.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let (measured, goals) = (Measured::default(), Goals::default());
+        Self { rules: Rules::new(settings), measured, goals, asked: BTreeMap::new() }
+    }
+
+    /// What the last brain had measured.
+    pub(crate) fn remember(&mut self, measured: Measured) {
+        self.measured = measured;
+    }
+
+    /// What was measured so far.
+    pub(crate) fn measured(&self) -> &Measured {
+        &self.measured
+    }
+
+    /// Takes in a look. Nothing can be asked of workers that are `hung`.
+    pub(crate) fn look(&mut self, at: At, seen: &Snapshot, hung: &BTreeSet<Name>, out: &mut Vec<Command>) {
+        self.measure(seen, out);
+        // What could not be counted is not gone.
+        if seen.counts.is_none() {
+            return;
+        }
+        let world = World::new(at, (seen, hung), (&self.rules, &self.measured));
+        for (asked, why) in withdraw::withdrawals(&world) {
+            let (task, worker, model) = (asked.name.id, asked.worker.clone(), asked.model.clone());
+            let (verb, why) = (asked.verb, why.to_owned());
+            say(out, Event::RequestWithdrawn { task, worker, verb, model, why });
+            out.push(Command::Withdraw(asked.name));
+        }
+        let mut steps = match seen.pool {
+            Paused::No => plan::plan(&world, &self.rules),
+            Paused::Pool => Vec::new(),
+        };
+        steps.retain(|step| self.may_ask(at, &step.worker));
+        for step in &steps {
+            self.asked.insert(step.worker.clone(), at.wall);
+            tell(at, seen.cycle, step, out);
+        }
+        self.goals.look(at, (&world, &steps), self.rules.load_warn, out);
+    }
+
+    fn measure(&mut self, seen: &Snapshot, out: &mut Vec<Command>) {
+        for brief in &seen.past {
+            self.measured.ended(brief);
+        }
+        for brief in &seen.ended {
+            self.measured.ended(brief);
+            let event = history::told(&self.measured, brief);
+            out.extend(event.map(Command::Say));
+        }
+        for (_name, worker) in seen.alive() {
+            let server = worker.own_heartbeat().and_then(|own| own.ability.server.as_ref());
+            server.iter().flat_map(|server| &server.models).for_each(|held| self.measured.held(held));
+        }
+    }
+
+    /// What was asked for shows in the next look, or has ended: where it does neither, it could
+    /// not be written, and is not tried again with every look.
+    fn may_ask(&self, at: At, worker: &Name) -> bool {
+        let Some(asked) = self.asked.get(worker) else { return true };
+        let last = self.measured.last.get(worker);
+        let ended = last.is_some_and(|last| last.at >= *asked);
+        ended || at.wall.unix_millis() - asked.unix_millis() >= AGAIN_MILLIS
+    }
+
+    /// What somebody should know.
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
+        self.goals.warnings()
+    }
+}
+
+fn tell(at: At, cycle: u64, step: &Step, out: &mut Vec<Command>) {
+    let placement = step.placement.clone();
+    say(out, match step.verb {
+        ModelVerb::Load => Event::LoadInserted { placement: placement.clone() },
+        ModelVerb::Unload => Event::UnloadInserted { placement: placement.clone() },
+    });
+    out.push(Command::RecordPlacement(Decision { timestamp: at.wall, cycle, placement }));
+    out.push(Command::Request(Request {
+        worker: step.worker.clone(),
+        verb: step.verb,
+        model: step.model.clone(),
+        goal: step.goal.word().to_owned(),
+    }));
+}

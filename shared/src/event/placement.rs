@@ -1,0 +1,99 @@
+//! A decision about where a model goes, with the sums that it was made from.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::parts::{span, tenths};
+use crate::llm::ModelVerb;
+use crate::name::Name;
+
+crate::outcome::words! {
+    /// Why a model is loaded or unloaded.
+    Purpose {
+        /// Nobody serves work that waits.
+        Serve = "serve",
+        /// One more worker shortens the end of the work.
+        Help = "help",
+        /// Its oldest task has waited as long as it may.
+        Due = "due",
+        /// Its tasks have a higher priority than those served there.
+        Priority = "priority",
+        /// Scripts and models share the GPUs by the work that waits.
+        Share = "share",
+    }
+}
+
+/// A load or an unload that is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Placement {
+    /// Who is asked.
+    pub worker: Name,
+    /// What to do.
+    pub verb: ModelVerb,
+    /// With which model.
+    pub model: String,
+    /// For which work: a model, or `script`.
+    pub work: String,
+    /// Why.
+    pub purpose: Purpose,
+    /// Tasks of that work that wait.
+    pub waiting: u64,
+    /// LLM tasks that wait, of all models.
+    pub llm_waiting: u64,
+    /// Models that are loaded in the whole pool.
+    pub loaded: u64,
+    /// Places that serve that work already.
+    pub serving: u64,
+    /// How long one task of it takes, as far as is known.
+    pub task_seconds: f64,
+    /// How long all that waits takes one place.
+    pub work_seconds: f64,
+    /// What the load costs.
+    pub load_seconds: f64,
+    /// How long the oldest task has waited.
+    pub oldest_seconds: f64,
+    /// When the work ends as it is; `None`: never.
+    pub end_before: Option<f64>,
+    /// When it ends with this.
+    pub end_after: f64,
+}
+
+impl Placement {
+    /// What waits, in the words of old where no model is loaded at all.
+    fn why(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { work, waiting, loaded, llm_waiting, serving, .. } = self;
+        if self.work == "script" {
+            return write!(f, "Script tasks waiting ({waiting}) and a model holds the GPU");
+        }
+        match (loaded, serving) {
+            (0, _) => write!(f, "LLM tasks waiting ({llm_waiting}) but no models loaded"),
+            (_, 0) => write!(f, "LLM tasks waiting ({waiting}) but {work} is not loaded"),
+            _ => write!(f, "LLM tasks waiting ({waiting}) for {work}, loaded by {serving}"),
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    /// `LLM tasks waiting (125) but no models loaded - inserting load_llm task for worker-1: …`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why(f)?;
+        let Self { worker, verb, model, purpose, .. } = self;
+        write!(f, " - inserting {verb} task for {worker}: {model} ({purpose}; ")?;
+        write!(f, "{} x {} = ", self.waiting, tenths(self.task_seconds))?;
+        write!(f, "{} of work, load {}, ", tenths(self.work_seconds), tenths(self.load_seconds))?;
+        write!(f, "oldest waits {}, ", tenths(self.oldest_seconds))?;
+        match self.end_before {
+            Some(before) => write!(f, "ends in {} instead of {})", tenths(self.end_after), tenths(before)),
+            None => write!(f, "ends in {})", tenths(self.end_after)),
+        }
+    }
+}
+
+/// When a load that failed is asked for again.
+pub(super) fn again(seconds: Option<f64>) -> String {
+    match seconds {
+        Some(seconds) => format!("not asked for again there for {}", span(seconds)),
+        None => "not asked for again there until its server's list of models changes".to_owned(),
+    }
+}
