@@ -1,7 +1,9 @@
 //! A task: what a person asked for ([`Spec`]), made complete by its submitter ([`Task`]), and the
 //! name of its file ([`TaskName`]), which carries all that ever changes about it.
 
+mod ask;
 mod file_name;
+mod line;
 mod spec;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BatchId, TaskId};
 use crate::time::Moment;
 
+pub use ask::{REQUEST_URLS, ROLES};
 pub use file_name::{BadTaskName, TaskName};
+pub use line::parse_line;
 pub use spec::{After, BadSpec, Message, On, Payload, Prompt, Spec, parse_spec};
 
 crate::outcome::words! {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Class, MAX_PRIORITY};
 use crate::llm::{ModelVerb, Request};
@@ -68,7 +68,7 @@ pub struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub options: Option<serde_json::Map<String, Value>>,
+    pub options: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,7 +225,7 @@ pub struct BadSpec {
 }
 
 impl BadSpec {
-    fn field(field: &str, problem: impl Into<String>) -> Self {
+    pub(super) fn field(field: &str, problem: impl Into<String>) -> Self {
         Self { line: None, field: Some(field.to_owned()), problem: problem.into() }
     }
 
@@ -245,14 +245,29 @@ pub fn parse_spec(bytes: &[u8]) -> Result<Spec, BadSpec> {
 
 /// Reads an object whose fields are those of a [`Spec`] and `more`.
 pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> Result<T, BadSpec> {
+    from_fields(object(bytes)?, more)
+}
+
+/// Reads a JSON object.
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, BadSpec> {
     let value: Value = serde_json::from_slice(bytes).map_err(|err| BadSpec {
         line: Some(err.line()),
         field: None,
         problem: format!("not JSON: {err}"),
     })?;
-    let Value::Object(fields) = value else {
-        return Err(BadSpec { line: None, field: None, problem: "not a JSON object".into() });
-    };
+    match value {
+        Value::Object(fields) => Ok(fields),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(BadSpec { line: None, field: None, problem: "not a JSON object".into() })
+        }
+    }
+}
+
+/// The same for an object that was read.
+pub(super) fn from_fields<T: DeserializeOwned>(
+    fields: Map<String, Value>,
+    more: &[&str],
+) -> Result<T, BadSpec> {
     for key in fields.keys() {
         if !SPEC_FIELDS.contains(&key.as_str()) && !more.contains(&key.as_str()) {
             return Err(unknown_field(key));
@@ -261,7 +276,7 @@ pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> 
     // One by one first, so that the error can name the field.
     for (key, value) in &fields {
         if !more.contains(&key.as_str()) {
-            let one = serde_json::Map::from_iter([(key.clone(), value.clone())]);
+            let one = Map::from_iter([(key.clone(), value.clone())]);
             serde_json::from_value::<Spec>(Value::Object(one))
                 .map_err(|err| BadSpec::field(key, err.to_string()))?;
         }
@@ -319,9 +334,13 @@ impl Spec {
     /// Its class, or the one that follows from what it does.
     #[must_use]
     pub fn class_or_default(&self) -> Class {
-        let asks_a_model =
-            self.prompt.is_some() || self.messages.is_some() || self.request.is_some();
-        self.class.unwrap_or(if asks_a_model { Class::Llm } else { Class::Script })
+        self.class.unwrap_or(if self.asks_a_model() { Class::Llm } else { Class::Script })
+    }
+
+    /// Whether it is a prompt, a conversation or a request.
+    #[must_use]
+    pub fn asks_a_model(&self) -> bool {
+        self.prompt.is_some() || self.messages.is_some() || self.request.is_some()
     }
 
     /// The first words of the command or prompt.
@@ -336,7 +355,10 @@ impl Spec {
                 std::iter::once(program).chain(rest).collect::<Vec<_>>().join(" ")
             }
             (None, Some(text), _) | (None, None, Some(text)) => text.clone(),
-            (None, None, None) => self.model.clone().unwrap_or_default(),
+            (None, None, None) => {
+                let model = || self.model.clone().unwrap_or_default();
+                self.asked_words().map_or_else(model, str::to_owned)
+            }
         };
         shorten(&words, 40)
     }
@@ -356,6 +378,7 @@ impl Spec {
                 format!("`{class}` does not go with what the task does"),
             ));
         }
+        self.check_asking(&payload)?;
         self.check_texts()?;
         if self.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
             return Err(BadSpec::field("priority", "must be 0 to 10 (higher first)"));
