@@ -11,6 +11,7 @@
 //! - Nothing else writes there, but whatever it finds that it does not understand it keeps, in
 //!   `rejected/`.
 
+pub mod answers;
 pub mod cli;
 #[cfg(test)]
 mod contract;
@@ -22,6 +23,7 @@ pub mod heartbeat;
 pub mod lane;
 pub mod ledger;
 pub mod lookup;
+pub mod members;
 pub mod memory;
 pub mod retry;
 pub mod store;

@@ -2,9 +2,10 @@
 //! in OpenAI's words. What a server would take for something else (an empty prompt loads a model
 //! and answers nothing) is refused here, where it can be said.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spec::{BadSpec, Message, Payload, Prompt, Spec};
+use super::spec::{BadSpec, Payload, Spec};
 use crate::llm::{Request, is_same_model};
 use crate::name::nearest;
 
@@ -16,6 +17,27 @@ pub const ROLES: [&str; 3] = ["system", "user", "assistant"];
 
 /// The words that a JSON schema's `type` may be.
 const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// What to ask a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Prompt<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A conversation.
+    Messages(&'a [Message]),
+    /// A request in OpenAI's words.
+    Request(&'a Request),
+}
 
 impl Spec {
     /// Whether what it asks of a model can be meant; and that only who asks one says how.

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BatchId, TaskId};
 use crate::time::Moment;
 
-pub use ask::{REQUEST_URLS, ROLES};
+pub use ask::{Message, Prompt, REQUEST_URLS, ROLES};
 pub use file_name::{BadTaskName, TaskName};
 pub use line::parse_line;
-pub use spec::{After, BadSpec, Message, On, Payload, Prompt, Spec, parse_spec};
+pub use spec::{After, BadSpec, On, Payload, Spec, parse_spec};
 
 crate::outcome::words! {
     /// What a task needs from a worker.

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ask::{Message, Prompt};
 use super::{Class, MAX_PRIORITY};
 use crate::llm::{ModelVerb, Request};
 use crate::name::nearest;
@@ -122,16 +123,6 @@ const SPEC_FIELDS: &[&str] = &[
     "worker",
 ];
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
 /// A task that another one waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -199,17 +190,6 @@ pub enum Payload<'a> {
         /// With which model.
         model: &'a str,
     },
-}
-
-/// What to ask a model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Prompt<'a> {
-    /// A text.
-    Text(&'a str),
-    /// A conversation.
-    Messages(&'a [Message]),
-    /// A request in OpenAI's words.
-    Request(&'a Request),
 }
 
 /// A task that cannot be understood, with where and why.
