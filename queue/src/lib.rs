@@ -12,6 +12,7 @@
 //!   `rejected/`.
 
 pub mod age;
+pub mod answers;
 pub mod cli;
 #[cfg(test)]
 mod contract;
@@ -24,6 +25,7 @@ pub mod lane;
 pub mod ledger;
 pub mod lookup;
 pub mod measured;
+pub mod members;
 pub mod memory;
 pub mod retry;
 pub mod store;

@@ -1,11 +1,9 @@
 //! From what a person types to a task or a batch, and from a task to where it stands.
 //!
 //! A task may be named by its whole id or by any unique beginning or end of it; people see the
-//! last eight digits. The members of a batch are listed in `batches/<batch>`, written before the
-//! batch is committed, so that nobody has to read a million task files to find them.
+//! last eight digits. The members of a batch are listed by [`crate::members`].
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use shared::id::{BatchId, TaskId};
 use shared::outcome::{Next, Outcome};
@@ -13,10 +11,11 @@ use shared::task::Task;
 
 use crate::dir::layout::{Layout, Shelf};
 use crate::dir::places::{self, Found, Place};
-use crate::dir::publish::{self, Durability};
-use crate::dir::{history, listing, plain};
+use crate::dir::{history, listing};
 use crate::ledger::Line;
 use crate::{Error, tally};
+
+pub use crate::members::{members, record_batch};
 
 /// What a text names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,31 +118,6 @@ impl Hits {
 fn fits(id: &str, digits: &str) -> bool {
     let plain: String = id.chars().filter(|c| *c != '-').collect();
     plain.starts_with(digits) || plain.ends_with(digits)
-}
-
-/// Writes down which tasks a batch has, in order. To be called before the batch is committed.
-pub fn record_batch(layout: &Layout, batch: BatchId, ids: &[TaskId]) -> Result<(), Error> {
-    publish::make_dirs_flushed(&layout.batches())?;
-    let mut text = String::with_capacity(ids.len() * 37);
-    for id in ids {
-        text.push_str(&id.to_string());
-        text.push('\n');
-    }
-    publish::replace(&batch_file(layout, batch), text.as_bytes(), Durability::Flushed)
-}
-
-/// The tasks of a batch, in order. None where nothing is known of it.
-pub fn members(layout: &Layout, batch: BatchId) -> Result<Vec<TaskId>, Error> {
-    let path = batch_file(layout, batch);
-    let text = plain::read(&path)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let garbled =
-        |err: shared::id::BadId| Error::Garbled { path: path.clone(), problem: err.to_string() };
-    text.lines().map(|line| line.parse().map_err(garbled)).collect()
-}
-
-fn batch_file(layout: &Layout, batch: BatchId) -> PathBuf {
-    layout.batches().join(batch.to_string())
 }
 
 /// Where a task stands.

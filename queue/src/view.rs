@@ -2,6 +2,7 @@
 //! alive is asked of the kernel (the lease); how the living fare is read from their heartbeats.
 
 mod brain;
+pub mod models;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -207,6 +207,20 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// How fast it wrote: tokens by the time from the first one to the end or, where that is not
+    /// known, from the request to the end.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let (tokens, before) = match self.first_token_seconds {
+            Some(first) => (self.completion_tokens?.checked_sub(1)?, first),
+            None => (self.completion_tokens?, 0.0),
+        };
+        let seconds = self.seconds - before;
+        #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^52 tokens")]
+        let rate = tokens as f64 / seconds;
+        (tokens > 0 && seconds > 0.0).then_some(rate)
+    }
+
     /// The text of the answer; `None` for embeddings.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
@@ -226,9 +240,8 @@ mod tests {
         assert!(!is_same_model("tiny", "tiny:7b"));
     }
 
-    #[test]
-    fn the_text_of_an_answer_is_found_in_both_shapes() {
-        let answer = |body| Answer {
+    fn answer(body: Value) -> Answer {
+        Answer {
             model: "m".into(),
             body,
             prompt_tokens: None,
@@ -236,7 +249,22 @@ mod tests {
             load_seconds: None,
             first_token_seconds: None,
             seconds: 1.0,
-        };
+        }
+    }
+
+    #[test]
+    fn how_fast_it_wrote_is_known_where_tokens_were_counted() {
+        let counted = Answer { completion_tokens: Some(11), ..answer(Value::Null) };
+        assert_eq!(counted.tokens_per_second(), Some(11.0));
+        let timed = Answer { first_token_seconds: Some(0.5), ..counted };
+        assert_eq!(timed.tokens_per_second(), Some(20.0));
+        assert_eq!(answer(Value::Null).tokens_per_second(), None);
+        let none = Answer { completion_tokens: Some(0), ..answer(Value::Null) };
+        assert_eq!(none.tokens_per_second(), None);
+    }
+
+    #[test]
+    fn the_text_of_an_answer_is_found_in_both_shapes() {
         let chat = serde_json::json!({"choices": [{"message": {"content": "hi"}}]});
         assert_eq!(answer(chat).text(), Some("hi"));
         let text = serde_json::json!({"choices": [{"text": "ho"}]});

@@ -10,9 +10,12 @@ use queue::dir::places::{self, Found, Place};
 use queue::dir::{history, listing};
 use queue::ledger::{Brief, Line};
 use queue::lookup::{self, Standing, ended_state};
+use serde_json::{Value, json};
 use shared::exit;
 use shared::id::{BatchId, TaskId};
+use shared::llm::Answer;
 use shared::outcome::{Next, Outcome};
+use shared::quantity::counted;
 use shared::task::{Class, Task, TaskName};
 use shared::time::Moment;
 
@@ -226,9 +229,15 @@ impl Lister<'_> {
             return Ok(());
         }
         self.left = self.left.map(|left| left.saturating_sub(1));
+        let answer = match standing {
+            Standing::Ended(line) => line.answer.as_ref(),
+            Standing::There(_) => None,
+        };
         if app.json() {
             let lane = show::lane(&self.pool, standing, task);
-            return app.out.json("ls", &show::summary(state, attempt, &lane, task));
+            let mut fields = show::summary(state, attempt, &lane, task);
+            fields.extend(about_model(task, answer));
+            return app.out.json("ls", &fields);
         }
         if !self.headed {
             self.headed = true;
@@ -243,11 +252,36 @@ impl Lister<'_> {
             state,
             task.class().as_str(),
             (&priority, &attempt, &age),
-            &cut(&task.name(), 60),
+            &(cut(&task.name(), 60) + &model_words(task, answer)),
         );
         let row = row.replacen(state, &app.out.state(state), 1);
         app.out.line(row)
     }
+}
+
+/// The model a task asks for, and what came of it, for programs.
+fn about_model(task: &Task, answer: Option<&Answer>) -> Vec<(String, Value)> {
+    let fields = [
+        ("model", json!(task.spec.model)),
+        ("custom_id", json!(task.spec.custom_id)),
+        ("prompt_tokens", json!(answer.and_then(|answer| answer.prompt_tokens))),
+        ("completion_tokens", json!(answer.and_then(|answer| answer.completion_tokens))),
+        ("answer_seconds", json!(answer.map(|answer| answer.seconds))),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The same for people: ` [tiny: 12 tokens in 0.4s]`.
+fn model_words(task: &Task, answer: Option<&Answer>) -> String {
+    let Some(model) = task.spec.model.as_ref().filter(|_| task.spec.asks_a_model()) else {
+        return String::new();
+    };
+    let model = cut(model, 30);
+    let came = answer.map(|answer| match answer.completion_tokens {
+        Some(tokens) => format!(": {} in {:.1}s", counted(tokens, "token"), answer.seconds),
+        None => format!(": {:.1}s", answer.seconds),
+    });
+    format!(" [{model}{}]", came.unwrap_or_default())
 }
 
 fn line(id: &str, state: &str, class: &str, numbers: (&str, &str, &str), name: &str) -> String {

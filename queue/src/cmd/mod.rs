@@ -8,9 +8,11 @@ mod control;
 mod doctor;
 mod gpus;
 mod ls;
+mod models;
 mod out;
 mod output;
 mod pages;
+mod results;
 mod show;
 mod status;
 mod submit;
@@ -49,7 +51,8 @@ Tasks are named by their id, or by any unique beginning or end of it; lists show
 digits.
 
 Exit codes: 0 done (wait: all succeeded), 1 unexpected, 2 usage, 3 no pool, 4 nothing matched, \
-5 why: blocked now, 6 why: can never run here, 75 try later, 100 wait: some task did not succeed";
+5 why: blocked now, 6 why: can never run here, 75 try later (results: some have not ended), \
+100 wait, results: some task did not succeed";
 
 /// Words that every command takes.
 #[derive(Args, Debug)]
@@ -73,9 +76,11 @@ enum Command {
     Show(show::Show),
     Workers(workers::Workers),
     Gpus(gpus::Gpus),
+    Models(models::Models),
     Why(why::Why),
     Wait(wait::Wait),
     Output(output::Output),
+    Results(results::Results),
     Cancel(cancel::Cancel),
     Retry(change::Retry),
     Hold(change::Hold),
@@ -292,9 +297,11 @@ fn run(app: &mut App, command: Command) -> Result<u8, Stop> {
         Command::Show(command) => command.run(app),
         Command::Workers(command) => command.run(app),
         Command::Gpus(command) => command.run(app),
+        Command::Models(command) => command.run(app),
         Command::Why(command) => command.run(app),
         Command::Wait(command) => command.run(app),
         Command::Output(command) => command.run(app),
+        Command::Results(command) => command.run(app),
         Command::Cancel(command) => command.run(app),
         Command::Retry(command) => command.run(app),
         Command::Hold(command) => command.run(app),

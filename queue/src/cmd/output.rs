@@ -3,7 +3,7 @@
 //! was read to its end, in this order.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -14,8 +14,9 @@ use queue::lookup::{self, Standing};
 use shared::exit;
 use shared::id::TaskId;
 
+use super::out::Out;
 use super::watch::{Deadline, Watch};
-use super::{App, Stop, end_on_interrupt, note};
+use super::{App, Stop, end_on_interrupt, note, wait};
 
 /// Print what a job printed
 #[derive(Args, Debug)]
@@ -59,9 +60,9 @@ impl Output {
         let mut reader = Reader { pool, id, attempt, path: PathBuf::new(), file: None };
         reader.path = reader.pool.layout().run_log(id, attempt);
         if self.follow {
-            reader.follow(app, &watch)?
+            reader.follow(&mut app.out, &watch)?
         } else {
-            reader.all(app)?
+            reader.all(&mut app.out)?
         }
         Ok(exit::OK)
     }
@@ -95,6 +96,86 @@ impl Output {
     }
 }
 
+/// Where the bytes of a log go.
+trait Sink {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Stop>;
+    /// All that is there was taken.
+    fn flush(&mut self) -> Result<(), Stop>;
+}
+
+impl Sink for Out {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        self.raw(bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), Stop> {
+        Self::flush(self)
+    }
+}
+
+/// The file that an answer is written into as it comes.
+pub(super) struct Answered {
+    path: PathBuf,
+    file: File,
+}
+
+impl Answered {
+    /// Makes it, empty.
+    pub(super) fn create(path: PathBuf) -> Result<Self, Stop> {
+        let file = File::create(&path).map_err(|err| not_written(&path, &err))?;
+        Ok(Self { path, file })
+    }
+
+    /// What an attempt wrote that came to nothing is no part of the answer.
+    fn clear(&mut self) -> Result<(), Stop> {
+        let cleared = self.file.set_len(0).and_then(|()| self.file.rewind());
+        cleared.map_err(|err| not_written(&self.path, &err))
+    }
+}
+
+impl Sink for Answered {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        self.file.write_all(bytes).map_err(|err| not_written(&self.path, &err))
+    }
+
+    fn flush(&mut self) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
+/// A file of the person's that cannot be written.
+pub(super) fn not_written(path: &std::path::Path, err: &io::Error) -> Stop {
+    let text = format!("could not write `{}`: {err}", path.display());
+    Stop::Failure(queue::cli::Failure::new(exit::UNEXPECTED, text))
+}
+
+/// Writes what a task prints into a file as it comes, until the task has ended. A new attempt
+/// begins the file anew. The exit code is that of `wait`.
+pub(super) fn stream(pool: &Pool, id: TaskId, file: &mut Answered) -> Result<u8, Stop> {
+    end_on_interrupt();
+    let watch = Watch::on(&[&pool.layout().runs(), &pool.layout().ledger()]);
+    let mut attempt = 0;
+    loop {
+        let standing = lookup::standing(pool.layout(), id)?;
+        let Some(standing) = standing else {
+            return Err(Stop::no_match(format!("no task `{id}`")));
+        };
+        let newest = (attempt + 1..=standing.attempt()).rev();
+        let path = |attempt| pool.layout().run_log(id, attempt);
+        let has_log = |attempt: &u32| std::fs::symlink_metadata(path(*attempt)).is_ok();
+        if let Some(next) = newest.into_iter().find(has_log) {
+            attempt = next;
+            file.clear()?;
+            let (pool, path) = (pool.clone(), path(attempt));
+            Reader { pool, id, attempt, path, file: None }.follow(file, &watch)?;
+        } else if let Some(outcome) = standing.ended() {
+            return Ok(wait::told(id, outcome));
+        } else {
+            watch.wait(Deadline::after(None));
+        }
+    }
+}
+
 struct Reader {
     pool: Pool,
     id: TaskId,
@@ -110,7 +191,7 @@ impl Reader {
     }
 
     /// Prints what is there and was not printed yet.
-    fn all(&mut self, app: &mut App) -> Result<(), Stop> {
+    fn all(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
         if self.file.is_none() {
             match File::open(&self.path) {
                 Ok(file) => self.file = Some(file),
@@ -122,20 +203,20 @@ impl Reader {
         loop {
             let Some(file) = self.file.as_mut() else { return Ok(()) };
             match file.read(&mut buffer) {
-                Ok(0) => return app.out.flush(),
-                Ok(got) => app.out.raw(&buffer[..got])?,
+                Ok(0) => return sink.flush(),
+                Ok(got) => sink.take(&buffer[..got])?,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) => return Err(self.failed(&err)),
             }
         }
     }
 
-    fn follow(&mut self, app: &mut App, watch: &Watch) -> Result<(), Stop> {
+    fn follow(&mut self, sink: &mut dyn Sink, watch: &Watch) -> Result<(), Stop> {
         let mut told = false;
         loop {
             // Asked before the reading: what the job printed before it ended is all there then.
             let over = self.is_over()?;
-            self.all(app)?;
+            self.all(sink)?;
             if over {
                 return Ok(());
             }

@@ -11,7 +11,9 @@ use queue::view::{self, Worker};
 use serde_json::{Map, Value, json};
 use shared::exit;
 use shared::id::TaskId;
+use shared::llm::Answer;
 use shared::name::printable;
+use shared::quantity::counted;
 use shared::settings::Settings;
 use shared::task::{On, Spec, Task};
 use shared::time::Moment;
@@ -117,6 +119,7 @@ fn running(pool: &Pool, settings: &Settings, standing: &Standing) -> Result<Opti
         "log_path": log,
         "peak_vram_bytes": run.and_then(|run| run.peak_vram_bytes),
         "diagnostics_path": null,
+        "answer": null,
     })))
 }
 
@@ -135,6 +138,7 @@ fn attempt(line: &Line) -> Value {
         "log_path": line.log_path,
         "peak_vram_bytes": line.peak_vram_bytes,
         "diagnostics_path": line.diagnostics_path,
+        "answer": line.answer,
     })
 }
 
@@ -180,6 +184,7 @@ fn people(app: &mut App, shown: &Shown) -> Result<(), Stop> {
     rows.extend(task.batch_id.map(|batch| ("batch", batch.to_string())));
     rows.extend(task.spec.command.as_ref().map(|command| ("command", words(command))));
     rows.extend(task.spec.shell.as_ref().map(|line| ("shell", line.clone())));
+    rows.extend(asked(&task.spec));
     rows.extend(task.spec.cwd.as_ref().map(|cwd| ("cwd", cwd.clone())));
     rows.extend(wishes(&task.spec));
     for (name, text) in rows {
@@ -187,7 +192,52 @@ fn people(app: &mut App, shown: &Shown) -> Result<(), Stop> {
         let text = if name == "state" { format!("{state}{place}") } else { printable(&text) };
         app.out.line(format!("{name:<10} {text}"))?;
     }
-    attempts(app, shown)
+    attempts(app, shown)?;
+    shown.lines.last().and_then(|line| line.answer.as_ref()).map_or(Ok(()), |answer| {
+        app.out.line("")?;
+        app.out.line(format!("answer     {}", measured(answer)))?;
+        let text = answer.text().map(|text| cut(text.trim(), 1000));
+        text.map_or(Ok(()), |text| app.out.line(format!("           {text}")))
+    })
+}
+
+/// What it asks a model.
+fn asked(spec: &Spec) -> Vec<(&'static str, String)> {
+    let short = |text: &str| cut(text, 400);
+    let list = |messages: &Vec<shared::task::Message>| {
+        let all = messages.iter().map(|message| format!("{}: {}", message.role, message.content));
+        short(&all.collect::<Vec<_>>().join(" / "))
+    };
+    let options = |options: &Map<String, Value>| {
+        let all = options.iter().map(|(name, value)| format!("{name}={value}"));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    let asked = [
+        ("model", spec.model.clone()),
+        ("custom id", spec.custom_id.clone()),
+        ("system", spec.system.as_deref().map(short)),
+        ("prompt", spec.prompt.as_deref().map(short)),
+        ("messages", spec.messages.as_ref().map(list)),
+        ("request", spec.request.as_ref().map(|request| request.url.clone())),
+        ("options", spec.options.as_ref().map(options)),
+        ("format", spec.format.as_ref().map(|format| short(&format.to_string()))),
+        ("max wait", spec.max_wait.map(|span| span.to_string())),
+    ];
+    asked.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+}
+
+/// Tokens and times of an answer, as far as they are known.
+pub(super) fn measured(answer: &Answer) -> String {
+    let mut parts = Vec::new();
+    parts.extend(answer.prompt_tokens.map(|tokens| format!("{} read", counted(tokens, "token"))));
+    if let Some(tokens) = answer.completion_tokens {
+        parts.push(format!("{tokens} written"));
+    }
+    parts.push(format!("{:.1}s", answer.seconds));
+    parts.extend(answer.tokens_per_second().map(|rate| format!("{rate:.1} tokens/s")));
+    parts.extend(answer.first_token_seconds.map(|s| format!("first token after {s:.1}s")));
+    parts.extend(answer.load_seconds.filter(|s| *s >= 0.05).map(|s| format!("loaded for {s:.1}s")));
+    parts.join(", ")
 }
 
 /// What was asked for beyond the usual, as one may ask for it again.

@@ -51,7 +51,19 @@ impl Wait {
     }
 }
 
-fn bar(length: u64) -> ProgressBar {
+/// Says how one task ended, unless all is well; the exit code for it.
+pub(super) fn told(id: TaskId, outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Succeeded => exit::OK,
+        Outcome::Failed | Outcome::Cancelled | Outcome::Returned => {
+            note(format!("{} {}", id.short(), lookup::ended_state(outcome)));
+            exit::TASK_FAILED
+        }
+    }
+}
+
+/// A bar on stderr, if that is a terminal.
+pub(super) fn bar(length: u64) -> ProgressBar {
     let bar = ProgressBar::new(length).with_message("ended");
     match ProgressStyle::with_template("{msg} {pos} of {len} {bar:30} {elapsed}") {
         Ok(style) => bar.with_style(style),

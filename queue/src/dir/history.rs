@@ -228,7 +228,7 @@ pub fn lines_of(layout: &Layout, id: TaskId) -> Result<Vec<Line>, Error> {
 
 /// The day before which nothing can be written about a task. A day early: the ledger's days follow
 /// the writers' clocks, the id the submitter's.
-fn first_day(id: TaskId) -> String {
+pub(crate) fn first_day(id: TaskId) -> String {
     let made = Moment::from_unix_millis(i64::try_from(id.unix_millis()).unwrap_or(0));
     made.plus_millis(-24 * 3_600_000).day()
 }

@@ -1,7 +1,9 @@
 //! A task: what a person asked for ([`Spec`]), made complete by its submitter ([`Task`]), and the
 //! name of its file ([`TaskName`]), which carries all that ever changes about it.
 
+mod ask;
 mod file_name;
+mod line;
 mod parse;
 mod spec;
 
@@ -10,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BatchId, TaskId};
 use crate::time::Moment;
 
+pub use ask::{Message, Prompt, REQUEST_URLS, ROLES};
 pub use file_name::{BadTaskName, TaskName};
-pub use spec::{After, BadSpec, Message, On, Payload, Prompt, Spec, parse_spec};
+pub use line::parse_line;
+pub use spec::{After, BadSpec, On, Payload, Spec, parse_spec};
 
 crate::outcome::words! {
     /// What a task needs from a worker.

@@ -11,7 +11,14 @@ use crate::name::nearest;
 
 /// Reads an object whose fields are those of a [`Spec`] and `more`.
 pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> Result<T, BadSpec> {
-    let fields = object(bytes)?;
+    from_fields(object(bytes)?, more)
+}
+
+/// The same for an object that was read.
+pub(super) fn from_fields<T: DeserializeOwned>(
+    fields: Map<String, Value>,
+    more: &[&str],
+) -> Result<T, BadSpec> {
     for key in fields.keys() {
         if !SPEC_FIELDS.contains(&key.as_str()) && !more.contains(&key.as_str()) {
             return Err(unknown_field(key));
@@ -32,7 +39,8 @@ pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> 
     })
 }
 
-fn object(bytes: &[u8]) -> Result<Map<String, Value>, BadSpec> {
+/// Reads a JSON object, in which no name is there twice.
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, BadSpec> {
     // The end of a text is where its last word ends, not the line behind it.
     let fields: Fields = serde_json::from_slice(bytes.trim_ascii_end()).map_err(|err| {
         if err.is_data() {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::ask::{Message, Prompt};
 use super::{Class, MAX_PRIORITY, parse};
 use crate::llm::{ModelVerb, Request};
 use crate::quantity::{Bytes, Span};
@@ -66,7 +67,7 @@ pub struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub options: Option<serde_json::Map<String, Value>>,
+    pub options: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,16 +121,6 @@ pub(super) const SPEC_FIELDS: &[&str] = &[
     "verb",
     "worker",
 ];
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
 
 /// A task that another one waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,17 +189,6 @@ pub enum Payload<'a> {
         /// With which model.
         model: &'a str,
     },
-}
-
-/// What to ask a model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Prompt<'a> {
-    /// A text.
-    Text(&'a str),
-    /// A conversation.
-    Messages(&'a [Message]),
-    /// A request in OpenAI's words.
-    Request(&'a Request),
 }
 
 /// A task that cannot be understood, with where and why.
@@ -285,9 +265,13 @@ impl Spec {
     /// Its class, or the one that follows from what it does.
     #[must_use]
     pub fn class_or_default(&self) -> Class {
-        let asks_a_model =
-            self.prompt.is_some() || self.messages.is_some() || self.request.is_some();
-        self.class.unwrap_or(if asks_a_model { Class::Llm } else { Class::Script })
+        self.class.unwrap_or(if self.asks_a_model() { Class::Llm } else { Class::Script })
+    }
+
+    /// Whether it is a prompt, a conversation or a request.
+    #[must_use]
+    pub fn asks_a_model(&self) -> bool {
+        self.prompt.is_some() || self.messages.is_some() || self.request.is_some()
     }
 
     /// The first words of the command or prompt.
@@ -302,7 +286,10 @@ impl Spec {
                 std::iter::once(program).chain(rest).collect::<Vec<_>>().join(" ")
             }
             (None, Some(text), _) | (None, None, Some(text)) => text.clone(),
-            (None, None, None) => self.model.clone().unwrap_or_default(),
+            (None, None, None) => {
+                let model = || self.model.clone().unwrap_or_default();
+                self.asked_words().map_or_else(model, str::to_owned)
+            }
         };
         shorten(&words, 40)
     }
@@ -322,6 +309,7 @@ impl Spec {
                 format!("`{class}` does not go with what the task does"),
             ));
         }
+        self.check_asking(&payload)?;
         self.check_texts()?;
         self.check_emptiness()?;
         if self.priority.is_some_and(|priority| priority > MAX_PRIORITY) {

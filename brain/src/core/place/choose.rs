@@ -144,7 +144,9 @@ impl Planner<'_> {
 
     fn usable(&self) -> usize {
         let usable = |place: &&Place| {
-            place.standing != Standing::Out && place.loads == Loads::OnRequest && place.takes_scripts
+            place.standing != Standing::Out
+                && place.loads == Loads::OnRequest
+                && place.takes_scripts
         };
         self.world.places.iter().filter(usable).count()
     }
@@ -180,9 +182,9 @@ impl Planner<'_> {
         order.sort_by(|a, b| self.end(*b).total_cmp(&self.end(*a)));
         for demand in order {
             let wanted = &self.world.demands[demand];
-            let place = self.indices().find(|index| {
-                self.can_have(*index, wanted) && self.world.places[*index].is_cold()
-            });
+            let place = self
+                .indices()
+                .find(|index| self.can_have(*index, wanted) && self.world.places[*index].is_cold());
             if let Some(place) = place
                 && self.assign(place, demand, Purpose::Share)
             {

@@ -26,7 +26,13 @@ pub(crate) struct Goals {
 
 impl Goals {
     /// Takes in a look and what was asked for in it.
-    pub(crate) fn look(&mut self, at: At, (world, steps): (&World, &[Step]), warn: Duration, out: &mut Vec<Command>) {
+    pub(crate) fn look(
+        &mut self,
+        at: At,
+        (world, steps): (&World, &[Step]),
+        warn: Duration,
+        out: &mut Vec<Command>,
+    ) {
         self.note(at, world, steps);
         self.forget(world);
         let mut late: BTreeMap<String, (Duration, Vec<Name>)> = BTreeMap::new();
@@ -96,9 +102,10 @@ impl Goals {
         for demand in &world.demands {
             let Kind::Model(model) = &demand.kind else { continue };
             let served = world.places.iter().any(|place| place.serves(&demand.kind));
-            let mut places = world.places.iter().filter(|place| {
-                place.standing != Standing::Out && place.loads == Loads::OnRequest
-            });
+            let mut places = world
+                .places
+                .iter()
+                .filter(|place| place.standing != Standing::Out && place.loads == Loads::OnRequest);
             let open = places.clone().any(|place| world.hindrance(place, demand).is_none());
             if served || open {
                 continue;

@@ -2,253 +2,110 @@
 //! is committed at once.
 //!
 //! The file is read twice (three times where tasks wait for each other by name), so that no more
-//! than the ids is kept in memory; what is no plain file is copied to a nameless one first.
+//! than the ids is kept in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
-use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use queue::Pool;
 use queue::cli::Failure;
 use queue::dir::keys::Keys;
 use queue::dir::submit::{Bulk, Submitter as Writer};
 use queue::lookup;
+use queue::members::{self, LineKey, Member};
 use shared::event::Event;
 use shared::id::{BatchId, TaskId};
 use shared::quantity::counted;
-use shared::task::{After, BadSpec, MAX_TASK_BYTES, Spec, parse_spec};
+use shared::task::After;
 
 use super::super::{App, Stop, note};
-use super::plan::{self, Links};
-use super::{Answer, Submitter, check_size, ring, single};
+use super::reading::{Checked, Reading, check, complete, names};
+use super::source::Go;
+use super::{Answer, known, plan, resume, ring};
 
-/// So many mistakes are told at once.
-const TOLD: usize = 10;
+/// What to do with it.
+pub(super) struct Wish<'a> {
+    /// The key of the whole batch.
+    pub(super) key: Option<&'a str>,
+    /// Only check.
+    pub(super) dry_run: bool,
+}
 
 /// Submits all tasks of a file, or none.
-pub(super) fn submit(
-    app: &mut App,
-    path: &Path,
-    key: Option<&str>,
-    dry_run: bool,
-) -> Result<u8, Stop> {
-    let mut source = Source::open(path)?;
-    let me = Submitter::new();
-    if dry_run {
-        let checked = check(&mut source, &me)?;
-        let count = checked.lines.len();
-        if app.json() {
-            app.out.json("check", &serde_json::json!({"tasks": count}))?;
-            return Ok(shared::exit::OK);
-        }
-        app.out.line(format!("{} well formed; nothing was submitted", counted(count, "task")))?;
-        return Ok(shared::exit::OK);
+pub(super) fn submit(app: &mut App, mut reading: Reading, wish: &Wish<'_>) -> Result<u8, Stop> {
+    if wish.dry_run {
+        let checked = check(&mut reading, wish.key)?;
+        return try_out(app, &checked);
     }
-    let (pool, _resolved) = app.create()?;
-    let mut keys = key.map(|_key| Keys::wait(&pool)).transpose()?;
-    if let (Some(key), Some(held)) = (key, &keys)
-        && let Some(id) = held.find(key)?
-    {
-        let mut answer = single::existing(&pool, id)?;
-        if let Some(batch) = answer.batch_id {
-            let all = lookup::members(pool.layout(), batch)?;
-            answer.ids = if all.is_empty() { answer.ids } else { all };
-        }
-        return answer.say(app);
-    }
+    let (pool, resolved) = app.create()?;
+    let mut keys = wish.key.map(|_key| Keys::wait(&pool)).transpose()?;
     // Made before the ids, so that the batch's own id is the oldest.
     let bulk = Writer::new(&pool)?.bulk();
-    let checked = check(&mut source, &me)?;
-    let mut plan = checked.plan(&mut source, &pool)?;
+    let checked = check(&mut reading, wish.key)?;
+    known::warn_unknown(&pool, &resolved, checked.models.keys())?;
+    let mut plan = checked.plan(&mut reading, &pool)?;
     if keys.is_none() && !plan.keys.is_empty() {
         keys = Some(Keys::wait(&pool)?);
     }
+    let mut before = None;
     if let Some(held) = &keys {
         plan.find_existing(held)?;
-        // The batch's own key stands for its first new task, which knows its batch.
-        let new = (0..plan.ids.len()).find(|index| !plan.existing.contains(index));
-        plan.keys.extend(new.zip(key.map(str::to_owned)));
+        if let Some(key) = wish.key {
+            before = plan.resume(&pool, held, key)?;
+        }
     }
     if plan.existing.len() == plan.ids.len() {
-        return Answer { ids: plan.ids, batch_id: None, existing: true }.say(app);
+        return Answer { ids: plan.ids, batch_id: before, existing: true, new: 0 }.say(app);
     }
-    let answer = stage(&mut source, &me, (&pool, bulk), &plan, keys.as_ref())?;
+    let held = keys.as_ref().map(|keys| Held { keys, batch_key: wish.key });
+    let answer = stage(&mut reading, (&pool, bulk), &plan, held.as_ref())?;
     if let Some(batch) = answer.batch_id.filter(|_| !app.json()) {
-        note(format!("batch {batch}: {}", counted(answer.ids.len(), "task")));
+        let there = match plan.existing.len() {
+            0 => String::new(),
+            old => format!(", {old} more were there already"),
+        };
+        note(format!("batch {batch}: {}{there}", counted(answer.new, "task")));
     }
     answer.say(app)
 }
 
-/// The batch file, to be read several times.
-struct Source {
-    /// As messages name it.
-    name: String,
-    file: File,
-    length: u64,
-}
-
-impl Source {
-    fn open(path: &Path) -> Result<Self, Stop> {
-        let stdin = path == Path::new("-");
-        let name = if stdin { "stdin".to_owned() } else { path.display().to_string() };
-        let failed = |err: io::Error| Stop::usage(format!("could not read `{name}`: {err}"));
-        let file = if stdin {
-            spool(&mut io::stdin().lock()).map_err(failed)?
-        } else {
-            let mut file = File::open(path).map_err(failed)?;
-            let plain = file.metadata().map_err(failed)?.is_file();
-            if plain { file } else { spool(&mut file).map_err(failed)? }
-        };
-        let length = file.metadata().map_err(failed)?.len();
-        Ok(Self { name, file, length })
+fn try_out(app: &mut App, checked: &Checked) -> Result<u8, Stop> {
+    let count = checked.lines.len();
+    let unknown = match app.resolve()?.open() {
+        Ok(pool) => known::unknown(&pool, &app.resolve()?, checked.models.keys())?,
+        Err(failure) if failure.code == shared::exit::NO_POOL => None,
+        Err(failure) => return Err(failure.into()),
+    };
+    if let Some(text) = unknown {
+        return Err(Stop::Failure(Failure::new(shared::exit::IMPOSSIBLE, text)));
     }
-
-    /// Shows each line that is not blank, with its number from 1, until `see` says stop.
-    fn each(
-        &mut self,
-        doing: &'static str,
-        mut see: impl FnMut(u32, &[u8]) -> Result<Go, Stop>,
-    ) -> Result<(), Stop> {
-        let name = self.name.clone();
-        let failed = |err: io::Error| Stop::usage(format!("could not read `{name}`: {err}"));
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let bar = progress(self.length, doing);
-        let mut reader = BufReader::with_capacity(1 << 17, &self.file);
-        let (mut line, mut number, mut read) = (Vec::new(), 0, 0);
-        loop {
-            line.clear();
-            let longest = MAX_TASK_BYTES + 2;
-            let got = reader.by_ref().take(longest).read_until(b'\n', &mut line).map_err(failed)?;
-            if got == 0 {
-                bar.finish_and_clear();
-                return Ok(());
-            }
-            number += 1;
-            read += got as u64;
-            if number % 512 == 0 {
-                bar.set_position(read);
-            }
-            if got as u64 == longest && line.last() != Some(&b'\n') {
-                return Err(Stop::usage(format!(
-                    "{name}:{number}: longer than 1 MiB; nothing was submitted"
-                )));
-            }
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            match see(number, &line)? {
-                Go::On => {}
-                Go::Stop => {
-                    bar.finish_and_clear();
-                    return Ok(());
-                }
-            }
-        }
+    if app.json() {
+        let fields = serde_json::json!({"tasks": count, "models": checked.models});
+        app.out.json("check", &fields)?;
+        return Ok(shared::exit::OK);
     }
-
-    /// `file:line:field: what is wrong`
-    fn place(&self, number: u32, bad: &BadSpec) -> String {
-        let field = bad.field.as_ref().map(|field| format!("{field}:")).unwrap_or_default();
-        format!("{}:{number}:{field} {}", self.name, bad.problem)
+    app.out.line(format!("{} well formed; nothing was submitted", counted(count, "task")))?;
+    for (model, tasks) in &checked.models {
+        app.out.line(format!("  {model}: {}", counted(tasks, "task")))?;
     }
-
-    fn wrong(&self, number: u32, field: &str, problem: &str) -> Stop {
-        let place = self.place(number, &super::bad(field, problem));
-        Stop::usage(format!("{place}\nnothing was submitted"))
+    if let Some(first) = &checked.first {
+        app.out.line(format!("the first one asks: {}", super::super::out::cut(first, 200)))?;
     }
-}
-
-/// Whether to go on with the next line.
-enum Go {
-    On,
-    Stop,
-}
-
-/// A copy of what can be read only once, in a file that has no name any more.
-fn spool(from: &mut dyn io::Read) -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("queue-batch-{}", shared::id::Incarnation::new()));
-    let mut options = File::options();
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.read(true).write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)?;
-    io::copy(from, &mut file)?;
-    Ok(file)
-}
-
-/// A bar on stderr, if that is a terminal.
-fn progress(length: u64, doing: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:30} {percent}% ({eta})");
-    let bar = ProgressBar::new(length).with_message(doing);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_default_is_fine) => bar,
-    }
-}
-
-/// What the first reading found out.
-struct Checked {
-    /// The line of each task.
-    lines: Vec<u32>,
-    links: Links,
-    keys: Vec<(usize, String)>,
-}
-
-fn check(source: &mut Source, me: &Submitter) -> Result<Checked, Stop> {
-    let mut checked = Checked { lines: Vec::new(), links: Vec::new(), keys: Vec::new() };
-    let mut wrong: Vec<(u32, BadSpec)> = Vec::new();
-    let stand_in = (TaskId::new(), BatchId::new());
-    source.each("checking", |number, line| {
-        match read_line(me, stand_in, line) {
-            Ok(mut spec) => {
-                let index = checked.lines.len();
-                checked.lines.push(number);
-                if !spec.after.is_empty() {
-                    checked.links.push((index, std::mem::take(&mut spec.after)));
-                }
-                checked.keys.extend(spec.key.map(|key| (index, key)));
-            }
-            Err(bad) => wrong.push((number, bad)),
-        }
-        Ok(if wrong.len() < TOLD { Go::On } else { Go::Stop })
-    })?;
-    if !wrong.is_empty() {
-        let mut lines: Vec<_> =
-            wrong.iter().map(|(number, bad)| source.place(*number, bad)).collect();
-        lines.push("nothing was submitted".to_owned());
-        return Err(Stop::usage(lines.join("\n")));
-    }
-    if checked.lines.is_empty() {
-        return Err(Stop::usage(format!("{}: holds no task", source.name)));
-    }
-    Ok(checked)
-}
-
-/// Ids in place of those that a task will have: all are equally long.
-type StandIn = (TaskId, BatchId);
-
-fn read_line(me: &Submitter, stand_in: StandIn, line: &[u8]) -> Result<Spec, BadSpec> {
-    let mut spec = parse_spec(line)?;
-    me.complete(&mut spec)?;
-    let task = me.task(stand_in.0, Some(stand_in.1), spec);
-    check_size(&task)?;
-    Ok(task.spec)
+    Ok(shared::exit::OK)
 }
 
 impl Checked {
     /// Gives every task its id and finds out who waits for whom.
-    fn plan(self, source: &mut Source, pool: &Pool) -> Result<Plan, Stop> {
+    fn plan(self, reading: &mut Reading, pool: &Pool) -> Result<Plan, Stop> {
         let ids: Vec<TaskId> = self.lines.iter().map(|_line| TaskId::new()).collect();
-        let Self { lines, links, keys } = self;
+        let Self { lines, links, keys, line_keys, .. } = self;
         let mut seen = HashMap::new();
         for (index, key) in &keys {
             if let Some(first) = seen.insert(key, *index) {
                 let text = format!("the key is that of line {} too", lines[first]);
-                return Err(source.wrong(lines[*index], "key", &text));
+                return Err(reading.source.wrong(lines[*index], "key", &text));
             }
         }
-        let names = if links.is_empty() { HashMap::new() } else { names(source, &links)? };
+        let names = if links.is_empty() { HashMap::new() } else { names(reading, &links)? };
         let known = |text: &str| match lookup::find(pool.layout(), text) {
             Ok(Ok(lookup::Named::Task(id))) => Ok(id),
             Ok(Ok(lookup::Named::Batch(_, _))) => Err(format!("`{text}` is a batch; name tasks")),
@@ -258,25 +115,12 @@ impl Checked {
             )),
             Err(err) => Err(err.to_string()),
         };
-        let after = plan::resolve(links, &names, &ids, known)
-            .map_err(|problem| source.wrong(lines[problem.index], "after", &problem.text))?;
-        Ok(Plan { ids, after, keys, existing: HashSet::new() })
+        let after = plan::resolve(links, &names, &ids, known).map_err(|problem| {
+            reading.source.wrong(lines[problem.index], "after", &problem.text)
+        })?;
+        let (existing, left_over) = (HashSet::new(), Vec::new());
+        Ok(Plan { ids, after, keys, line_keys, existing, left_over })
     }
-}
-
-/// The tasks whose names are waited for.
-fn names(source: &mut Source, links: &Links) -> Result<HashMap<String, Vec<usize>>, Stop> {
-    let wanted = plan::wanted(links);
-    let (mut names, mut index) = (HashMap::<String, Vec<usize>>::new(), 0);
-    source.each("naming", |_number, line| {
-        let name = parse_spec(line).ok().and_then(|spec| spec.name);
-        if let Some(name) = name.filter(|name| wanted.contains(name)) {
-            names.entry(name).or_default().push(index);
-        }
-        index += 1;
-        Ok(Go::On)
-    })?;
-    Ok(names)
 }
 
 /// All that is to be submitted, but for the tasks themselves.
@@ -284,19 +128,58 @@ struct Plan {
     ids: Vec<TaskId>,
     after: HashMap<usize, Vec<After>>,
     keys: Vec<(usize, String)>,
-    /// Tasks that were submitted before, under their key.
+    line_keys: Vec<LineKey>,
+    /// Tasks that were submitted before.
     existing: HashSet<usize>,
+    /// Tasks that were submitted under the batch's key and are not in this file.
+    left_over: Vec<Member>,
 }
 
 impl Plan {
+    /// Finds the lines whose own key is known.
     fn find_existing(&mut self, held: &Keys) -> Result<(), Stop> {
-        let mut moved = HashMap::new();
+        let mut there = Vec::new();
         for (index, key) in &self.keys {
             if let Some(id) = held.find(key)? {
-                moved.insert(self.ids[*index].to_string(), id);
-                self.ids[*index] = id;
-                self.existing.insert(*index);
+                there.push((*index, id));
             }
+        }
+        self.take_over(there);
+        let existing = &self.existing;
+        self.keys.retain(|(index, _key)| !existing.contains(index));
+        Ok(())
+    }
+
+    /// Finds what was submitted under the batch's key before and need not run again. Returns the
+    /// batch that it was last submitted as.
+    fn resume(&mut self, pool: &Pool, held: &Keys, key: &str) -> Result<Option<BatchId>, Stop> {
+        let Some(batch) = held.find_batch(key)? else {
+            return match held.find(key)? {
+                None => Ok(None),
+                Some(id) => {
+                    let key = key.escape_default();
+                    Err(Stop::usage(format!("the key `{key}` is that of one task, {id}")))
+                }
+            };
+        };
+        let known = resume::known(pool.layout(), batch)?;
+        let here = self.line_keys.iter().enumerate();
+        let there: Vec<_> = here
+            .filter(|(index, _key)| !self.existing.contains(index))
+            .filter_map(|(index, key)| Some((index, known.done(*key)?)))
+            .collect();
+        self.take_over(there);
+        self.left_over = known.others(&self.line_keys);
+        Ok(Some(batch))
+    }
+
+    /// These tasks are there already, under these ids.
+    fn take_over(&mut self, there: Vec<(usize, TaskId)>) {
+        let mut moved = HashMap::with_capacity(there.len());
+        for (index, id) in there {
+            moved.insert(self.ids[index].to_string(), id);
+            self.ids[index] = id;
+            self.existing.insert(index);
         }
         // Whoever waits for one of them waits for the one that is there.
         for after in self.after.values_mut().flatten() {
@@ -309,26 +192,66 @@ impl Plan {
                 };
             }
         }
-        let existing = &self.existing;
-        self.keys.retain(|(index, _key)| !existing.contains(index));
+    }
+
+    fn members(&self) -> impl Iterator<Item = Member> {
+        let own = self.ids.iter().enumerate();
+        let own =
+            own.map(|(index, id)| Member { id: *id, key: self.line_keys.get(index).copied() });
+        own.chain(self.left_over.iter().copied())
+    }
+}
+
+/// The right to submit under keys, and the batch's own.
+struct Held<'a> {
+    keys: &'a Keys,
+    batch_key: Option<&'a str>,
+}
+
+impl Held<'_> {
+    fn intend(&self, plan: &Plan, batch: BatchId) -> Result<(), Stop> {
+        for (index, key) in &plan.keys {
+            self.keys.intend(key, plan.ids[*index])?;
+        }
+        if let Some((key, first)) = self.batch_key.zip(plan.first_new()) {
+            self.keys.intend_batch(key, batch, first)?;
+        }
+        Ok(())
+    }
+
+    fn submitted(&self, plan: &Plan, batch: BatchId) -> Result<(), Stop> {
+        for (index, key) in &plan.keys {
+            self.keys.submitted(key, plan.ids[*index])?;
+        }
+        if let Some((key, first)) = self.batch_key.zip(plan.first_new()) {
+            self.keys.submitted_batch(key, batch, first)?;
+        }
         Ok(())
     }
 }
 
+impl Plan {
+    fn first_new(&self) -> Option<TaskId> {
+        let mut new = (0..self.ids.len()).filter(|index| !self.existing.contains(index));
+        new.next().map(|index| self.ids[index])
+    }
+}
+
 fn stage(
-    source: &mut Source,
-    me: &Submitter,
+    reading: &mut Reading,
     (pool, mut bulk): (&Pool, Bulk),
     plan: &Plan,
-    keys: Option<&Keys>,
+    held: Option<&Held<'_>>,
 ) -> Result<Answer, Stop> {
     let batch = bulk.id();
+    let Reading { source, maker, me } = reading;
     let (mut index, mut bells) = (0, HashMap::new());
     let changed = || Stop::Failure(Failure::usage("the batch file changed while it was read"));
     source.each("staging", |_number, line| {
         let id = *plan.ids.get(index).ok_or_else(changed)?;
         if !plan.existing.contains(&index) {
-            let mut spec = read_line(me, (id, batch), line).map_err(|_was_good| changed())?;
+            let spec = maker.spec(line).and_then(|spec| complete(me, (id, batch), spec));
+            let mut spec = spec.map_err(|_was_good| changed())?;
             if !spec.after.is_empty() {
                 spec.after = plan.after.get(&index).ok_or_else(changed)?.clone();
             }
@@ -344,15 +267,11 @@ fn stage(
     if index != plan.ids.len() {
         return Err(changed());
     }
-    lookup::record_batch(pool.layout(), batch, &plan.ids)?;
-    for (index, key) in &plan.keys {
-        keys.map_or(Ok(()), |keys| keys.intend(key, plan.ids[*index]))?;
-    }
+    members::record(pool.layout(), batch, plan.members())?;
+    held.map_or(Ok(()), |held| held.intend(plan, batch))?;
     let tasks = bulk.commit()?;
-    for (index, key) in &plan.keys {
-        keys.map_or(Ok(()), |keys| keys.submitted(key, plan.ids[*index]))?;
-    }
+    held.map_or(Ok(()), |held| held.submitted(plan, batch))?;
     bells.values().for_each(|task| ring(pool, task));
     shared::emit!(Event::BatchSubmitted { batch, tasks, user: me.user.clone() });
-    Ok(Answer { ids: plan.ids.clone(), batch_id: Some(batch), existing: false })
+    Ok(Answer { ids: plan.ids.clone(), batch_id: Some(batch), existing: false, new: tasks })
 }

@@ -1,8 +1,14 @@
 //! `queue submit`: one task from the command line, or many from a file.
 
 mod batch;
+mod known;
 mod plan;
+mod prompt;
+mod reading;
+mod resume;
 mod single;
+mod source;
+mod template;
 
 use std::path::PathBuf;
 
@@ -19,14 +25,22 @@ use shared::task::{BadSpec, Class, Spec, Task};
 use shared::time::Moment;
 
 use super::{App, Stop};
+use reading::{Maker, Reading};
+use source::Source;
 
 /// Submit a task, or many; prints the id of each
 #[derive(Args, Debug)]
 #[command(
     override_usage = "queue submit [OPTIONS] -- CMD [ARGS]...\n       \
-                      queue submit [--key KEY] --batch FILE.jsonl",
-    after_help = "The task runs in this directory, with a short list of the worker's variables and \
-                  those given with --env."
+                      queue submit [OPTIONS] --model MODEL --prompt TEXT\n       \
+                      queue submit [--key KEY] [--model MODEL] --batch FILE.jsonl\n       \
+                      queue submit [OPTIONS] --model MODEL --template TEXT --rows FILE",
+    after_help = "A command runs in this directory, with a short list of the worker's variables and \
+                  those given with --env.\n\n\
+                  A line of --batch is a task object, or a request in the format of OpenAI's Batch \
+                  API. With --key the same batch may be submitted again: tasks that have succeeded \
+                  or have not ended are left alone, those that failed or are new are submitted; a \
+                  task is known by its custom_id or, without one, by all that its line says."
 )]
 pub(crate) struct Submit {
     /// What it needs: cpu, or script (a GPU) [default: script]
@@ -74,7 +88,7 @@ pub(crate) struct Submit {
     /// Not before so long from now
     #[arg(long = "in", value_name = "DURATION", conflicts_with = "batch")]
     delay: Option<Span>,
-    /// Submitting again under the same key finds the first task
+    /// Submitting again under the same key finds the first task; of a batch, submits what is missing
     #[arg(long)]
     key: Option<String>,
     /// Hold it until `queue release`
@@ -89,37 +103,64 @@ pub(crate) struct Submit {
     /// Only check, and say whether it could run here
     #[arg(long)]
     dry_run: bool,
-    /// Task objects, one per line of a file (- for stdin): all are submitted, or none
+    /// Tasks, one per line of a file (- for stdin): all are submitted, or none
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "command")]
     batch: Option<PathBuf>,
     /// The program and its arguments
     #[arg(last = true, value_name = "CMD ARGS")]
     command: Vec<String>,
-    /// Ask a model (not in this version)
-    #[arg(long, hide = true)]
-    prompt: Option<String>,
-    /// The model to ask (not in this version)
-    #[arg(long, hide = true)]
-    model: Option<String>,
+    #[command(flatten)]
+    asking: prompt::Asking,
 }
 
 impl Submit {
     pub(super) fn run(self, app: &mut App) -> Result<u8, Stop> {
-        if self.prompt.is_some() || self.model.is_some() {
-            return Err(Stop::usage(NO_LLM));
+        if let Some(path) = &self.batch {
+            let maker = Maker::Lines { model: self.asking.model.clone() };
+            let reading = Reading { source: Source::lines(path)?, maker, me: Submitter::new() };
+            let wish = batch::Wish { key: self.key.as_deref(), dry_run: self.dry_run };
+            return batch::submit(app, reading, &wish);
         }
-        match self.batch.clone() {
-            None if self.command.is_empty() => Err(Stop::usage(
-                "nothing to submit: give a command after `--`, or a file with --batch",
+        if self.asking.template.is_some() {
+            return self.rows(app);
+        }
+        match (self.command.is_empty(), self.asking.has_prompt(), self.asking.wants_prompt()) {
+            (true, false, None) => Err(Stop::usage(
+                "nothing to submit: give a command after `--`, a prompt with --prompt, or a file \
+                 with --batch",
             )),
-            Some(path) => batch::submit(app, &path, self.key.as_deref(), self.dry_run),
-            None => single::submit(app, self),
+            (_, false, Some(flag)) => Err(Stop::usage(format!(
+                "{flag} is for prompts: give --prompt, --prompt-file, --messages or --template"
+            ))),
+            (_, true, _) | (false, false, None) => single::submit(app, self),
         }
+    }
+
+    fn rows(mut self, app: &mut App) -> Result<u8, Stop> {
+        let (text, path) = (self.asking.template.take(), self.asking.rows.take());
+        let missing = || Stop::usage("--template and --rows belong together");
+        let (text, path) = text.zip(path).ok_or_else(missing)?;
+        let text = match text.strip_prefix('@') {
+            Some(file) => prompt::text_of("--template", std::path::Path::new(file))?,
+            None => text,
+        };
+        let wrong = |problem| Stop::usage(format!("--template: {problem}"));
+        let template = template::Template::parse(&text).map_err(wrong)?;
+        let source = Source::rows(&path)?;
+        if let Some(columns) = source.columns() {
+            template.check(columns).map_err(wrong)?;
+        }
+        let (key, dry_run) = (self.key.take(), self.dry_run);
+        let me = Submitter::new();
+        let base = Box::new(single::spec(app, self, &me)?);
+        let maker = Maker::Rows { template, base };
+        let wish = batch::Wish { key: key.as_deref(), dry_run };
+        batch::submit(app, Reading { source, maker, me }, &wish)
     }
 }
 
-const NO_LLM: &str = "llm tasks (a prompt for a model) are not part of this version; submit a command of class \
-     cpu or script";
+const NO_RESOURCE: &str = "`resource` tasks load and unload models, and the brain makes them by itself; submit \
+     prompts for the model, and it will be loaded";
 
 /// What is the same for all tasks of one submit.
 struct Submitter {
@@ -147,14 +188,13 @@ impl Submitter {
     fn complete(&self, spec: &mut Spec) -> Result<(), BadSpec> {
         let class = spec.class_or_default();
         match class {
-            Class::Cpu | Class::Script => {}
-            Class::Llm => return Err(bad("class", NO_LLM)),
-            Class::Resource => return Err(bad("class", "only the brain makes resource tasks")),
+            Class::Cpu | Class::Script | Class::Llm => {}
+            Class::Resource => return Err(bad("class", NO_RESOURCE)),
         }
         if spec.name.as_ref().is_none_or(String::is_empty) {
             spec.name = Some(spec.default_name());
         }
-        if spec.cwd.is_none() {
+        if spec.cwd.is_none() && class != Class::Llm {
             let unknown = || bad("cwd", "is missing, and the current directory cannot be told");
             spec.cwd = Some(self.cwd.clone().ok_or_else(unknown)?);
         }
@@ -228,6 +268,8 @@ struct Answer {
     ids: Vec<TaskId>,
     batch_id: Option<BatchId>,
     existing: bool,
+    /// How many of the ids are new.
+    new: u64,
 }
 
 impl Answer {
@@ -235,6 +277,7 @@ impl Answer {
         if app.json() {
             let fields = serde_json::json!({
                 "ids": self.ids, "batch_id": self.batch_id, "existing": self.existing,
+                "new": self.new,
             });
             app.out.json("submit", &fields)?;
         } else {

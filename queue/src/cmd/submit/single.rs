@@ -6,6 +6,7 @@ use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{ToSpan as _, Zoned};
 use queue::Pool;
+use queue::cli::Failure;
 use queue::dir::keys::Keys;
 use queue::dir::{history, places, submit};
 use queue::lookup;
@@ -14,35 +15,56 @@ use shared::id::TaskId;
 use shared::task::{After, BadSpec, On, Spec, Task};
 use shared::time::Moment;
 
+use super::super::out::cut;
+use super::super::output::{self, Answered};
 use super::super::{App, Stop, warn, why};
-use super::{Answer, Submit, Submitter, check_size, lane_of, ring, say_submitted};
+use super::{Answer, Submit, Submitter, check_size, known, lane_of, ring, say_submitted};
 
 /// Submits it.
 pub(super) fn submit(app: &mut App, command: Submit) -> Result<u8, Stop> {
     let (dry_run, key, after) = (command.dry_run, command.key.clone(), command.after.clone());
+    let stream_to = command.asking.stream_to.clone();
     let me = Submitter::new();
-    let mut spec = spec(command, &me)?;
+    let mut spec = words(command, &me)?;
     me.complete(&mut spec).map_err(wrong)?;
     look_around(&spec);
     if dry_run {
         return try_out(app, &me, spec);
     }
-    let (pool, _resolved) = app.create()?;
+    // Before the task is there: a file that cannot be written stops all of it.
+    let file = stream_to.map(Answered::create).transpose()?;
+    let (pool, resolved) = app.create()?;
     spec.after = after.iter().map(|text| dependency(app, &pool, text)).collect::<Result<_, _>>()?;
+    known::warn_unknown(&pool, &resolved, spec.model.iter().filter(|_| spec.asks_a_model()))?;
     let task = me.task(TaskId::new(), None, spec);
     check_size(&task).map_err(wrong)?;
     let answer = match key {
         Some(key) => submit_keyed(&pool, &task, &key)?,
         None => submit_new(&pool, &task)?,
     };
-    answer.say(app)
+    let code = answer.say(app)?;
+    let Some(mut file) = file else { return Ok(code) };
+    app.out.flush()?;
+    output::stream(&pool, answer.ids[0], &mut file)
+}
+
+/// All that the command line says about a task, dependencies included.
+pub(super) fn spec(app: &App, command: Submit, me: &Submitter) -> Result<Spec, Stop> {
+    let after = command.after.clone();
+    let mut spec = words(command, me)?;
+    if !after.is_empty() {
+        let (pool, _resolved) = app.open()?;
+        spec.after =
+            after.iter().map(|text| dependency(app, &pool, text)).collect::<Result<_, _>>()?;
+    }
+    Ok(spec)
 }
 
 fn submit_new(pool: &Pool, task: &Task) -> Result<Answer, Stop> {
     submit::Submitter::new(pool)?.submit(task)?;
     ring(pool, task);
     say_submitted(pool, task);
-    Ok(Answer { ids: vec![task.id], batch_id: None, existing: false })
+    Ok(Answer { ids: vec![task.id], batch_id: None, existing: false, new: 1 })
 }
 
 fn submit_keyed(pool: &Pool, task: &Task, key: &str) -> Result<Answer, Stop> {
@@ -57,7 +79,7 @@ fn submit_keyed(pool: &Pool, task: &Task, key: &str) -> Result<Answer, Stop> {
 }
 
 /// What was submitted under a key before.
-pub(super) fn existing(pool: &Pool, id: TaskId) -> Result<Answer, queue::Error> {
+fn existing(pool: &Pool, id: TaskId) -> Result<Answer, queue::Error> {
     let layout = pool.layout();
     let found = places::find(layout, id)?;
     let task = found.map(|found| found.read(layout)).transpose()?.flatten();
@@ -65,7 +87,7 @@ pub(super) fn existing(pool: &Pool, id: TaskId) -> Result<Answer, queue::Error> 
         Some(task) => task.batch_id,
         None => history::lines_of(layout, id)?.pop().and_then(|line| line.task.batch_id),
     };
-    Ok(Answer { ids: vec![id], batch_id, existing: true })
+    Ok(Answer { ids: vec![id], batch_id, existing: true, new: 0 })
 }
 
 fn wrong(problem: BadSpec) -> Stop {
@@ -73,15 +95,15 @@ fn wrong(problem: BadSpec) -> Stop {
 }
 
 /// What the command line says, word by word.
-fn spec(command: Submit, me: &Submitter) -> Result<Spec, Stop> {
+fn words(command: Submit, me: &Submitter) -> Result<Spec, Stop> {
     let at = command.at.as_deref().map(|text| moment(text, &Zoned::now())).transpose();
     let at = at.map_err(|problem| Stop::usage(format!("--at: {problem}")))?;
     let env = command.env.iter().map(|text| variable(text)).collect::<Result<_, _>>()?;
     let labels = command.label.iter().map(|text| pair("--label", text));
-    Ok(Spec {
+    let mut spec = Spec {
         class: command.class,
         name: command.name,
-        command: Some(command.command),
+        command: Some(command.command).filter(|command| !command.is_empty()),
         cwd: command.cwd.map(|dir| absolute(&dir, me)).transpose()?,
         env,
         priority: command.priority,
@@ -99,7 +121,9 @@ fn spec(command: Submit, me: &Submitter) -> Result<Spec, Stop> {
         stdin: command.stdin,
         worker: command.worker,
         ..Spec::default()
-    })
+    };
+    command.asking.fill(&mut spec)?;
+    Ok(spec)
 }
 
 fn absolute(dir: &Path, me: &Submitter) -> Result<String, Stop> {
@@ -108,7 +132,7 @@ fn absolute(dir: &Path, me: &Submitter) -> Result<String, Stop> {
     text.map_err(|_not_utf8| Stop::usage("--cwd: the directory's name is not UTF-8"))
 }
 
-fn pair(flag: &str, text: &str) -> Result<(String, String), Stop> {
+pub(super) fn pair(flag: &str, text: &str) -> Result<(String, String), Stop> {
     let missing = || Stop::usage(format!("{flag}: `{}` is not NAME=VALUE", text.escape_default()));
     let (name, value) = text.split_once('=').ok_or_else(missing)?;
     Ok((name.to_owned(), value.to_owned()))
@@ -178,6 +202,9 @@ fn dependency(app: &App, pool: &Pool, text: &str) -> Result<After, Stop> {
 
 /// Warns of what looks wrong from here; the worker's machine may differ.
 fn look_around(spec: &Spec) {
+    if spec.command.is_none() {
+        return;
+    }
     let cwd = spec.cwd.as_deref().unwrap_or("/");
     if !std::fs::metadata(cwd).is_ok_and(|meta| meta.is_dir()) {
         warn(format!("there is no directory `{}` on this machine", cwd.escape_default()));
@@ -215,7 +242,21 @@ fn try_out(app: &mut App, me: &Submitter, spec: Spec) -> Result<u8, Stop> {
         }
         Err(failure) => return Err(failure.into()),
     };
+    let asked = task.spec.model.iter().filter(|_| task.spec.asks_a_model());
+    if let Some(text) = known::unknown(&pool, &resolved, asked)? {
+        return Err(Stop::Failure(Failure::new(exit::IMPOSSIBLE, text)));
+    }
+    if !app.json() {
+        app.out.line(format!("would submit: {}", summary(&task)))?;
+    }
     why::dry_run(app, (&pool, &resolved), &task, &lane_of(&pool, &task))
+}
+
+/// A task in one line.
+fn summary(task: &Task) -> String {
+    let model = task.spec.model.as_ref().map(|model| format!(" for {model}")).unwrap_or_default();
+    let (class, priority, name) = (task.class(), task.priority(), cut(&task.name(), 60));
+    format!("{class} task `{name}`{model}, priority {priority}")
 }
 
 #[cfg(test)]

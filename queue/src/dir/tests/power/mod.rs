@@ -130,8 +130,11 @@ fn check(stage: &Stage, before: usize, state: &State) {
     goes_on(&pool);
 }
 
+/// Where each task is, and which attempts have ended.
+type Seen = (Vec<(&'static str, TaskName)>, Vec<(TaskId, u32)>);
+
 /// Where everything is, and which attempts have ended.
-fn snapshot(pool: &Pool) -> (Vec<(&'static str, TaskName)>, Vec<(TaskId, u32)>) {
+fn snapshot(pool: &Pool) -> Seen {
     let there = everything(pool).into_iter().map(|found| (found.place.state(), found.name));
     let (mut there, mut ended): (Vec<_>, Vec<_>) = (there.collect(), ends(pool));
     there.sort();
