@@ -113,13 +113,13 @@ const fn state_of(place: &Place) -> Option<State> {
     }
 }
 
-/// In the order in which people look: what runs, then what comes next.
-fn rank(place: &Place) -> (Option<State>, u8, String) {
+/// In the order in which people look: what runs, then what comes next; inside it the oldest first.
+fn rank((place, names): &(Place, Vec<TaskName>)) -> (Option<State>, u8, String) {
     let (priority, time) = match place {
         Place::Pending { priority, segment, .. } => (u8::MAX - priority, segment.dir_name()),
         Place::Shelf { segment, .. } => (0, segment.dir_name()),
         Place::Delayed { due } => (0, format!("{due:020}")),
-        Place::Processing { worker } => (0, worker.to_string()),
+        Place::Processing { .. } => (0, names.first().map(TaskName::to_string).unwrap_or_default()),
         Place::Ending { verb } => (0, verb.clone()),
     };
     (state_of(place), priority, time)
@@ -147,7 +147,7 @@ impl Lister<'_> {
         listed.retain(|(place, names)| {
             !names.is_empty() && state_of(place).is_some_and(|state| states.contains(&state))
         });
-        listed.sort_by_cached_key(|(place, _names)| rank(place));
+        listed.sort_by_cached_key(rank);
         for (place, names) in listed {
             for name in names {
                 if self.is_full() {
@@ -307,15 +307,19 @@ mod tests {
         let lane: queue::lane::LaneName = "cpu-1".parse().unwrap();
         let pending =
             |priority| Place::Pending { lane: lane.clone(), priority, segment: segment.clone() };
-        let mut places = [
-            Place::Delayed { due: 3 },
-            pending(5),
-            Place::Processing { worker: "w".parse().unwrap() },
-            pending(9),
+        let on = |worker: &str| Place::Processing { worker: worker.parse().unwrap() };
+        let (first, second) = (TaskName::first(TaskId::new()), TaskName::first(TaskId::new()));
+        let mut listed = [
+            (Place::Delayed { due: 3 }, vec![]),
+            (pending(5), vec![]),
+            (on("worker-0"), vec![second]),
+            (on("worker-1"), vec![first]),
+            (pending(9), vec![]),
         ];
-        places.sort_by_cached_key(rank);
-        let states: Vec<_> = places.iter().map(Place::state).collect();
-        assert_eq!(states, ["processing", "pending", "pending", "delayed"]);
-        assert_eq!(places[1], pending(9));
+        listed.sort_by_cached_key(rank);
+        let states: Vec<_> = listed.iter().map(|(place, _names)| place.state()).collect();
+        assert_eq!(states, ["processing", "processing", "pending", "pending", "delayed"]);
+        assert_eq!(listed[0], (on("worker-1"), vec![first]), "the oldest task, whoever has it");
+        assert_eq!(listed[2].0, pending(9));
     }
 }
