@@ -131,13 +131,15 @@ fn check(stage: &Stage, before: usize, state: &State) {
 }
 
 /// Where everything is, and which attempts have ended.
-fn snapshot(pool: &Pool) -> (Vec<(&'static str, TaskName)>, Vec<(TaskId, u32)>) {
+fn snapshot(pool: &Pool) -> Snapshot {
     let there = everything(pool).into_iter().map(|found| (found.place.state(), found.name));
     let (mut there, mut ended): (Vec<_>, Vec<_>) = (there.collect(), ends(pool));
     there.sort();
     ended.sort();
     (there, ended)
 }
+
+type Snapshot = (Vec<(&'static str, TaskName)>, Vec<(TaskId, u32)>);
 
 fn ends(pool: &Pool) -> Vec<(TaskId, u32)> {
     lines(pool).iter().map(|brief| (brief.id, brief.attempt)).collect()
