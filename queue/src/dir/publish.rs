@@ -11,7 +11,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::fault::{self, Did};
 use crate::Error;
-use crate::error::At as _;
+use crate::error::{At as _, OrGone as _};
 
 /// What became of a rename.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,13 +238,18 @@ pub fn make_dirs(path: &Path) -> Result<Option<PathBuf>, Error> {
 /// The same, and the names of all that were made are on the disk when it returns. To be used for
 /// every directory into which something is moved that must not be lost.
 pub fn make_dirs_flushed(path: &Path) -> Result<Option<PathBuf>, Error> {
-    let topmost = make_dirs(path)?;
-    if let Some(topmost) = &topmost {
-        for made in path.ancestors().take_while(|dir| dir.starts_with(topmost)) {
-            flush_parent(made)?;
+    let mut topmost: Option<PathBuf> = None;
+    for _try in 0..16 {
+        let higher = |a: &PathBuf, b: &PathBuf| a.as_os_str().len().cmp(&b.as_os_str().len());
+        topmost = topmost.into_iter().chain(make_dirs(path)?).min_by(higher);
+        let Some(top) = &topmost else { return Ok(None) };
+        let mut made = path.ancestors().take_while(|dir| dir.starts_with(top));
+        // Gone: one of them was removed again, empty as it was.
+        if made.try_for_each(flush_parent).or_gone()?.is_some() {
+            return Ok(topmost);
         }
     }
-    Ok(topmost)
+    Err(io::Error::from(io::ErrorKind::NotFound)).at("make directory", path)
 }
 
 /// Which directory has a name: an emptied one may have been removed and made again since.

@@ -96,7 +96,9 @@ impl Settler<'_> {
         let record = lease.record()?;
         let worker = lease.worker();
         let tasks = listing::tasks_in(&self.pool.layout().processing_of(worker))?.tasks;
-        if !tasks.is_empty() {
+        // Where nobody knows who has written about these tasks, all of the ledger is searched. Our
+        // own record would say that only we have: whoever goes on after us would find nothing.
+        if !tasks.is_empty() && record.is_some() {
             lease.write(&self.settling(worker, record.as_ref()))?;
         }
         let mut settled = Settled::default();

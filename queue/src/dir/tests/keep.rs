@@ -258,7 +258,7 @@ fn whoever_cancels_goes_on_with_a_cancel_that_died() {
     let id = submit(&pool, r#"{"shell": "true"}"#);
     let ledger = ledger(&pool, "queue");
     let find = || places::find(pool.layout(), id).unwrap();
-    fault::pull_after(4);
+    fault::pull_after(5);
     let died =
         Ender::wait(&pool, &ledger).and_then(|ender| ender.end(&find().unwrap(), Reason::Cancel));
     fault::plug_in();

@@ -1,5 +1,6 @@
 //! Tests of the directory store as a whole: pulled plugs, single errors, many threads, bad files.
 
+mod beside;
 mod crash;
 mod cursor;
 mod keep;

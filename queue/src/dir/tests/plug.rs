@@ -1,22 +1,25 @@
 //! The plug: a scene is played again and again, and each time it is cut off one change later (or
 //! one change fails); then the world is restarted, and what must hold is checked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use shared::id::TaskId;
 use shared::outcome::Next;
+use shared::time::Moment;
 
 use super::super::history::{Follower, Ledger};
 use super::super::lease::{self, Lease};
 use super::super::person::Ender;
 use super::super::places::{self, Found};
+use super::super::promote::Promoter;
 use super::super::settle::{Patience, Settler};
 use super::super::{Pool, fault, listing, reconcile, roll, submit};
-use super::{ledger, name, pool_at, scratch};
+use super::{claim, cursor, end, ledger, name, pool_at, scratch};
 use crate::Error;
 use crate::ledger::Brief;
+use crate::retry::Verdict;
 
 /// What is promised so far.
 #[derive(Debug, Default)]
@@ -108,6 +111,7 @@ fn play_once<T>(scene: &Scene<'_, T>, cut: Cut, n: u32) -> bool {
         recover(&pool, cut).unwrap();
         what_must_hold(&pool, &notes);
         (scene.check)(&pool, &notes, acted);
+        goes_on(&pool);
     }));
     if let Err(panic) = told {
         eprintln!(
@@ -206,6 +210,29 @@ pub(super) fn what_must_hold_but_for_copies(pool: &Pool, notes: &Notes) {
     }
     let count = notes.together.iter().filter(|id| there(id)).count();
     assert!(count == 0 || count == notes.together.len(), "{count} of {}", notes.together.len());
+}
+
+/// Which attempts have ended.
+pub(super) fn ends(pool: &Pool) -> Vec<(TaskId, u32)> {
+    lines(pool).iter().map(|brief| (brief.id, brief.attempt)).collect()
+}
+
+/// Life goes on: all that can run is run, no attempt twice, and then has ended.
+pub(super) fn goes_on(pool: &Pool) {
+    let mut ended: BTreeSet<(TaskId, u32)> = ends(pool).into_iter().collect();
+    let ledger = ledger(pool, "later");
+    let later = Moment::now().plus_millis(3_600_000);
+    Promoter::new(pool).unwrap().step(&ledger, later).unwrap();
+    let mut cursor = cursor(pool, "later");
+    while let Some(claim) = claim(&mut cursor) {
+        let name = claim.name();
+        assert!(ended.insert((name.id, name.attempt)), "{name} is run twice");
+        end(*claim, &ledger, Verdict::Succeeded);
+    }
+    for found in everything(pool) {
+        let state = found.place.state();
+        assert!(["held", "waiting", "failed", "delayed"].contains(&state), "nobody runs {found:?}");
+    }
 }
 
 /// What the last line about a task says was done.

@@ -8,25 +8,21 @@ mod recovery;
 mod scenes;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use shared::id::TaskId;
 use shared::outcome::{Next, Outcome};
 use shared::task::TaskName;
-use shared::time::Moment;
 
 use self::disk::{Ignored, State, Trace, Tree, materialise};
 use super::super::fault::Done;
 use super::super::history;
 use super::super::keys::Keys;
 use super::super::lease;
-use super::super::promote::Promoter;
 use super::super::{Pool, fault, reconcile};
-use super::plug::{Notes, everything, lines, put_right, what_must_hold_but_for_copies};
-use super::{claim, cursor, end, ledger, pool_at, scratch};
+use super::plug::{Notes, ends, everything, goes_on, put_right, what_must_hold_but_for_copies};
+use super::{pool_at, scratch};
 use crate::ledger::Line;
-use crate::retry::Verdict;
 
 /// What was said to somebody, and holds from then on.
 #[derive(Clone, Debug)]
@@ -130,11 +126,8 @@ fn check(stage: &Stage, before: usize, state: &State) {
     goes_on(&pool);
 }
 
-/// Where each task is, and which attempts have ended.
-type Seen = (Vec<(&'static str, TaskName)>, Vec<(TaskId, u32)>);
-
 /// Where everything is, and which attempts have ended.
-fn snapshot(pool: &Pool) -> Seen {
+fn snapshot(pool: &Pool) -> Snapshot {
     let there = everything(pool).into_iter().map(|found| (found.place.state(), found.name));
     let (mut there, mut ended): (Vec<_>, Vec<_>) = (there.collect(), ends(pool));
     there.sort();
@@ -142,9 +135,7 @@ fn snapshot(pool: &Pool) -> Seen {
     (there, ended)
 }
 
-fn ends(pool: &Pool) -> Vec<(TaskId, u32)> {
-    lines(pool).iter().map(|brief| (brief.id, brief.attempt)).collect()
-}
+type Snapshot = (Vec<(&'static str, TaskName)>, Vec<(TaskId, u32)>);
 
 fn keeps(pool: &Pool, promise: &Promise) {
     match promise {
@@ -171,24 +162,6 @@ fn keeps(pool: &Pool, promise: &Promise) {
         Promise::Keyed(key, id) => {
             assert_eq!(Keys::wait(pool).unwrap().find(key).unwrap(), Some(*id), "its key is free");
         }
-    }
-}
-
-/// Life goes on: all that can run is run, no attempt twice, and then has ended.
-fn goes_on(pool: &Pool) {
-    let mut ended: BTreeSet<(TaskId, u32)> = ends(pool).into_iter().collect();
-    let ledger = ledger(pool, "later");
-    let later = Moment::now().plus_millis(3_600_000);
-    Promoter::new(pool).unwrap().step(&ledger, later).unwrap();
-    let mut cursor = cursor(pool, "later");
-    while let Some(claim) = claim(&mut cursor) {
-        let name = claim.name();
-        assert!(ended.insert((name.id, name.attempt)), "{name} is run twice");
-        end(*claim, &ledger, Verdict::Succeeded);
-    }
-    for found in everything(pool) {
-        let state = found.place.state();
-        assert!(["held", "waiting", "failed", "delayed"].contains(&state), "nobody runs {found:?}");
     }
 }
 

@@ -4,8 +4,8 @@
 //! number of preemptions.
 //!
 //! A preemption is to let another go on while the one before could have gone on. Orders in which
-//! an actor is done, or waits for a lock that another holds, need none. Flushes are no steps: they
-//! change nothing that others can see.
+//! an actor is done, or waits for a lock that another holds, need none. What changes nothing that
+//! others can see (a flush, a file that is written aside) is no step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -30,11 +30,18 @@ pub(super) enum Grain {
 impl Grain {
     fn stops_at(self, stop: Stop) -> bool {
         match stop {
-            Stop::Change(what) => !what.starts_with("flush"),
+            Stop::Change(what) => !is_unseen(what),
             Stop::Look(_) => self == Self::Looks,
             Stop::Blocked(_) => true,
         }
     }
+}
+
+/// Flushes, and what is done to a file that has no name yet which others read, or (a ledger) that
+/// holds no whole line more than before.
+pub(super) fn is_unseen(what: &str) -> bool {
+    const UNSEEN: [&str; 4] = ["create", "write", "open ledger", "append ledger line"];
+    what.starts_with("flush") || UNSEEN.contains(&what)
 }
 
 type Panic = Box<dyn std::any::Any + Send>;
