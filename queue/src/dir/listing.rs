@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use rustix::io::Errno;
 use shared::name::Name;
 use shared::task::TaskName;
 
@@ -27,7 +28,7 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     let found = match fs::read_dir(dir).at("list", dir).or_gone() {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Vec::new()),
-        Err(err) if err.io_kind() == Some(io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(err) if is_no_directory(&err) => return Ok(Vec::new()),
         Err(err) => return Err(err),
     };
     let mut names = Vec::new();
@@ -38,6 +39,19 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
         }
     }
     Ok(names)
+}
+
+/// A file, or a link that leads to itself.
+fn is_no_directory(err: &Error) -> bool {
+    let looped = |err: &io::Error| err.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+    match err {
+        Error::Io { err, .. } => err.kind() == io::ErrorKind::NotADirectory || looped(err),
+        Error::NoPool(_)
+        | Error::Unfit { .. }
+        | Error::Garbled { .. }
+        | Error::DiskFull { .. }
+        | Error::Held { .. } => false,
+    }
 }
 
 /// The tasks in one directory.
