@@ -2,10 +2,10 @@
 //! random numbers makes out of what would be right.
 
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::{fs, io};
 
 use fastrand::Rng;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -94,23 +94,24 @@ pub(crate) fn name(right: &str, random: &mut Rng) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Puts something there. What is there already stays.
-pub(crate) fn drop_at(path: &Path, right: &[u8], random: &mut Rng) {
+/// Puts something there. What is there already stays; a folder that the programs have just removed,
+/// empty as it was, is an error.
+pub(crate) fn drop_at(path: &Path, right: &[u8], random: &mut Rng) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok() {
-        return;
+        return Ok(());
     }
     let read_write = Mode::RUSR | Mode::WUSR;
     match random.u32(0..12) {
         0 => {
-            fs::create_dir(path).unwrap();
-            fs::write(path.join("inside"), spoiled(right, random)).unwrap();
+            fs::create_dir(path)?;
+            fs::write(path.join("inside"), spoiled(right, random))
         }
-        1 => mknodat(CWD, path, FileType::Fifo, read_write, 0).unwrap(),
-        2 => mknodat(CWD, path, FileType::Socket, read_write, 0).unwrap(),
-        3 => symlink("/dev/zero", path).unwrap(),
-        4 => symlink(path.file_name().unwrap(), path).unwrap(),
-        5 => fs::File::create(path).unwrap().set_len(100 << 20).unwrap(),
-        6 => fs::write(path, "").unwrap(),
-        _ => fs::write(path, spoiled(right, random)).unwrap(),
+        1 => Ok(mknodat(CWD, path, FileType::Fifo, read_write, 0)?),
+        2 => Ok(mknodat(CWD, path, FileType::Socket, read_write, 0)?),
+        3 => symlink("/dev/zero", path),
+        4 => symlink(path.file_name().unwrap(), path),
+        5 => fs::File::create(path)?.set_len(100 << 20),
+        6 => fs::write(path, ""),
+        _ => fs::write(path, spoiled(right, random)),
     }
 }

@@ -134,7 +134,7 @@ pub(crate) fn history(pool: &Pool, id: TaskId) -> Vec<Value> {
         fs::symlink_metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() < 50 << 20)
     };
     let files = pool.files_in("ledger").into_iter().filter(plain);
-    let read = |file| String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
+    let read = |file| String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned() + "\n";
     let text: String = files.map(read).collect();
     let whole = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut lines: Vec<_> = whole.filter(|line| line["id"] == id.to_string()).collect();

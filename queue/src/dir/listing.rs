@@ -1,10 +1,9 @@
 //! Reading directories of the pool. What is not named as it should be is handed out apart, so that
 //! somebody can put it into `rejected/`; it never stops a listing.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use rustix::io::Errno;
 use shared::name::Name;
 use shared::task::TaskName;
 
@@ -25,12 +24,7 @@ pub struct Names {
 /// Names of entries, unsorted; none where the directory is not there, or is a file that somebody
 /// put in its place. Hidden names are being written by somebody and do not exist yet.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
-    let found = match fs::read_dir(dir).at("list", dir).or_gone() {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(Vec::new()),
-        Err(err) if is_no_directory(&err) => return Ok(Vec::new()),
-        Err(err) => return Err(err),
-    };
+    let Some(found) = fs::read_dir(dir).at("list", dir).or_gone()? else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for entry in found {
         let name = entry.at("list", dir)?.file_name();
@@ -39,19 +33,6 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
         }
     }
     Ok(names)
-}
-
-/// A file, or a link that leads to itself.
-fn is_no_directory(err: &Error) -> bool {
-    let looped = |err: &io::Error| err.raw_os_error() == Some(Errno::LOOP.raw_os_error());
-    match err {
-        Error::Io { err, .. } => err.kind() == io::ErrorKind::NotADirectory || looped(err),
-        Error::NoPool(_)
-        | Error::Unfit { .. }
-        | Error::Garbled { .. }
-        | Error::DiskFull { .. }
-        | Error::Held { .. } => false,
-    }
 }
 
 /// The tasks in one directory.
