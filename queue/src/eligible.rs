@@ -144,8 +144,9 @@ fn memory_short(candidate: Candidate<'_>, lane: &Requirements, holders: &[&Run])
     let (Some(needed), Some(total)) = (lane.gpu_memory, candidate.ability.gpu_memory) else {
         return Vec::new();
     };
-    let taken = Bytes(holders.iter().filter_map(|run| run.gpu_memory).map(|bytes| bytes.0).sum());
-    if holders.is_empty() || needed.0 + taken.0 <= total.0 {
+    let asked_for = holders.iter().filter_map(|run| run.gpu_memory).map(|bytes| bytes.0);
+    let taken = Bytes(asked_for.fold(0, u64::saturating_add));
+    if holders.is_empty() || needed.0.saturating_add(taken.0) <= total.0 {
         return Vec::new();
     }
     let name = candidate.name;

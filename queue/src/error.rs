@@ -96,9 +96,15 @@ impl<T> At<T> for rustix::io::Result<T> {
     }
 }
 
+fn is_absence(err: &io::Error) -> bool {
+    let looped = err.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    looped || matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// Turns "it is not there" into `None`.
 pub trait OrGone<T> {
-    /// `Ok(None)` where the file or directory does not exist.
+    /// `Ok(None)` where the file or directory does not exist: also where what it should be in is a
+    /// file, or a link that leads to itself.
     fn or_gone(self) -> Result<Option<T>, Error>;
 }
 
@@ -106,7 +112,7 @@ impl<T> OrGone<T> for Result<T, Error> {
     fn or_gone(self) -> Result<Option<T>, Error> {
         match self {
             Ok(value) => Ok(Some(value)),
-            Err(err) if err.io_kind() == Some(io::ErrorKind::NotFound) => Ok(None),
+            Err(Error::Io { err, .. }) if is_absence(&err) => Ok(None),
             Err(err) => Err(err),
         }
     }

@@ -9,6 +9,8 @@ mod death;
 mod disk;
 mod dying;
 mod exit_codes;
+mod fuzz;
+mod garbage;
 mod gpu;
 mod harness;
 mod hostile;

@@ -1,6 +1,7 @@
 //! From the command line to the main loop, and back to an exit code.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use queue::dir::doorbell::{Bells, Listener};
 use queue::dir::history::Ledger;
 use queue::dir::lease::{Lease, Process, Record, Role};
 use queue::dir::settle::{Patience, Settler};
-use queue::dir::{Pool, listing, publish};
+use queue::dir::{Pool, listing, publish, reject};
 use queue::heartbeat::Ability;
 use queue::ledger::Writer;
 use shared::emit;
@@ -187,12 +188,25 @@ fn record(lease: &Lease, me: &Me, gpu: Option<u32>) -> Record {
 /// From here on the lease, the place in `processing/` and the messages are this life's.
 fn take_up(pool: &Pool, plan: &Plan, lease: &Lease, me: &Me) -> Result<(), Failure> {
     lease.write(&record(lease, me, plan.gpu))?;
-    publish::make_dirs_flushed(&pool.layout().processing_of(&plan.name))?;
+    make_place(pool, &pool.layout().processing_of(&plan.name))?;
     // What was asked of the life before was not asked of this one.
     for verb in [Verb::Drain, Verb::Stop] {
         control::withdraw(pool.layout(), &plan.name, verb)?;
     }
     control::clear_tasks(pool.layout(), &plan.name)?;
+    Ok(())
+}
+
+/// What stands where the directory should be is put aside: nothing could be claimed.
+fn make_place(pool: &Pool, place: &Path) -> Result<(), Failure> {
+    let is_dir = std::fs::metadata(place).is_ok_and(|meta| meta.is_dir());
+    if !is_dir && std::fs::symlink_metadata(place).is_ok() {
+        let reason = "it is where the directory of a worker should be".to_owned();
+        if let Some(file) = reject::reject(pool.layout(), place, &reason)? {
+            emit!(Event::TaskRejected { file, reason });
+        }
+    }
+    publish::make_dirs_flushed(place)?;
     Ok(())
 }
 

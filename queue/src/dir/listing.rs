@@ -1,8 +1,8 @@
 //! Reading directories of the pool. What is not named as it should be is handed out apart, so that
 //! somebody can put it into `rejected/`; it never stops a listing.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use shared::name::Name;
 use shared::task::TaskName;
@@ -26,12 +26,7 @@ pub struct Names {
 /// put in its place. Hidden names are being written by somebody and do not exist yet.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     fault::look("list");
-    let found = match fs::read_dir(dir).at("list", dir).or_gone() {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(Vec::new()),
-        Err(err) if err.io_kind() == Some(io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
-        Err(err) => return Err(err),
-    };
+    let Some(found) = fs::read_dir(dir).at("list", dir).or_gone()? else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for entry in found {
         let name = entry.at("list", dir)?.file_name();

@@ -152,7 +152,9 @@ impl Promoter {
     /// The second at which the pause before a retry that begins now is over at the latest.
     fn latest_retry(&self, now: Moment) -> i64 {
         let longest = self.pool.rules().retry.backoff_max.as_secs();
-        now.unix_seconds().saturating_add(i64::try_from(longest).unwrap_or(i64::MAX)) + 2
+        now.unix_seconds()
+            .saturating_add(i64::try_from(longest).unwrap_or(i64::MAX))
+            .saturating_add(2)
     }
 
     /// A file that is no task is put aside; anything else is tried again at the next step.

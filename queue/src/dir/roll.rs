@@ -21,9 +21,12 @@ pub fn forward_all(layout: &Layout) -> Result<u32, Error> {
     for name in listing::entries(&publishing)? {
         let batch = publishing.join(&name);
         let is_batch = name.to_str().is_some_and(|text| text.parse::<BatchId>().is_ok());
-        let done = match is_batch {
-            true => forward_one(layout, &batch),
-            false => put_aside(layout, &batch, "its name is not that of a batch"),
+        // One that is rolled forward by somebody else just now is gone, and that is well.
+        let is_file = std::fs::symlink_metadata(&batch).is_ok_and(|meta| !meta.is_dir());
+        let done = match (is_batch, is_file) {
+            (true, false) => forward_one(layout, &batch),
+            (true, true) => put_aside(layout, &batch, "it is not the directory of a batch"),
+            (false, _) => put_aside(layout, &batch, "its name is not that of a batch"),
         };
         match done {
             Ok(()) => rolled += u32::from(is_batch),

@@ -92,6 +92,11 @@ fn parse(text: &str) -> Option<TaskName> {
         failures: failures.parse().ok()?,
         deaths: deaths.parse().ok()?,
     };
+    // Each attempt is at most one failure or one death; counted upon, nothing can overflow.
+    let counted = name.failures.checked_add(name.deaths)?;
+    if counted > name.attempt {
+        return None;
+    }
     // One name has one spelling: `a01` or `+1` would be a second file of the same task.
     (name.to_string() == text).then_some(name)
 }
