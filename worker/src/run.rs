@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use queue::dir::claim::{Claim, NotEnded};
+use queue::dir::claim::{self, Claim, NotEnded};
 use queue::dir::history::Ledger;
 use queue::fence::{self, Mark};
 use queue::ledger::Line;
@@ -16,7 +16,7 @@ use shared::outcome::{Cause, Outcome};
 use shared::task::Payload;
 use shared::time::Moment;
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Phase};
 use crate::environment::Surroundings;
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
 
@@ -62,9 +62,28 @@ impl Went {
     }
 }
 
-/// Runs a claimed task to its end and records that. The claim stays claimed only where its end
-/// could not be recorded before the worker had to go.
-pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) {
+/// An attempt of whose job nothing is left. It has not ended before that is recorded.
+#[derive(Debug)]
+pub struct Over {
+    claim: Box<Claim>,
+    line: Line,
+    ending: Ending,
+    what: String,
+}
+
+impl Over {
+    /// Whether somebody asked for that end, and may wait to hear of it.
+    pub fn was_asked(&self, bench: &Bench) -> bool {
+        let name = self.claim.name();
+        bench
+            .desk
+            .look(|state| state.jobs.iter().any(|job| job.name == name && job.stop.why().is_some()))
+    }
+}
+
+/// Runs a claimed task's job to its end.
+#[must_use = "its end must be recorded"]
+pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) -> Over {
     let (name, task) = (claim.name(), claim.task());
     let _scope = scope(Context {
         task: Some(name.id),
@@ -78,7 +97,7 @@ pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) {
             Went { message: Some(message), ..Went::new(Verdict::Failed(Cause::SpawnFailed)) }
         }
     };
-    record(bench, claim, went);
+    over(bench, claim, &went)
 }
 
 fn order(bench: &Bench, claim: &Claim) -> Result<Order, String> {
@@ -230,10 +249,10 @@ fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End)
     }
 }
 
-/// Writes the ledger line and carries it out; tries again while the disk does not take it.
-fn record(bench: &Bench, claim: Box<Claim>, went: Went) {
+/// What is to be recorded. Limits do not count the task any more.
+fn over(bench: &Bench, mut claim: Box<Claim>, went: &Went) -> Over {
     let name = claim.name();
-    let line = line(bench, &claim, &went);
+    let line = line(bench, &claim, went);
     let ending = Ending {
         outcome: line.outcome,
         cause: line.cause,
@@ -242,18 +261,60 @@ fn record(bench: &Bench, claim: Box<Claim>, went: Went) {
         seconds: went.wall.map(|wall| wall.as_secs_f64()),
         next: line.next,
     };
-    let what = what(&claim);
-    let _ =
-        std::fs::remove_file(bench.surroundings.pool.layout().progress_file(name.id, name.attempt));
-    if !end_patiently(bench, claim, &line) {
-        return;
+    let progress = bench.surroundings.pool.layout().progress_file(name.id, name.attempt);
+    // Most jobs have none, and a look costs less than a removal in vain.
+    if std::fs::symlink_metadata(&progress).is_ok() {
+        let _gone = std::fs::remove_file(progress);
     }
-    bench.desk.change(|state| match line.outcome {
-        Outcome::Succeeded => state.completed += 1,
-        Outcome::Failed => state.failed += 1,
-        Outcome::Cancelled | Outcome::Returned => {}
-    });
-    emit!(Event::ended(name.id, name.attempt, what, ending));
+    let what = what(&claim);
+    claim.free_slots();
+    Over { claim, line, ending, what }
+}
+
+/// How recording went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recording {
+    /// At the first try.
+    Smooth,
+    /// Not at once: meanwhile nothing was taken.
+    HeldUp,
+}
+
+/// Records the ends of attempts, with one flush for all: writes their ledger lines and carries
+/// them out; tries again while the disk does not take them. What could not be recorded before the
+/// worker had to go stays claimed.
+pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
+    let split = |over: Over| {
+        let Over { claim, line, ending, what } = over;
+        let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());
+        ((claim, line), (name, correlation, ending, what))
+    };
+    let (ends, told): (Vec<_>, Vec<_>) = group.into_iter().map(split).unzip();
+    let results = claim::end_all(&bench.ledger, ends);
+    let held_up = results.iter().any(Result::is_err);
+    for (result, (name, correlation, ending, what)) in results.into_iter().zip(told) {
+        let _scope = scope(Context {
+            task: Some(name.id),
+            attempt: Some(name.attempt),
+            correlation_id: Some(correlation),
+            ..Context::default()
+        });
+        let recorded = result.or_else(|not_yet| end_patiently(bench, not_yet)).is_ok();
+        let outcome = ending.outcome;
+        if recorded {
+            emit!(Event::ended(name.id, name.attempt, what, ending));
+        }
+        bench.desk.change(|state| {
+            match outcome {
+                Outcome::Succeeded if recorded => state.completed += 1,
+                Outcome::Failed if recorded => state.failed += 1,
+                Outcome::Succeeded | Outcome::Failed => {}
+                Outcome::Cancelled | Outcome::Returned => {}
+            }
+            state.clear(name)
+        });
+    }
+    if held_up { Recording::HeldUp } else { Recording::Smooth }
 }
 
 fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
@@ -277,22 +338,21 @@ fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
     line
 }
 
-/// `false` when the worker had to go first: whoever settles its affairs finds the line, or the
+/// An error when the worker had to go first: whoever settles its affairs finds the line, or the
 /// job gone without one.
-fn end_patiently(bench: &Bench, claim: Box<Claim>, line: &Line) -> bool {
-    let mut claim = claim;
+fn end_patiently(bench: &Bench, mut not_ended: NotEnded) -> Result<(), NotEnded> {
+    let name = not_ended.claim.name();
     let mut wait = Duration::from_millis(100);
+    bench.desk.enter(name, Phase::Stuck);
     loop {
-        match claim.end(&bench.ledger, line) {
-            Ok(()) => return true,
-            Err(NotEnded { claim: kept, error }) => {
-                claim = kept;
-                let doing = format!("recording the end of {}", line.id.short());
-                emit!(Event::ProcessFailed { doing, error: error.to_string() });
-            }
-        }
+        let doing = format!("recording the end of {}", name.id.short());
+        emit!(Event::ProcessFailed { doing, error: not_ended.error.to_string() });
         if is_hurried(bench, wait) {
-            return false;
+            return Err(not_ended);
+        }
+        match not_ended.try_again(&bench.ledger) {
+            Ok(()) => return Ok(()),
+            Err(again) => not_ended = again,
         }
         wait = (wait * 2).min(Duration::from_secs(10));
     }
@@ -321,8 +381,6 @@ mod tests {
             unkillable: vec![],
             unchecked: None,
             wall: Duration::from_secs(1),
-            user: None,
-            system: None,
         };
         judge(&end).verdict
     }

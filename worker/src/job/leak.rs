@@ -13,13 +13,30 @@ pub(super) struct Leaks {
     pub(super) ended: Vec<Found>,
     pub(super) unkillable: Vec<Found>,
     pub(super) unchecked: Option<std::io::Error>,
+    pub(super) others: Others,
+}
+
+/// Whether any child was seen that nobody waits for, and that may have to be reaped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Then nothing of this job lives or can come to us later: whatever outlives its parent has
+    /// come by the time the leader is over.
+    None,
+    /// Perhaps.
+    Some,
 }
 
 pub(super) fn end(job: &Running, patience: Patience<'_>) -> Leaks {
-    let mut leaks = Leaks { ended: vec![], unkillable: vec![], unchecked: None };
-    if !is_suspected(job) {
+    let mut leaks =
+        Leaks { ended: vec![], unkillable: vec![], unchecked: None, others: Others::None };
+    let unknown = children::unknown(job.pid());
+    if !unknown.is_empty() {
+        leaks.others = Others::Some;
+    }
+    if !is_suspected(job, &unknown) {
         return leaks;
     }
+    leaks.others = Others::Some;
     match fence::end_patiently(job.mark(), patience) {
         Ok(Ended::Gone { ended }) => leaks.ended = ended,
         Ok(Ended::Unkillable(left)) => leaks.unkillable = left,
@@ -28,11 +45,20 @@ pub(super) fn end(job: &Running, patience: Patience<'_>) -> Leaks {
     leaks
 }
 
-fn is_suspected(job: &Running) -> bool {
+fn is_suspected(job: &Running, unknown: &[u32]) -> bool {
     !children::is_subreaper()
-        || children::unknown(job.pid()).iter().any(|pid| may_be_of(job, *pid))
-        // Where the lock cannot be asked for, somebody might hold it.
-        || fence::log_lock(&job.log_path).map_or(true, |lock| lock == LogLock::Held)
+        || unknown.iter().any(|pid| may_be_of(job, *pid))
+        || (is_log_held(job) && {
+            // Perhaps by a child of ours that is not its program yet: it has copies of all our
+            // handles for that moment.
+            let _still = children::stillness();
+            is_log_held(job)
+        })
+}
+
+fn is_log_held(job: &Running) -> bool {
+    // Where the lock cannot be asked for, somebody might hold it.
+    fence::log_lock(&job.log_path).map_or(true, |lock| lock == LogLock::Held)
 }
 
 fn may_be_of(job: &Running, pid: u32) -> bool {
