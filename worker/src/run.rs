@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use queue::dir::claim::{self, Claim, NotEnded};
+use queue::dir::claim::Claim;
 use queue::dir::history::Ledger;
 use queue::fence::{self, Mark};
 use queue::ledger::Line;
@@ -12,11 +12,12 @@ use queue::retry::{self, Verdict};
 use shared::emit;
 use shared::event::{Ending, Event, Why as Reason};
 use shared::log::{Context, scope};
-use shared::outcome::{Cause, Outcome};
+use shared::outcome::Cause;
 use shared::task::Payload;
 use shared::time::Moment;
 
-use crate::desk::{Desk, Phase};
+use crate::close::Over;
+use crate::desk::Desk;
 use crate::environment::Surroundings;
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
 
@@ -59,25 +60,6 @@ impl Went {
             started_at: None,
             wall: None,
         }
-    }
-}
-
-/// An attempt of whose job nothing is left. It has not ended before that is recorded.
-#[derive(Debug)]
-pub struct Over {
-    claim: Box<Claim>,
-    line: Line,
-    ending: Ending,
-    what: String,
-}
-
-impl Over {
-    /// Whether somebody asked for that end, and may wait to hear of it.
-    pub fn was_asked(&self, bench: &Bench) -> bool {
-        let name = self.claim.name();
-        bench
-            .desk
-            .look(|state| state.jobs.iter().any(|job| job.name == name && job.stop.why().is_some()))
     }
 }
 
@@ -271,52 +253,6 @@ fn over(bench: &Bench, mut claim: Box<Claim>, went: &Went) -> Over {
     Over { claim, line, ending, what }
 }
 
-/// How recording went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recording {
-    /// At the first try.
-    Smooth,
-    /// Not at once: meanwhile nothing was taken.
-    HeldUp,
-}
-
-/// Records the ends of attempts, with one flush for all: writes their ledger lines and carries
-/// them out; tries again while the disk does not take them. What could not be recorded before the
-/// worker had to go stays claimed.
-pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
-    let split = |over: Over| {
-        let Over { claim, line, ending, what } = over;
-        let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());
-        ((claim, line), (name, correlation, ending, what))
-    };
-    let (ends, told): (Vec<_>, Vec<_>) = group.into_iter().map(split).unzip();
-    let results = claim::end_all(&bench.ledger, ends);
-    let held_up = results.iter().any(Result::is_err);
-    for (result, (name, correlation, ending, what)) in results.into_iter().zip(told) {
-        let _scope = scope(Context {
-            task: Some(name.id),
-            attempt: Some(name.attempt),
-            correlation_id: Some(correlation),
-            ..Context::default()
-        });
-        let recorded = result.or_else(|not_yet| end_patiently(bench, not_yet)).is_ok();
-        let outcome = ending.outcome;
-        if recorded {
-            emit!(Event::ended(name.id, name.attempt, what, ending));
-        }
-        bench.desk.change(|state| {
-            match outcome {
-                Outcome::Succeeded if recorded => state.completed += 1,
-                Outcome::Failed if recorded => state.failed += 1,
-                Outcome::Succeeded | Outcome::Failed => {}
-                Outcome::Cancelled | Outcome::Returned => {}
-            }
-            state.clear(name)
-        });
-    }
-    if held_up { Recording::HeldUp } else { Recording::Smooth }
-}
-
 fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
     let (name, task) = (claim.name(), claim.task());
     let pool = &bench.surroundings.pool;
@@ -338,28 +274,8 @@ fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
     line
 }
 
-/// An error when the worker had to go first: whoever settles its affairs finds the line, or the
-/// job gone without one.
-fn end_patiently(bench: &Bench, mut not_ended: NotEnded) -> Result<(), NotEnded> {
-    let name = not_ended.claim.name();
-    let mut wait = Duration::from_millis(100);
-    bench.desk.enter(name, Phase::Stuck);
-    loop {
-        let doing = format!("recording the end of {}", name.id.short());
-        emit!(Event::ProcessFailed { doing, error: not_ended.error.to_string() });
-        if is_hurried(bench, wait) {
-            return Err(not_ended);
-        }
-        match not_ended.try_again(&bench.ledger) {
-            Ok(()) => return Ok(()),
-            Err(again) => not_ended = again,
-        }
-        wait = (wait * 2).min(Duration::from_secs(10));
-    }
-}
-
 /// Waits; `true` at once when the worker must end.
-fn is_hurried(bench: &Bench, wait: Duration) -> bool {
+pub fn is_hurried(bench: &Bench, wait: Duration) -> bool {
     // Nothing is ever sent: the channel is closed to say that.
     bench.hurry.recv_timeout(wait) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 
 use super::Nudge;
+use crate::close::{self, Over, Recording};
 use crate::desk::State;
-use crate::run::{self, Bench, Over, Recording};
+use crate::run::Bench;
 
 /// The least time between two flushes while jobs end all the time: what ends meanwhile shares one.
 /// An end that comes alone is recorded at once.
@@ -59,7 +60,7 @@ fn serve(bench: &Bench, nudge: &Nudge, ends: &Receiver<Over>) {
         }
         let asked = group.iter().any(|over| over.was_asked(bench));
         let slow = bench.desk.look(|state| !state.keeps_up());
-        let held_up = run::close(bench, group) == Recording::HeldUp;
+        let held_up = close::close(bench, group) == Recording::HeldUp;
         last = Some(Instant::now());
         if asked || slow || held_up || bench.desk.look(State::may_be_waited_for) {
             nudge.nudge();

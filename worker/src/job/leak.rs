@@ -4,7 +4,10 @@
 //! something hints at a leak: a child of ours that nobody knows (orphans come to us) and that is
 //! of this job, or a log that somebody can still write to.
 
+use std::time::{Duration, Instant};
+
 use queue::fence::{self, Carries, Ended, Found, LogLock, Patience};
+use rustix::event::{Timespec, poll};
 
 use super::{Running, children};
 
@@ -48,12 +51,25 @@ pub(super) fn end(job: &Running, patience: Patience<'_>) -> Leaks {
 fn is_suspected(job: &Running, unknown: &[u32]) -> bool {
     !children::is_subreaper()
         || unknown.iter().any(|pid| may_be_of(job, *pid))
-        || (is_log_held(job) && {
-            // Perhaps by a child of ours that is not its program yet: it has copies of all our
-            // handles for that moment.
-            let _still = children::stillness();
-            is_log_held(job)
-        })
+        || (is_log_held(job) && stays_held(job))
+}
+
+/// How long a child of ours is given to let go of what it must not keep.
+const LET_GO: Duration = Duration::from_millis(20);
+
+/// Perhaps a child of ours that has only just begun holds it: it has copies of all our handles
+/// until it is its program, and the kernel lets us go on a moment before it closes them.
+fn stays_held(job: &Running) -> bool {
+    drop(children::stillness());
+    let begun = Instant::now();
+    while is_log_held(job) {
+        if begun.elapsed() > LET_GO {
+            return true;
+        }
+        // Interrupted or not: the loop looks at the clock.
+        let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 500_000 }));
+    }
+    false
 }
 
 fn is_log_held(job: &Running) -> bool {
