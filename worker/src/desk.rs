@@ -51,6 +51,8 @@ pub struct State {
 pub struct Job {
     /// Which attempt.
     pub name: TaskName,
+    /// How far it is.
+    pub phase: Phase,
     /// What others see of it.
     pub run: Run,
     /// How it is told to end.
@@ -58,6 +60,20 @@ pub struct Job {
     /// Whether it does something.
     pub progress: Progress,
 }
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its job runs, or is about to.
+    Running,
+    /// Nothing of its job is left, so its slot is free; its end is being recorded.
+    Over,
+    /// Its end cannot be recorded now: nothing new is begun before it is.
+    Stuck,
+}
+
+/// So many ends may wait to be recorded before no more tasks are taken: on a slow disk.
+const MOST_OVER: usize = 64;
 
 impl Desk {
     /// An empty desk.
@@ -131,7 +147,7 @@ impl Desk {
         };
         let (stop, progress) = (stop.clone(), Progress::new(Instant::now()));
         self.change(|state| {
-            state.jobs.push(Job { name, run, stop, progress });
+            state.jobs.push(Job { name, phase: Phase::Running, run, stop, progress });
             state.idle_since = None;
         });
     }
@@ -141,20 +157,46 @@ impl Desk {
         self.change(|state| state.jobs.iter_mut().find(|job| job.name == name).map(change));
     }
 
+    /// Says how far a job is.
+    pub fn enter(&self, name: TaskName, phase: Phase) {
+        self.update(name, |job| job.phase = phase);
+    }
+
     /// Clears a job away.
     pub fn clear(&self, name: TaskName) -> Option<Job> {
-        self.change(|state| {
-            let index = state.jobs.iter().position(|job| job.name == name)?;
-            let job = state.jobs.remove(index);
-            if state.jobs.is_empty() {
-                state.idle_since = Some(Moment::now());
-            }
-            Some(job)
-        })
+        self.change(|state| state.clear(name))
     }
 }
 
 impl State {
+    /// Takes a job away, and says which that was.
+    pub fn clear(&mut self, name: TaskName) -> Option<Job> {
+        let index = self.jobs.iter().position(|job| job.name == name)?;
+        let job = self.jobs.remove(index);
+        if self.jobs.is_empty() {
+            self.idle_since = Some(Moment::now());
+        }
+        Some(job)
+    }
+
+    /// Jobs that have a slot.
+    pub fn running(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.iter().filter(|job| job.phase != Phase::Over)
+    }
+
+    /// Whether ends are recorded as fast as jobs end.
+    #[must_use]
+    pub fn keeps_up(&self) -> bool {
+        self.jobs.iter().all(|job| job.phase != Phase::Stuck)
+            && self.jobs.iter().filter(|job| job.phase == Phase::Over).count() < MOST_OVER
+    }
+
+    /// Whether the main thread may wait for what was just cleared away.
+    #[must_use]
+    pub fn may_be_waited_for(&self) -> bool {
+        self.jobs.is_empty() || self.stopping || self.ability.draining.is_some()
+    }
+
     /// What it does, in one word.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -171,7 +213,7 @@ impl State {
 
     /// What eligibility needs, with the runs handed to `judge`.
     pub fn candidate<T>(&self, name: &Name, judge: impl FnOnce(Candidate<'_>) -> T) -> T {
-        let current: Vec<Run> = self.jobs.iter().map(|job| job.run.clone()).collect();
+        let current: Vec<Run> = self.running().map(|job| job.run.clone()).collect();
         judge(Candidate { name, ability: &self.ability, current: &current })
     }
 

@@ -144,6 +144,9 @@ fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failu
     })?;
     emit!(Event::WorkerStarting { worker: worker.clone() });
     let floor = Floor::new(Tools { bench: bench.clone(), settings, listener, signals, hurry });
+    let floor = floor.map_err(|err| {
+        Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
+    })?;
     let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| floor.work()));
     if worked.is_err() {
         let error = "a panic, told above".to_owned();

@@ -87,7 +87,7 @@ impl Heart {
     /// Until the next heartbeat is due. `false` when it is the last.
     fn wait(&self, end: &Receiver<()>, beat: &mut Beat) -> bool {
         loop {
-            let busy = self.bench.desk.look(|state| !state.jobs.is_empty());
+            let busy = self.bench.desk.look(|state| state.running().next().is_some());
             let due = (beat.last + self.interval).saturating_duration_since(Instant::now());
             let sample = if busy {
                 after(beat.next_sample.saturating_duration_since(Instant::now()))
@@ -202,7 +202,8 @@ impl Heart {
         let pace =
             (self.stuck_after / 10).clamp(Duration::from_millis(100), Duration::from_secs(5));
         beat.next_sample = Instant::now() + pace;
-        let jobs = self.bench.desk.look(|state| state.jobs.clone());
+        // Only while its leader is not reaped is a group's number its own.
+        let jobs: Vec<Job> = self.bench.desk.look(|state| state.running().cloned().collect());
         let mut tell = false;
         for job in &jobs {
             let Some(pgid) = job.run.pgid else { continue };

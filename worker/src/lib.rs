@@ -1,11 +1,13 @@
 //! A worker: claims tasks by itself, runs their jobs, says how it fares.
 //!
-//! Threads: the main one claims and listens ([`floor`]); one per running job starts it, waits and
-//! ends the attempt ([`run`]); one writes heartbeats and watches progress ([`heart`]). They share
+//! Threads: the main one listens and fills free slots ([`floor`]); one per running job starts it,
+//! waits for it ([`run`]), and takes the next task itself; one records behind them how attempts
+//! ended ([`close`]); one writes heartbeats and watches progress ([`heart`]). They share
 //! [`desk::Desk`], where everything that is known about this worker lies. A worker that has a model
 //! server talks to it through [`server::Server`].
 
 pub mod cli;
+pub mod close;
 pub mod desk;
 pub mod entry;
 pub mod environment;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use queue::dir::claim::{Claim, NotEnded};
+use queue::dir::claim::Claim;
 use queue::dir::history::Ledger;
 use queue::fence::{self, Mark};
 use queue::ledger::Line;
@@ -12,10 +12,11 @@ use queue::retry::{self, Verdict};
 use shared::emit;
 use shared::event::{Ending, Event, Why as Reason};
 use shared::log::{Context, scope};
-use shared::outcome::{Cause, Outcome};
+use shared::outcome::Cause;
 use shared::task::Payload;
 use shared::time::Moment;
 
+use crate::close::Over;
 use crate::desk::Desk;
 use crate::environment::Surroundings;
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
@@ -62,9 +63,9 @@ impl Went {
     }
 }
 
-/// Runs a claimed task to its end and records that. The claim stays claimed only where its end
-/// could not be recorded before the worker had to go.
-pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) {
+/// Runs a claimed task's job to its end.
+#[must_use = "its end must be recorded"]
+pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) -> Over {
     let (name, task) = (claim.name(), claim.task());
     let _scope = scope(Context {
         task: Some(name.id),
@@ -78,7 +79,7 @@ pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) {
             Went { message: Some(message), ..Went::new(Verdict::Failed(Cause::SpawnFailed)) }
         }
     };
-    record(bench, claim, went);
+    over(bench, claim, &went)
 }
 
 fn order(bench: &Bench, claim: &Claim) -> Result<Order, String> {
@@ -230,10 +231,10 @@ fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End)
     }
 }
 
-/// Writes the ledger line and carries it out; tries again while the disk does not take it.
-fn record(bench: &Bench, claim: Box<Claim>, went: Went) {
+/// What is to be recorded. Limits do not count the task any more.
+fn over(bench: &Bench, mut claim: Box<Claim>, went: &Went) -> Over {
     let name = claim.name();
-    let line = line(bench, &claim, &went);
+    let line = line(bench, &claim, went);
     let ending = Ending {
         outcome: line.outcome,
         cause: line.cause,
@@ -242,18 +243,14 @@ fn record(bench: &Bench, claim: Box<Claim>, went: Went) {
         seconds: went.wall.map(|wall| wall.as_secs_f64()),
         next: line.next,
     };
-    let what = what(&claim);
-    let _ =
-        std::fs::remove_file(bench.surroundings.pool.layout().progress_file(name.id, name.attempt));
-    if !end_patiently(bench, claim, &line) {
-        return;
+    let progress = bench.surroundings.pool.layout().progress_file(name.id, name.attempt);
+    // Most jobs have none, and a look costs less than a removal in vain.
+    if std::fs::symlink_metadata(&progress).is_ok() {
+        let _gone = std::fs::remove_file(progress);
     }
-    bench.desk.change(|state| match line.outcome {
-        Outcome::Succeeded => state.completed += 1,
-        Outcome::Failed => state.failed += 1,
-        Outcome::Cancelled | Outcome::Returned => {}
-    });
-    emit!(Event::ended(name.id, name.attempt, what, ending));
+    let what = what(&claim);
+    claim.free_slots();
+    Over { claim, line, ending, what }
 }
 
 fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
@@ -277,29 +274,8 @@ fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
     line
 }
 
-/// `false` when the worker had to go first: whoever settles its affairs finds the line, or the
-/// job gone without one.
-fn end_patiently(bench: &Bench, claim: Box<Claim>, line: &Line) -> bool {
-    let mut claim = claim;
-    let mut wait = Duration::from_millis(100);
-    loop {
-        match claim.end(&bench.ledger, line) {
-            Ok(()) => return true,
-            Err(NotEnded { claim: kept, error }) => {
-                claim = kept;
-                let doing = format!("recording the end of {}", line.id.short());
-                emit!(Event::ProcessFailed { doing, error: error.to_string() });
-            }
-        }
-        if is_hurried(bench, wait) {
-            return false;
-        }
-        wait = (wait * 2).min(Duration::from_secs(10));
-    }
-}
-
 /// Waits; `true` at once when the worker must end.
-fn is_hurried(bench: &Bench, wait: Duration) -> bool {
+pub fn is_hurried(bench: &Bench, wait: Duration) -> bool {
     // Nothing is ever sent: the channel is closed to say that.
     bench.hurry.recv_timeout(wait) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
 }
@@ -321,8 +297,6 @@ mod tests {
             unkillable: vec![],
             unchecked: None,
             wall: Duration::from_secs(1),
-            user: None,
-            system: None,
         };
         judge(&end).verdict
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use shared::name::Name;
 use shared::task::{Task, TaskName};
 
-use super::history::Ledger;
+use super::history::{Ledger, Ticket};
 use super::layout::Segment;
 use super::limit::{self, Slots};
 use super::publish::{self, Moved};
@@ -30,7 +30,7 @@ pub struct Claim {
     /// Its end, once somebody tried to record it: the line may be on the disk even after an error,
     /// so nothing else can be said about this attempt.
     end: Option<(Line, Recorded)>,
-    _slots: Slots,
+    slots: Slots,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,20 +72,59 @@ impl Claim {
     /// When that is tried again after an error, the first line stays the only one: an attempt has
     /// one end.
     pub fn end(mut self, ledger: &Ledger, line: &Line) -> Result<(), NotEnded> {
-        match self.try_end(ledger, line) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(NotEnded { claim: Box::new(self), error }),
-        }
+        self.end.get_or_insert_with(|| (line.clone(), Recorded::Perhaps));
+        self.end_again(ledger)
     }
 
-    fn try_end(&mut self, ledger: &Ledger, line: &Line) -> Result<(), Error> {
-        let (line, recorded) = self.end.get_or_insert_with(|| (line.clone(), Recorded::Perhaps));
-        if *recorded == Recorded::Perhaps {
-            ledger.append(line)?;
+    /// Ends the attempt with the line that was given first.
+    fn end_again(mut self, ledger: &Ledger) -> Result<(), NotEnded> {
+        let Some((line, mut recorded)) = self.end.take() else { return Ok(()) };
+        let mut done = || {
+            if recorded == Recorded::Perhaps {
+                ledger.append(&line)?;
+                recorded = Recorded::Yes;
+            }
+            finish::carry_out(&self.pool, &self.path, &self.task, &line)
+        };
+        let result = done();
+        self.end = Some((line, recorded));
+        result.map_err(|error| NotEnded { claim: Box::new(self), error })
+    }
+
+    /// Nothing of its job is left: the limits that count the task count it no more, also while
+    /// its end is not recorded yet.
+    pub fn free_slots(&mut self) {
+        self.slots = Slots::default();
+    }
+}
+
+impl NotEnded {
+    /// Tries again. The line that was given first stays the only one.
+    pub fn try_again(self, ledger: &Ledger) -> Result<(), Self> {
+        self.claim.end_again(ledger)
+    }
+}
+
+/// Ends several attempts, in this order, with one flush for all: first every line is written, then
+/// all are flushed, and only then is anything carried out. For each, what came of it.
+pub fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Vec<Result<(), NotEnded>> {
+    let write = |(mut claim, line): (Box<Claim>, Line)| {
+        // What could not be written is tried again below, alone, with the reserve given up.
+        let ticket = ledger.write(&line).ok();
+        claim.end = Some((line, Recorded::Perhaps));
+        (claim, ticket)
+    };
+    let written: Vec<_> = ends.into_iter().map(write).collect();
+    let flush = |(mut claim, ticket): (Box<Claim>, Option<Ticket>)| {
+        // The first one flushes for all that were written by then.
+        let flushed = ticket.is_some_and(|ticket| ledger.flush(ticket).is_ok());
+        if let Some((_line, recorded)) = claim.end.as_mut().filter(|_end| flushed) {
             *recorded = Recorded::Yes;
         }
-        finish::carry_out(&self.pool, &self.path, &self.task, line)
-    }
+        claim
+    };
+    let flushed: Vec<_> = written.into_iter().map(flush).collect();
+    flushed.into_iter().map(|claim| claim.end_again(ledger)).collect()
 }
 
 /// What came of trying for one task.
@@ -143,15 +182,7 @@ pub fn try_claim(pool: &Pool, worker: &Name, target: Target<'_>) -> Result<Try, 
     match reject::read_task(layout, &path, name.id) {
         Ok(Some(task)) => {
             let (pool, worker) = (pool.clone(), worker.clone());
-            Ok(Try::Won(Box::new(Claim {
-                pool,
-                worker,
-                name,
-                task,
-                path,
-                end: None,
-                _slots: slots,
-            })))
+            Ok(Try::Won(Box::new(Claim { pool, worker, name, task, path, end: None, slots })))
         }
         // Somebody removed it by hand.
         Ok(None) => Ok(Try::LostRace),

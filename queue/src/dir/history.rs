@@ -50,6 +50,9 @@ struct Open {
     flushed: u64,
 }
 
+/// A line that was written: the file it is in, and which one it is there.
+pub(super) type Ticket = (PathBuf, u64);
+
 /// How the file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tail {
@@ -93,7 +96,7 @@ impl Ledger {
     }
 
     /// Writes the line and says which one it is in which file.
-    fn write(&self, line: &Line) -> Result<(PathBuf, u64), Error> {
+    pub(super) fn write(&self, line: &Line) -> Result<Ticket, Error> {
         let mut files = lock(&self.files);
         let day = Moment::now().day();
         if files.open.as_ref().is_none_or(|open| open.day != day) {
@@ -115,7 +118,7 @@ impl Ledger {
 
     /// Makes sure that line number `line` of `path` is on the disk: by waiting for the thread that
     /// flushes now, or by flushing for all that have written by now.
-    fn flush(&self, (path, line): (PathBuf, u64)) -> Result<(), Error> {
+    pub(super) fn flush(&self, (path, line): Ticket) -> Result<(), Error> {
         let _turn = lock(&self.flushing);
         let (file, written) = match &*lock(&self.files) {
             files if files.given_up.contains(&path) => return Err(given_up(&path)),

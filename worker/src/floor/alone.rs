@@ -10,7 +10,7 @@ use shared::emit;
 use shared::event::Event;
 use shared::time::Moment;
 
-use super::{Floor, Look};
+use super::Floor;
 
 impl Floor {
     /// Where this worker releases what is due, it wakes when the next delay is over.
@@ -41,7 +41,7 @@ impl Floor {
         };
         for promotion in promoter.step(&self.bench.ledger, Moment::now())? {
             say_promotion(promotion);
-            self.look = Look::ALL;
+            self.shop.search().look_again();
         }
         Ok(())
     }

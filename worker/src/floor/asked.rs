@@ -8,7 +8,7 @@ use queue::heartbeat::Standing;
 use shared::emit;
 use shared::event::Event;
 
-use super::{Floor, Look, Stopping};
+use super::{Floor, Stopping};
 use crate::job::Why;
 
 impl Floor {
@@ -73,8 +73,7 @@ impl Floor {
         if paused != was_paused {
             say_pause(was_paused.as_ref(), paused.as_ref());
             self.bench.desk.change(|state| state.ability.paused = paused);
-            self.look = Look::ALL;
-            self.said = None;
+            self.shop.search().begin_anew();
         }
         if draining.is_some() && was_draining.is_none() {
             let running = self.bench.desk.look(|state| state.jobs.len() as u64);
@@ -82,7 +81,7 @@ impl Floor {
             self.bench.desk.change(|state| state.ability.draining = draining);
         } else if draining.is_none() && was_draining.is_some() {
             self.bench.desk.change(|state| state.ability.draining = None);
-            self.look = Look::ALL;
+            self.shop.search().look_again();
         }
         Ok(())
     }

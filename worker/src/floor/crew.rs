@@ -1,29 +1,34 @@
-//! Threads that run attempts. They stay for the next one: to make a thread for each would be a
-//! noticeable part of what a short job costs.
+//! Threads that run attempts. They stay for the next one (to make a thread for each would be a
+//! noticeable part of what a short job costs), and take it themselves: to hand each task from one
+//! thread to another costs two wake-ups.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use queue::eligible::SlotKind;
+use shared::emit;
+use shared::event::Event;
 
-use super::Ended;
-
-/// An attempt, from claim to ledger line.
-pub(super) type Work = Box<dyn FnOnce() -> Ended + Send>;
+use super::Shop;
+use super::search::Work;
+use crate::desk::Phase;
+use crate::run;
 
 /// All of them: never more than there were attempts at the same time.
 pub(super) struct Crew {
     work: (Sender<Work>, Receiver<Work>),
     /// Threads that take work from there next, less what is there already.
     idle: Arc<AtomicUsize>,
-    ended: Sender<Ended>,
+    shop: Arc<Shop>,
 }
 
 impl Crew {
-    /// Nobody yet. What ends is told to `ended`.
-    pub(super) fn new(ended: Sender<Ended>) -> Self {
-        Self { work: unbounded(), idle: Arc::default(), ended }
+    /// Nobody yet.
+    pub(super) fn new(shop: Arc<Shop>) -> Self {
+        Self { work: unbounded(), idle: Arc::default(), shop }
     }
 
     /// Has it run, by a new thread where all are busy.
@@ -33,22 +38,66 @@ impl Crew {
             self.work.0.send(work).expect("we hold a receiver ourselves");
             return Ok(());
         }
-        let (more, idle, ended) = (self.work.1.clone(), self.idle.clone(), self.ended.clone());
+        let (more, idle, shop) = (self.work.1.clone(), self.idle.clone(), self.shop.clone());
         let thread = std::thread::Builder::new().name("run".to_owned());
         let serve = move || {
-            let mut work = work;
+            let mut work = Some(work);
             loop {
-                let end = work();
-                // Before it is told: whoever hears of it finds this thread free.
+                while let Some(this) = work {
+                    let kind = SlotKind::of(this.0.task().class());
+                    shop.run(this);
+                    work = shop.next(kind);
+                }
                 idle.fetch_add(1, Ordering::AcqRel);
-                // Refused only when the main thread is gone, and then nobody waits for it.
-                let _ = ended.send(end);
                 match more.recv() {
-                    Ok(next) => work = next,
+                    Ok(next) => work = Some(next),
                     Err(_nobody_is_left) => return,
                 }
             }
         };
         thread.spawn(serve).map(drop)
     }
+}
+
+impl Shop {
+    /// Runs one, and leaves what is to be recorded to the closer. A panic costs that attempt: it
+    /// stays claimed, and is put back when this worker's affairs are settled.
+    fn run(&self, (claim, stop): Work) {
+        let name = claim.name();
+        let ran = catch_unwind(AssertUnwindSafe(|| run::attempt(&self.bench, claim, &stop)));
+        match ran {
+            Ok(over) => {
+                self.bench.desk.enter(name, Phase::Over);
+                self.closer.close(over);
+            }
+            Err(panic) => {
+                self.bench.desk.clear(name);
+                let doing = format!("running {}", name.id.short());
+                emit!(Event::ProcessFailed { doing, error: panic_text(panic.as_ref()) });
+            }
+        }
+    }
+
+    /// The next task, where there is one that fits, for the slot that is free now. What else there
+    /// is to do is left to the main thread.
+    fn next(&self, kind: SlotKind) -> Option<Work> {
+        let mut search = self.search();
+        search.look_for(kind);
+        if !search.may_claim() {
+            return None;
+        }
+        let found = search.claim();
+        // More than one may fit now (two small ones in the place of a large one).
+        let more = found.is_err() || search.may_claim();
+        drop(search);
+        if more {
+            self.nudge();
+        }
+        found.ok().flatten().map(|won| won.told(&self.bench))
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
 }

@@ -1,49 +1,44 @@
-//! The main thread: claims while a slot is free, follows what is asked of it, and sleeps on its
-//! doorbells otherwise.
+//! The main thread: fills slots that are free, follows what is asked of it, and sleeps on its
+//! doorbells otherwise. A thread whose job is over takes the next task itself.
 
 mod alone;
 mod asked;
-mod claiming;
+mod closer;
 mod crew;
+mod search;
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, after, select};
 use queue::dir::Pool;
-use queue::dir::census::Census;
-use queue::dir::cursor::Cursor;
 use queue::dir::doorbell::Listener;
 use queue::dir::promote::Promoter;
 use queue::dir::tidy::Tidy;
 use queue::eligible::SlotKind;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
-use shared::reason::Code;
 use shared::settings::Settings;
-use shared::task::{Class, TaskName};
+use shared::task::TaskName;
 
 use crate::run::Bench;
+use closer::Closer;
 use crew::Crew;
+use search::{Search, Work};
 
 /// The main thread's things.
 pub struct Floor {
     bench: Arc<Bench>,
     pool: Pool,
     settings: Settings,
-    cursor: Cursor,
-    census: Census,
     listener: Listener,
     signals: Receiver<i32>,
-    /// Attempts that ended.
-    ended: Receiver<Ended>,
+    /// Something ended that this thread may wait for.
+    nudged: Receiver<()>,
+    shop: Arc<Shop>,
     /// Who runs attempts.
     crew: Crew,
-    /// Kinds of slot for which a look could find something new.
-    look: Look,
-    /// The shape of the last report that was said at INFO.
-    said: Option<Vec<(Code, Option<String>)>>,
     promoter: Option<Promoter>,
     tidy: Tidy,
     stopping: Option<Stopping>,
@@ -55,10 +50,34 @@ pub struct Floor {
     hurry: Option<Sender<()>>,
 }
 
-struct Ended {
-    name: TaskName,
-    class: Class,
-    panic: Option<String>,
+/// What the threads that run attempts share with this one.
+struct Shop {
+    bench: Arc<Bench>,
+    search: Mutex<Search>,
+    closer: Closer,
+    nudge: Nudge,
+}
+
+impl Shop {
+    fn search(&self) -> MutexGuard<'_, Search> {
+        // What a panic left there is at worst an old listing.
+        self.search.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nudge(&self) {
+        self.nudge.nudge();
+    }
+}
+
+/// Wakes the main thread.
+#[derive(Clone, Debug)]
+struct Nudge(Sender<()>);
+
+impl Nudge {
+    fn nudge(&self) {
+        // Full means that it is about to look anyway.
+        let _ = self.0.try_send(());
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,25 +121,30 @@ pub struct Tools {
 
 impl Floor {
     /// Ready to work.
-    #[must_use]
-    pub fn new(tools: Tools) -> Self {
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(tools: Tools) -> std::io::Result<Self> {
         let Tools { bench, settings, listener, signals, hurry } = tools;
         let pool = bench.surroundings.pool.clone();
-        let cursor = Cursor::new(&pool, bench.desk.name());
         let tidy = Tidy::new(pool.layout());
-        let (end, ended) = crossbeam_channel::unbounded();
-        Self {
+        let (nudge, nudged) = crossbeam_channel::bounded(1);
+        let nudge = Nudge(nudge);
+        let shop = Arc::new(Shop {
+            bench: bench.clone(),
+            search: Mutex::new(Search::new(bench.clone())),
+            closer: Closer::start(bench.clone(), nudge.clone())?,
+            nudge,
+        });
+        Ok(Self {
             bench,
             pool,
             settings,
-            cursor,
-            census: Census::default(),
             listener,
             signals,
-            ended,
-            crew: Crew::new(end),
-            look: Look::ALL,
-            said: None,
+            nudged,
+            crew: Crew::new(shop.clone()),
+            shop,
             promoter: None,
             tidy,
             stopping: None,
@@ -128,7 +152,7 @@ impl Floor {
             trouble: Repeater::default(),
             begun: Instant::now(),
             hurry: Some(hurry),
-        }
+        })
     }
 
     /// Works until it is told to stop and nothing runs any more.
@@ -151,13 +175,27 @@ impl Floor {
         self.follow_messages()?;
         self.follow_standing()?;
         self.promote()?;
-        while self.may_claim() && self.has_room()? {
-            if !self.claim()? {
-                break;
-            }
-            self.take_ended();
+        self.forget_ended();
+        while let Some(work) = self.claim()? {
+            self.begin(work);
         }
         Ok(())
+    }
+
+    fn claim(&self) -> Result<Option<Work>, queue::Error> {
+        let mut search = self.shop.search();
+        let won = if search.may_claim() { search.claim()? } else { None };
+        drop(search);
+        Ok(won.map(|won| won.told(&self.bench)))
+    }
+
+    fn begin(&self, work: Work) {
+        let name = work.0.name();
+        if let Err(err) = self.crew.run(work) {
+            self.bench.desk.clear(name);
+            let doing = format!("starting {}", name.id.short());
+            emit!(Event::ProcessFailed { doing, error: err.to_string() });
+        }
     }
 
     fn say_trouble(&mut self, err: &queue::Error) {
@@ -188,33 +226,19 @@ impl Floor {
             Some(Stopping::Returning) | None => patience,
         };
         let signals = self.signals.clone();
-        let ended = self.ended.clone();
         select! {
-            recv(self.listener.rung()) -> _rung => self.look = Look::ALL,
-            recv(ended) -> done => self.note_ended(done),
+            recv(self.listener.rung()) -> _rung => self.shop.search().look_again(),
+            recv(self.nudged) -> _ended => self.shop.search().look_again(),
             recv(signals) -> signal => self.note_signal(signal.ok()),
             recv(after(until)) -> _now => {
-                self.look = Look::ALL;
+                self.shop.search().look_again();
                 self.hurry_up();
             }
         }
-        self.take_ended();
     }
 
-    fn take_ended(&mut self) {
-        while let Ok(done) = self.ended.try_recv() {
-            self.note_ended(Ok(done));
-        }
-    }
-
-    fn note_ended(&mut self, done: Result<Ended, crossbeam_channel::RecvError>) {
-        let Ok(Ended { name, class, panic }) = done else { return };
-        self.bench.desk.clear(name);
-        self.asked.remove(&name);
-        *self.look.at(SlotKind::of(class)) = true;
-        if let Some(error) = panic {
-            let doing = format!("running {}", name.id.short());
-            emit!(Event::ProcessFailed { doing, error });
-        }
+    fn forget_ended(&mut self) {
+        let desk = &self.bench.desk;
+        self.asked.retain(|name| desk.look(|state| state.jobs.iter().any(|job| job.name == *name)));
     }
 }

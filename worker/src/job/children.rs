@@ -4,20 +4,25 @@
 //! Several jobs run at once in different threads, and nobody may reap what another one waits for.
 //! So nothing ever waits for "any child": leaders are entered in a registry, and an orphan is
 //! whoever is not in it and is not in the worker's own process group (which programs that were
-//! started in the ordinary way are). Another lock keeps two spawns apart; a job that ends does not
-//! wait for it, for a spawn takes as long as the machine takes to run the child for the first time.
+//! started in the ordinary way are). Spawns go on side by side; who must know of every child, or
+//! must see nobody in the middle of a spawn, waits until none is (`stillness`), which is seldom
+//! needed: a spawn takes as long as the machine takes to run the child for the first time.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use queue::fence;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-/// Held from before a spawn until the child is in the registry. Taken before the registry's lock.
-static SPAWNING: Mutex<()> = Mutex::new(());
+/// Shared by those who spawn, from before a spawn until the child is in the registry. Taken before
+/// the registry's lock.
+static SPAWNING: RwLock<()> = RwLock::new(());
 static REGISTRY: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// From now on the orphans of our jobs become our children, so that leaks are found without a
@@ -33,11 +38,17 @@ pub(super) fn is_subreaper() -> bool {
     rustix::process::child_subreaper().is_ok_and(|yes| yes.is_some())
 }
 
-/// The right to spawn: nobody else does meanwhile.
-pub(super) struct Turn(MutexGuard<'static, ()>);
+/// The right to spawn.
+pub(super) struct Turn(RwLockReadGuard<'static, ()>);
 
 pub(super) fn turn() -> Turn {
-    Turn(SPAWNING.lock().unwrap_or_else(PoisonError::into_inner))
+    Turn(SPAWNING.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// As long as this lives nobody is in the middle of a spawn: every child is in the registry, and
+/// no child has copies of our handles that it loses when it becomes its program.
+pub(super) fn stillness() -> RwLockWriteGuard<'static, ()> {
+    SPAWNING.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn registry() -> MutexGuard<'static, BTreeSet<u32>> {
@@ -105,18 +116,15 @@ pub(super) fn unknown(leader: u32) -> Vec<u32> {
     if all().iter().all(|pid| *pid == leader) {
         return Vec::new();
     }
-    let _turn = turn();
+    let _still = stillness();
     let registry = registry();
     all().into_iter().filter(|pid| !registry.contains(pid)).collect()
 }
 
 /// Reaps orphans that are over.
 pub(super) fn reap_orphans() {
-    if all().is_empty() {
-        return;
-    }
     let own_group = rustix::process::getpgrp().as_raw_nonzero().get().unsigned_abs();
-    let _turn = turn();
+    let _still = stillness();
     let registry = registry();
     for pid in all() {
         let is_orphan = !registry.contains(&pid)
@@ -136,25 +144,59 @@ fn reaping() -> WaitIdOptions {
 /// leader. A look at the lists of all threads costs as much as the rest of a short job's end. By a
 /// look at all processes where the kernel was built without such lists.
 fn all() -> Vec<u32> {
+    lists().unwrap_or_else(|_there_is_no_list| {
+        let own = std::process::id();
+        let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| fence::stat(*pid).is_some_and(|stat| stat.parent == own))
+            .collect()
+    })
+}
+
+fn lists() -> io::Result<Vec<u32>> {
+    thread_local! {
+        /// Kept open: to open one costs more than to read it. Each is filled when first read, and
+        /// is of no use to another process.
+        static LISTS: OnceCell<Vec<File>> = const { OnceCell::new() };
+    }
+    LISTS.with(|lists| {
+        let lists = match lists.get() {
+            Some(lists) => lists,
+            None => {
+                let opened = open_lists()?;
+                lists.get_or_init(|| opened)
+            }
+        };
+        let mut pids = Vec::new();
+        for list in lists {
+            let text = read_anew(list)?;
+            pids.extend(text.split(u8::is_ascii_whitespace).filter_map(|word| {
+                str::from_utf8(word).ok().and_then(|word| word.parse::<u32>().ok())
+            }));
+        }
+        Ok(pids)
+    })
+}
+
+fn open_lists() -> io::Result<Vec<File>> {
     let threads = [rustix::process::getpid(), rustix::thread::gettid()];
     let threads = if threads[0] == threads[1] { &threads[..1] } else { &threads[..] };
-    let lists: Result<Vec<String>, _> = threads
-        .iter()
-        .map(|thread| fs::read_to_string(format!("/proc/self/task/{thread}/children")))
-        .collect();
-    match lists {
-        Ok(lists) => lists
-            .iter()
-            .flat_map(|list| list.split_ascii_whitespace())
-            .flat_map(str::parse)
-            .collect(),
-        Err(_there_is_no_list) => {
-            let own = std::process::id();
-            let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-            entries
-                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-                .filter(|pid| fence::stat(*pid).is_some_and(|stat| stat.parent == own))
-                .collect()
+    threads.iter().map(|thread| File::open(format!("/proc/self/task/{thread}/children"))).collect()
+}
+
+/// From the beginning, where the kernel makes the text anew.
+fn read_anew(list: &File) -> io::Result<Vec<u8>> {
+    let (mut text, mut length) = (vec![0; 256], 0);
+    loop {
+        match list.read_at(&mut text[length..], length as u64)? {
+            0 => break,
+            more => length += more,
+        }
+        if length == text.len() {
+            text.resize(length * 2, 0);
         }
     }
+    text.truncate(length);
+    Ok(text)
 }

@@ -4,7 +4,10 @@
 //! something hints at a leak: a child of ours that nobody knows (orphans come to us) and that is
 //! of this job, or a log that somebody can still write to.
 
+use std::time::{Duration, Instant};
+
 use queue::fence::{self, Carries, Ended, Found, LogLock, Patience};
+use rustix::event::{Timespec, poll};
 
 use super::{Running, children};
 
@@ -13,13 +16,30 @@ pub(super) struct Leaks {
     pub(super) ended: Vec<Found>,
     pub(super) unkillable: Vec<Found>,
     pub(super) unchecked: Option<std::io::Error>,
+    pub(super) others: Others,
+}
+
+/// Whether any child was seen that nobody waits for, and that may have to be reaped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Then nothing of this job lives or can come to us later: whatever outlives its parent has
+    /// come by the time the leader is over.
+    None,
+    /// Perhaps.
+    Some,
 }
 
 pub(super) fn end(job: &Running, patience: Patience<'_>) -> Leaks {
-    let mut leaks = Leaks { ended: vec![], unkillable: vec![], unchecked: None };
-    if !is_suspected(job) {
+    let mut leaks =
+        Leaks { ended: vec![], unkillable: vec![], unchecked: None, others: Others::None };
+    let unknown = children::unknown(job.pid());
+    if !unknown.is_empty() {
+        leaks.others = Others::Some;
+    }
+    if !is_suspected(job, &unknown) {
         return leaks;
     }
+    leaks.others = Others::Some;
     match fence::end_patiently(job.mark(), patience) {
         Ok(Ended::Gone { ended }) => leaks.ended = ended,
         Ok(Ended::Unkillable(left)) => leaks.unkillable = left,
@@ -28,11 +48,33 @@ pub(super) fn end(job: &Running, patience: Patience<'_>) -> Leaks {
     leaks
 }
 
-fn is_suspected(job: &Running) -> bool {
+fn is_suspected(job: &Running, unknown: &[u32]) -> bool {
     !children::is_subreaper()
-        || children::unknown(job.pid()).iter().any(|pid| may_be_of(job, *pid))
-        // Where the lock cannot be asked for, somebody might hold it.
-        || fence::log_lock(&job.log_path).map_or(true, |lock| lock == LogLock::Held)
+        || unknown.iter().any(|pid| may_be_of(job, *pid))
+        || (is_log_held(job) && stays_held(job))
+}
+
+/// How long a child of ours is given to let go of what it must not keep.
+const LET_GO: Duration = Duration::from_millis(20);
+
+/// Perhaps a child of ours that has only just begun holds it: it has copies of all our handles
+/// until it is its program, and the kernel lets us go on a moment before it closes them.
+fn stays_held(job: &Running) -> bool {
+    drop(children::stillness());
+    let begun = Instant::now();
+    while is_log_held(job) {
+        if begun.elapsed() > LET_GO {
+            return true;
+        }
+        // Interrupted or not: the loop looks at the clock.
+        let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 500_000 }));
+    }
+    false
+}
+
+fn is_log_held(job: &Running) -> bool {
+    // Where the lock cannot be asked for, somebody might hold it.
+    fence::log_lock(&job.log_path).map_or(true, |lock| lock == LogLock::Held)
 }
 
 fn may_be_of(job: &Running, pid: u32) -> bool {

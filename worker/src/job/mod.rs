@@ -26,6 +26,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use queue::fence::{self, LogIdentity, Mark};
@@ -173,10 +174,10 @@ impl Running {
 /// # Errors
 /// Says in words what is missing, and writes it into the log too.
 pub fn start(order: Order) -> Result<Running, StartError> {
-    make_parents(&order.log_path)?;
     let prepared = prepare(&order);
-    // Held until our handles of the log are closed: another job spawned meanwhile would have
-    // copies of them, and with them the lock, for the moment before it becomes its program.
+    // Until the child is known and our handles of the log are closed: another job that is spawned
+    // meanwhile has copies of them, and with them the lock, for the moment before it becomes its
+    // program.
     let turn = children::turn();
     let mut log = open_log(&order)?;
     let log_identity = LogIdentity::of_file(&log).map_err(file("look at", &order.log_path))?;
@@ -210,16 +211,29 @@ struct Prepared {
     stdin: Stdio,
 }
 
+/// Whether directory and program are fit is only looked at when the start has failed, to say why.
 fn prepare(order: &Order) -> Result<Prepared, StartError> {
-    program::check_cwd(&order.cwd)?;
     let program = order.argv.first().ok_or(StartError::NoCommand)?;
     let path = order.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path);
     let program = program::find(program, path.map(OsString::as_os_str), &order.cwd)?;
     let stdin = match &order.stdin {
-        None => Stdio::null(),
+        None => nothing_to_read().map_err(file("open", Path::new("/dev/null")))?,
         Some(text) => Stdio::from(file_holding(text).map_err(file("fill", Path::new("stdin")))?),
     };
     Ok(Prepared { program, stdin })
+}
+
+/// `/dev/null`, opened once.
+fn nothing_to_read() -> io::Result<Stdio> {
+    static NULL: OnceLock<File> = OnceLock::new();
+    let null = match NULL.get() {
+        Some(null) => null,
+        None => {
+            let opened = File::open("/dev/null")?;
+            NULL.get_or_init(|| opened)
+        }
+    };
+    null.try_clone().map(Stdio::from)
 }
 
 /// A file without a name: unlike a pipe it never fills up and nobody has to feed it.
@@ -237,13 +251,17 @@ fn make_parents(log_path: &Path) -> Result<(), StartError> {
 
 fn open_log(order: &Order) -> Result<File, StartError> {
     let path = &order.log_path;
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)
-        .map_err(file("open log", path))?;
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let options = options.append(true).create(true).mode(0o600).custom_flags(flags);
+    let log = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_parents(path)?;
+            options.open(path)
+        }
+        opened => opened,
+    };
+    let log = log.map_err(file("open log", path))?;
     match log.try_lock() {
         Ok(()) => Ok(log),
         Err(TryLockError::Error(source)) => Err(file("lock log", path)(source)),
@@ -276,7 +294,10 @@ fn spawn(order: &Order, prepared: Prepared, log: &File) -> Result<(u32, OwnedFd)
         .stdin(prepared.stdin)
         .stdout(log()?)
         .stderr(log()?);
-    let child = command.spawn().map_err(|source| program::explain(program.clone(), source))?;
+    let child = command.spawn().map_err(|source| {
+        let why = program::check_cwd(&order.cwd).and_then(|()| program::recheck(name, &program));
+        why.err().unwrap_or_else(|| program::explain(program.clone(), source))
+    })?;
     // The number is the child's own as long as we have not reaped it.
     let pidfd = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,

@@ -22,22 +22,15 @@ pub(super) fn check_cwd(cwd: &Path) -> Result<(), StartError> {
     }
 }
 
-/// The full path of the program, by the job's PATH and from the job's directory.
+/// The full path of the program, by the job's PATH and from the job's directory. A path that was
+/// given is not looked at here.
 pub(super) fn find(
     program: &OsStr,
     path: Option<&OsStr>,
     cwd: &Path,
 ) -> Result<PathBuf, StartError> {
     if program.as_encoded_bytes().contains(&b'/') {
-        let file = cwd.join(program);
-        return match check(&file) {
-            Check::Good => Ok(file),
-            Check::Absent => Err(StartError::NotFound {
-                program: program.to_owned(),
-                looked: format!("there is no `{}`", file.display()),
-            }),
-            Check::Bad(what) => Err(StartError::NotExecutable { program: file, what }),
-        };
+        return Ok(cwd.join(program));
     }
     let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
     let mut refused = None;
@@ -57,6 +50,18 @@ pub(super) fn find(
             looked: format!("looked in PATH {}", path.display()),
         },
     })
+}
+
+/// What is wrong with the `file` that was found for `program`, if anything is.
+pub(super) fn recheck(program: &OsStr, file: &Path) -> Result<(), StartError> {
+    match check(file) {
+        Check::Good => Ok(()),
+        Check::Absent => Err(StartError::NotFound {
+            program: program.to_owned(),
+            looked: format!("there is no `{}`", file.display()),
+        }),
+        Check::Bad(what) => Err(StartError::NotExecutable { program: file.to_owned(), what }),
+    }
 }
 
 enum Check {

@@ -6,12 +6,12 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use queue::fence::{self, Found, Patience};
+use queue::fence::{Found, Patience};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::leak::{self, Leaks};
+use super::leak::{self, Leaks, Others};
 use super::{Running, Stop, Why, children};
 
 /// From KILL to saying that it cannot be killed.
@@ -56,10 +56,6 @@ pub struct End {
     pub unchecked: Option<std::io::Error>,
     /// From the spawn to the leader's end.
     pub wall: Duration,
-    /// Processor time in its own code, with that of the children it waited for.
-    pub user: Option<Duration>,
-    /// The same in the kernel.
-    pub system: Option<Duration>,
 }
 
 /// What is done to a job so that it ends.
@@ -89,8 +85,7 @@ impl Running {
         let stage = self.until_over(stop, tell);
         let wall = self.started.elapsed();
         let status = self.status();
-        let (user, system) = self.processor_time();
-        let Leaks { ended, unkillable, unchecked } =
+        let Leaks { ended, unkillable, unchecked, others } =
             leak::end(&self, self.patience(stage, status, stop));
         self.signal(&[Signal::KILL]);
         match status {
@@ -99,12 +94,14 @@ impl Running {
                 self.known.reap(self.pidfd.as_fd());
             }
         }
-        children::reap_orphans();
+        if others == Others::Some {
+            children::reap_orphans();
+        }
         let ended_by = match stage {
             Stage::Running => None,
             Stage::Asked { by, .. } | Stage::Killed { by, .. } => Some(by),
         };
-        End { status, ended_by, leaked: ended, unkillable, unchecked, wall, user, system }
+        End { status, ended_by, leaked: ended, unkillable, unchecked, wall }
     }
 
     /// Until the leader is over or given up.
@@ -192,14 +189,6 @@ impl Running {
             Status::Exited(_) | Status::Signaled(_) | Status::Lost => GIVE_UP,
         };
         Patience { settle, grace, give_up, hurry: Some(stop.hurried().as_fd()) }
-    }
-
-    /// Can be read as long as the leader is not reaped.
-    fn processor_time(&self) -> (Option<Duration>, Option<Duration>) {
-        let per_second = rustix::param::clock_ticks_per_second();
-        let Some(stat) = fence::stat(self.pid()) else { return (None, None) };
-        let time = |ticks: u64| Duration::from_millis(ticks.saturating_mul(1000) / per_second);
-        (Some(time(stat.user + stat.children_user)), Some(time(stat.system + stat.children_system)))
     }
 }
 

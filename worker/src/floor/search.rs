@@ -1,28 +1,75 @@
-//! Looking for work, and starting what was found.
+//! Looking for work, by whichever thread has a slot to fill; one at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use queue::dir::census::Census;
 use queue::dir::claim::Claim;
-use queue::dir::cursor::{Note, Pass, Wish};
+use queue::dir::cursor::{Cursor, Note, Pass, Wish};
 use queue::dir::{limit, reserve};
 use queue::eligible::{self, SlotKind};
 use queue::heartbeat::ClaimReport;
 use queue::lane::{LaneName, Requirements};
 use shared::emit;
 use shared::event::Event;
+use shared::reason::Code;
 use shared::task::Class;
 use shared::time::Moment;
 
-use super::{Ended, Floor, Look};
+use super::Look;
 use crate::desk::State;
 use crate::job::Stop;
 use crate::report::{self, Found};
-use crate::run;
+use crate::run::Bench;
 
-impl Floor {
+/// A claimed task, and how its job is told to end.
+pub(super) type Work = (Box<Claim>, Stop);
+
+/// What is known of the pending tasks.
+pub(super) struct Search {
+    bench: Arc<Bench>,
+    cursor: Cursor,
+    census: Census,
+    /// Kinds of slot for which a look could find something new.
+    look: Look,
+    /// The shape of the last report that was said at INFO.
+    said: Option<Vec<(Code, Option<String>)>>,
+}
+
+/// A task that was claimed, and not told of yet.
+pub(super) struct Won {
+    work: Work,
+    lane: LaneName,
+}
+
+impl Search {
+    /// Nothing known yet.
+    pub(super) fn new(bench: Arc<Bench>) -> Self {
+        let cursor = Cursor::new(&bench.surroundings.pool, bench.desk.name());
+        Self { bench, cursor, census: Census::default(), look: Look::ALL, said: None }
+    }
+
+    /// Something may be there that was not before.
+    pub(super) fn look_again(&mut self) {
+        self.look = Look::ALL;
+    }
+
+    /// The same, for slots of one kind.
+    pub(super) fn look_for(&mut self, kind: SlotKind) {
+        *self.look.at(kind) = true;
+    }
+
+    /// What it may take has changed: what is said next is news.
+    pub(super) fn begin_anew(&mut self) {
+        self.look = Look::ALL;
+        self.said = None;
+    }
+
     /// Whether anything new may be begun on this disk; says so where not.
-    pub(super) fn has_room(&mut self) -> Result<bool, queue::Error> {
-        let Some(free) = reserve::too_little(&self.pool)? else { return Ok(true) };
+    fn has_room(&mut self) -> Result<bool, queue::Error> {
+        let Some(free) = reserve::too_little(&self.bench.surroundings.pool)? else {
+            return Ok(true);
+        };
         let reason = reserve::reason(free);
         let (result, at) = (reason.text.clone(), Some(Moment::now()));
         self.say(ClaimReport { at, result, reasons: vec![reason] });
@@ -35,7 +82,8 @@ impl Floor {
                 && !state.lease_lost
                 && state.ability.draining.is_none()
                 && state.ability.paused.is_none();
-            open.then(|| (has_free(state, SlotKind::Gpu), has_free(state, SlotKind::Cpu)))
+            let free = |kind| state.keeps_up() && has_free(state, kind);
+            open.then(|| (free(SlotKind::Gpu), free(SlotKind::Cpu)))
         });
         match free {
             Some((gpu, cpu)) => gpu && self.look.gpu || cpu && self.look.cpu,
@@ -47,7 +95,7 @@ impl Floor {
     }
 
     /// Paused or draining: said by `follow_standing`; the reasons stay in the heartbeat.
-    pub(super) fn report_shut(&self) {
+    fn report_shut(&self) {
         let name = self.bench.desk.name();
         let lane = Requirements {
             class: self.bench.desk.look(|state| state.ability.classes[0]),
@@ -64,8 +112,11 @@ impl Floor {
         });
     }
 
-    /// One look. `true` when something was claimed.
-    pub(super) fn claim(&mut self) -> Result<bool, queue::Error> {
+    /// One look.
+    pub(super) fn claim(&mut self) -> Result<Option<Won>, queue::Error> {
+        if !self.has_room()? {
+            return Ok(None);
+        }
         let state = self.bench.desk.look(State::clone);
         let name = self.bench.desk.name().clone();
         let mut lost = 0;
@@ -79,26 +130,43 @@ impl Floor {
             let wish = Wish { classes: &classes, open: &open };
             self.cursor.pass(&wish, &mut |note| see(note, &mut lost))
         })?;
-        self.bench.desk.note(|state| state.lost_races += lost);
+        if lost > 0 {
+            self.bench.desk.note(|state| state.lost_races += lost);
+        }
         match pass {
-            Pass::Claimed { claim, lane } => {
-                self.start(claim, &lane);
-                Ok(true)
-            }
+            Pass::Claimed { claim, lane } => Ok(self.take(claim, lane)),
             Pass::Nothing { lost, closed, limited } => {
                 self.look = Look::NONE;
                 let queue = if closed.is_empty() && limited.is_empty() {
                     BTreeMap::new()
                 } else {
-                    self.census.take(self.pool.layout())?.by_class()
+                    self.census.take(self.bench.surroundings.pool.layout())?.by_class()
                 };
                 self.report(&state, &Found { lost, closed, limited, queue });
-                Ok(false)
+                Ok(None)
             }
         }
     }
 
-    pub(super) fn report(&mut self, state: &State, found: &Found) {
+    /// Lays it on the desk: its slot is taken from here on.
+    fn take(&mut self, claim: Box<Claim>, lane: LaneName) -> Option<Won> {
+        self.said = None;
+        match Stop::new() {
+            Ok(stop) => {
+                self.bench.desk.take(&claim, &stop);
+                Some(Won { work: (claim, stop), lane })
+            }
+            Err(err) => {
+                // No descriptors: the claim is dropped and stays ours; nothing is lost, and the
+                // next life settles it.
+                let doing = format!("starting {}", claim.name().id.short());
+                emit!(Event::ProcessFailed { doing, error: err.to_string() });
+                None
+            }
+        }
+    }
+
+    fn report(&mut self, state: &State, found: &Found) {
         let name = self.bench.desk.name();
         let report = state.candidate(name, |candidate| found.report(candidate));
         self.say(report);
@@ -119,56 +187,30 @@ impl Floor {
             emit!(Event::ClaimReportAgain { text, reasons });
         }
     }
+}
 
-    pub(super) fn start(&mut self, claim: Box<Claim>, lane: &LaneName) {
-        let (name, class) = (claim.name(), claim.task().class());
+impl Won {
+    /// Says that it was claimed.
+    pub(super) fn told(self, bench: &Bench) -> Work {
+        let claim = &self.work.0;
+        let (name, class, task_name) = (claim.name(), claim.task().class(), claim.task().name());
         let waited = Moment::now().seconds_since(claim.task().submitted_at);
-        let task_name = claim.task().name();
         let result = format!("Claimed {class} task: {} ({task_name})", name.id.short());
-        let (task, attempt) = (name.id, name.attempt);
         let _scope = shared::log::scope(shared::log::Context {
             correlation_id: Some(claim.task().correlation_id.clone()),
             ..shared::log::Context::default()
         });
         emit!(Event::ClaimWon {
-            task,
-            attempt,
+            task: name.id,
+            attempt: name.attempt,
             class,
             task_name,
-            lane: lane.to_string(),
+            lane: self.lane.to_string(),
             waited_seconds: Some(waited),
         });
-        self.said = None;
         let report = ClaimReport { at: Some(Moment::now()), result, reasons: Vec::new() };
-        self.bench.desk.note(|state| state.claim = report);
-        self.spawn(claim, class);
-    }
-
-    pub(super) fn spawn(&self, claim: Box<Claim>, class: Class) {
-        let name = claim.name();
-        let stop = match Stop::new() {
-            Ok(stop) => stop,
-            Err(err) => {
-                // No descriptors: the claim is dropped and stays ours; nothing is lost, and the
-                // next life settles it.
-                let doing = format!("starting {}", name.id.short());
-                emit!(Event::ProcessFailed { doing, error: err.to_string() });
-                return;
-            }
-        };
-        self.bench.desk.take(&claim, &stop);
-        let bench = self.bench.clone();
-        let run = move || {
-            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                run::attempt(&bench, claim, &stop);
-            }));
-            Ended { name, class, panic: ran.err().map(|panic| panic_text(panic.as_ref())) }
-        };
-        if let Err(err) = self.crew.run(Box::new(run)) {
-            self.bench.desk.clear(name);
-            let doing = format!("starting {}", name.id.short());
-            emit!(Event::ProcessFailed { doing, error: err.to_string() });
-        }
+        bench.desk.note(|state| state.claim = report);
+        self.work
     }
 }
 
@@ -177,7 +219,7 @@ fn has_free(state: &State, kind: SlotKind) -> bool {
         SlotKind::Gpu => state.ability.gpu_slots,
         SlotKind::Cpu => state.ability.cpu_slots,
     };
-    let used = state.jobs.iter().filter(|job| SlotKind::of(job.run.class) == kind).count();
+    let used = state.running().filter(|job| SlotKind::of(job.run.class) == kind).count();
     used < slots as usize
 }
 
@@ -198,9 +240,4 @@ fn see(note: Note, lost: &mut u64) {
             emit!(Event::ProcessFailed { doing, error: err.to_string() });
         }
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
 }

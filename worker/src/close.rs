@@ -1,0 +1,103 @@
+//! Recording how attempts ended: ledger lines, one flush for all of a group, and then what the
+//! lines say.
+
+use std::time::Duration;
+
+use queue::dir::claim::{self, Claim, NotEnded};
+use queue::ledger::Line;
+use shared::emit;
+use shared::event::{Ending, Event};
+use shared::log::{Context, scope};
+use shared::outcome::Outcome;
+
+use crate::desk::Phase;
+use crate::run::{Bench, is_hurried};
+
+/// An attempt of whose job nothing is left. It has not ended before that is recorded.
+#[derive(Debug)]
+pub struct Over {
+    /// The right and the duty to end it.
+    pub claim: Box<Claim>,
+    /// What is to be recorded.
+    pub line: Line,
+    /// The same for the log.
+    pub ending: Ending,
+    /// The task, for people.
+    pub what: String,
+}
+
+impl Over {
+    /// Whether somebody asked for that end, and may wait to hear of it.
+    pub fn was_asked(&self, bench: &Bench) -> bool {
+        let name = self.claim.name();
+        bench
+            .desk
+            .look(|state| state.jobs.iter().any(|job| job.name == name && job.stop.why().is_some()))
+    }
+}
+
+/// How recording went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recording {
+    /// At the first try.
+    Smooth,
+    /// Not at once: meanwhile nothing was taken.
+    HeldUp,
+}
+
+/// Records the ends of attempts, with one flush for all: writes their ledger lines and carries
+/// them out; tries again while the disk does not take them. What could not be recorded before the
+/// worker had to go stays claimed.
+pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
+    let split = |over: Over| {
+        let Over { claim, line, ending, what } = over;
+        let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());
+        ((claim, line), (name, correlation, ending, what))
+    };
+    let (ends, told): (Vec<_>, Vec<_>) = group.into_iter().map(split).unzip();
+    let results = claim::end_all(&bench.ledger, ends);
+    let held_up = results.iter().any(Result::is_err);
+    for (result, (name, correlation, ending, what)) in results.into_iter().zip(told) {
+        let _scope = scope(Context {
+            task: Some(name.id),
+            attempt: Some(name.attempt),
+            correlation_id: Some(correlation),
+            ..Context::default()
+        });
+        let recorded = result.or_else(|not_yet| end_patiently(bench, not_yet)).is_ok();
+        let outcome = ending.outcome;
+        if recorded {
+            emit!(Event::ended(name.id, name.attempt, what, ending));
+        }
+        bench.desk.change(|state| {
+            match outcome {
+                Outcome::Succeeded if recorded => state.completed += 1,
+                Outcome::Failed if recorded => state.failed += 1,
+                Outcome::Succeeded | Outcome::Failed => {}
+                Outcome::Cancelled | Outcome::Returned => {}
+            }
+            state.clear(name)
+        });
+    }
+    if held_up { Recording::HeldUp } else { Recording::Smooth }
+}
+
+/// An error when the worker had to go first: whoever settles its affairs finds the line, or the
+/// job gone without one.
+fn end_patiently(bench: &Bench, mut not_ended: NotEnded) -> Result<(), NotEnded> {
+    let name = not_ended.claim.name();
+    let mut wait = Duration::from_millis(100);
+    bench.desk.enter(name, Phase::Stuck);
+    loop {
+        let doing = format!("recording the end of {}", name.id.short());
+        emit!(Event::ProcessFailed { doing, error: not_ended.error.to_string() });
+        if is_hurried(bench, wait) {
+            return Err(not_ended);
+        }
+        match not_ended.try_again(&bench.ledger) {
+            Ok(()) => return Ok(()),
+            Err(again) => not_ended = again,
+        }
+        wait = (wait * 2).min(Duration::from_secs(10));
+    }
+}
