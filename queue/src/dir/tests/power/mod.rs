@@ -6,6 +6,7 @@ mod disk;
 mod mutants;
 mod recovery;
 mod scenes;
+mod tree;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,7 +15,8 @@ use shared::id::TaskId;
 use shared::outcome::{Next, Outcome};
 use shared::task::TaskName;
 
-use self::disk::{Ignored, State, Trace, Tree, materialise};
+use self::disk::{Ignored, State, Trace};
+use self::tree::{Tree, materialise};
 use super::super::fault::Done;
 use super::super::history;
 use super::super::keys::Keys;
