@@ -151,9 +151,10 @@ impl<'a> Clock<'a> {
 
     /// Sets it so many hours ahead or back.
     fn set(&self, offset: &str) {
-        let aside = self.pool.at("clock.new");
-        fs::write(&aside, format!("{offset}\n")).unwrap();
-        fs::rename(aside, self.pool.at("clock")).unwrap();
+        // Whole or not at all: programs read it at any time.
+        let new = tempfile::NamedTempFile::new_in(self.pool.home()).unwrap();
+        fs::write(new.path(), format!("{offset}\n")).unwrap();
+        new.persist(self.pool.at("clock")).unwrap();
     }
 }
 
