@@ -15,6 +15,7 @@ mod jobs;
 mod json;
 mod kit;
 mod layout;
+mod llm_cli;
 mod places;
 mod steps;
 mod watch;
