@@ -16,6 +16,7 @@ mod json;
 mod kit;
 mod layout;
 mod llm_cli;
+mod llm_results;
 mod places;
 mod steps;
 mod watch;
