@@ -19,6 +19,8 @@ mod jobs;
 mod json;
 mod kit;
 mod layout;
+mod llm_cli;
+mod llm_results;
 mod places;
 mod steps;
 mod traps;

@@ -93,7 +93,13 @@ pub(super) fn dry_run(
     let view = view::see(pool, &resolved.settings, Count::Exact)?;
     let look = Look { pool, settings: &resolved.settings, view: &view };
     let verdict = why::why_new(&look, task, lane)?;
-    say(app, &verdict)?;
+    if app.json() {
+        let mut fields = serde_json::json!(verdict);
+        fields["task"] = serde_json::json!(task.spec);
+        app.out.json("why", &fields)?;
+    } else {
+        say(app, &verdict)?;
+    }
     // Blocked now is no obstacle to submitting.
     Ok(match verdict.verdict {
         Word::Impossible => shared::exit::IMPOSSIBLE,

@@ -24,7 +24,9 @@ pub(super) fn unknown<'a>(
     let is_known = |model: &str| known.iter().any(|known| is_same_model(known, model));
     let Some(missing) = asked.find(|model| !is_known(model)) else { return Ok(None) };
     let names: Vec<&str> = known.iter().map(String::as_str).collect();
-    let hint = nearest(missing, &names).map(|near| format!("; did you mean `{near}`?"));
+    // Nobody writes `:latest`, and it would make every name look far from what was written.
+    let short: Vec<&str> = names.iter().map(|name| name.trim_end_matches(":latest")).collect();
+    let hint = nearest(missing, &short).map(|near| format!("; did you mean `{near}`?"));
     let there = match names.len() {
         0 => "they know none".to_owned(),
         1..=TOLD => format!("there are: {}", names.join(", ")),

@@ -46,10 +46,10 @@ pub(super) struct Asking {
     #[arg(long, value_name = "N", conflicts_with = "batch")]
     max_tokens: Option<u32>,
     /// How freely it chooses its words (option temperature)
-    #[arg(long, value_name = "X", conflicts_with = "batch")]
+    #[arg(long, value_name = "X", conflicts_with = "batch", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Where chance begins (option seed)
-    #[arg(long, value_name = "N", conflicts_with = "batch", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", conflicts_with = "batch", allow_negative_numbers = true)]
     seed: Option<i64>,
     /// Load the model for it, at the latest, after it has waited so long
     #[arg(long, value_name = "DURATION", conflicts_with = "batch")]

@@ -10,6 +10,7 @@ use queue::cli::Failure;
 use queue::dir::keys::Keys;
 use queue::dir::{history, places, submit};
 use queue::lookup;
+use serde_json::json;
 use shared::exit;
 use shared::id::TaskId;
 use shared::task::{After, BadSpec, On, Spec, Task};
@@ -234,10 +235,17 @@ fn try_out(app: &mut App, me: &Submitter, spec: Spec) -> Result<u8, Stop> {
     let resolved = app.resolve()?;
     let task = me.task(TaskId::new(), None, spec);
     check_size(&task).map_err(wrong)?;
+    if !app.json() {
+        app.out.line(format!("would submit: {}", summary(&task)))?;
+    }
     let pool = match resolved.open() {
         Ok(pool) => pool,
         Err(failure) if failure.code == exit::NO_POOL => {
-            app.out.line("the task is well formed; there is no pool yet")?;
+            if app.json() {
+                app.out.json("check", &json!({"tasks": 1, "task": task.spec}))?;
+            } else {
+                app.out.line("the task is well formed; there is no pool yet")?;
+            }
             return Ok(exit::OK);
         }
         Err(failure) => return Err(failure.into()),
@@ -245,9 +253,6 @@ fn try_out(app: &mut App, me: &Submitter, spec: Spec) -> Result<u8, Stop> {
     let asked = task.spec.model.iter().filter(|_| task.spec.asks_a_model());
     if let Some(text) = known::unknown(&pool, &resolved, asked)? {
         return Err(Stop::Failure(Failure::new(exit::IMPOSSIBLE, text)));
-    }
-    if !app.json() {
-        app.out.line(format!("would submit: {}", summary(&task)))?;
     }
     why::dry_run(app, (&pool, &resolved), &task, &lane_of(&pool, &task))
 }

@@ -119,13 +119,12 @@ impl Source {
 
     fn csv_failed(&self, err: &csv::Error) -> Stop {
         let line = err.position().map(csv::Position::line);
-        let what = match err.kind() {
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                format!("has {len} values; the header names {expected_len} columns")
-            }
-            csv::ErrorKind::Utf8 { err, .. } => format!("is not UTF-8 text ({err})"),
-            _ => err.to_string(),
-        };
+        let mut what = err.to_string();
+        if let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = err.kind() {
+            what = format!("has {len} values; the header names {expected_len} columns");
+        } else if let csv::ErrorKind::Utf8 { err, .. } = err.kind() {
+            what = format!("is not UTF-8 text ({err})");
+        }
         let line = line.map(|line| format!("{line}: ")).unwrap_or_default();
         Stop::usage(format!("{}:{line}{what}\nnothing was submitted", self.name))
     }
