@@ -159,6 +159,7 @@ const fn weight(code: Code) -> u8 {
         Code::WorkerDead
         | Code::GpuQuarantined
         | Code::ServerWedged
+        | Code::ServerDown
         | Code::Thermal
         | Code::VramShort
         | Code::ModelLoading

@@ -204,6 +204,17 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Tokens written per second, from the first one on; `None` where that cannot be told.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        // The first token came at the end of the time that is left out.
+        let tokens = self.completion_tokens?.checked_sub(1)?;
+        let seconds = self.seconds - self.first_token_seconds?;
+        #[expect(clippy::cast_precision_loss, reason = "no answer has 2^52 tokens")]
+        let rate = tokens as f64 / seconds;
+        (tokens > 0 && seconds > 0.0).then_some(rate)
+    }
+
     /// The text of the answer; `None` for embeddings.
     #[must_use]
     pub fn text(&self) -> Option<&str> {

@@ -241,6 +241,7 @@ fn record(bench: &Bench, claim: Box<Claim>, went: Went) {
         signal: line.signal,
         seconds: went.wall.map(|wall| wall.as_secs_f64()),
         next: line.next,
+        answer: line.answer.as_ref().map(Into::into),
     };
     let what = what(&claim);
     let _ =

@@ -12,7 +12,7 @@ use std::any::Any;
 use crate::id::TaskId;
 
 pub use list::Event;
-pub use parts::{Ending, Monitor, Scaling, Step, StuckTask, Why};
+pub use parts::{AnswerFigures, Ending, Monitor, Scaling, Step, StuckTask, Why};
 pub use repeat::{Repeater, Repeaters, Say};
 
 crate::outcome::words! {
