@@ -21,6 +21,7 @@ pub mod fence;
 pub mod heartbeat;
 pub mod lane;
 pub mod ledger;
+pub mod loads;
 pub mod lookup;
 pub mod memory;
 pub mod retry;
