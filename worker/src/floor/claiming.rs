@@ -8,6 +8,7 @@ use queue::dir::limit;
 use queue::eligible::{self, SlotKind};
 use queue::heartbeat::ClaimReport;
 use queue::lane::{LaneName, Requirements};
+use queue::loads;
 use shared::emit;
 use shared::event::Event;
 use shared::task::Class;
@@ -62,10 +63,9 @@ impl Floor {
         let pass = state.candidate(&name, |candidate| {
             let open = |lane: &Requirements| eligible::reasons(candidate, lane).is_empty();
             // The lanes of classes that it does not take are looked at too: the report says so.
-            let mut classes = candidate.ability.classes.clone();
-            classes.extend(
-                Class::ALL.iter().filter(|class| !candidate.ability.classes.contains(class)),
-            );
+            let mut classes = eligible::preferred(candidate.ability);
+            let others: Vec<_> = Class::ALL.iter().filter(|c| !classes.contains(c)).collect();
+            classes.extend(others);
             let wish = Wish { classes: &classes, open: &open };
             self.cursor.pass(&wish, &mut |note| see(note, &mut lost))
         })?;
@@ -82,7 +82,11 @@ impl Floor {
                 } else {
                     self.census.take(self.pool.layout())?.by_class()
                 };
-                self.report(&state, &Found { lost, closed, limited, queue });
+                let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
+                    true => loads::pending(self.pool.layout())?,
+                    false => Vec::new(),
+                };
+                self.report(&state, &Found { lost, closed, limited, queue, asked });
                 Ok(false)
             }
         }

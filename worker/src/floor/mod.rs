@@ -5,12 +5,13 @@ mod alone;
 mod asked;
 mod claiming;
 mod crew;
+mod own_loads;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, after, select};
+use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
 use queue::dir::census::Census;
 use queue::dir::cursor::Cursor;
@@ -35,6 +36,10 @@ pub struct Floor {
     census: Census,
     listener: Listener,
     signals: Receiver<i32>,
+    /// What is newly known of the model server.
+    news: Receiver<()>,
+    /// Since when no brain holds its lock, as far as this worker saw.
+    alone_since: Option<Instant>,
     /// Attempts that ended.
     ended: Receiver<Ended>,
     /// Who runs attempts.
@@ -104,6 +109,7 @@ impl Floor {
     pub fn new(tools: Tools) -> Self {
         let Tools { bench, settings, listener, signals, hurry } = tools;
         let pool = bench.surroundings.pool.clone();
+        let news = bench.models.as_ref().map_or_else(never, |models| models.news().clone());
         let cursor = Cursor::new(&pool, bench.desk.name());
         let (end, ended) = crossbeam_channel::unbounded();
         Self {
@@ -114,6 +120,8 @@ impl Floor {
             census: Census::default(),
             listener,
             signals,
+            news,
+            alone_since: None,
             ended,
             crew: Crew::new(end),
             look: Look::ALL,
@@ -147,6 +155,7 @@ impl Floor {
         self.follow_messages()?;
         self.follow_standing()?;
         self.promote()?;
+        self.load_alone()?;
         while self.may_claim() {
             if !self.claim()? {
                 break;
@@ -187,6 +196,7 @@ impl Floor {
         let ended = self.ended.clone();
         select! {
             recv(self.listener.rung()) -> _rung => self.look = Look::ALL,
+            recv(self.news) -> _told => self.look = Look::ALL,
             recv(ended) -> done => self.note_ended(done),
             recv(signals) -> signal => self.note_signal(signal.ok()),
             recv(after(until)) -> _now => {
