@@ -43,7 +43,7 @@ pub(crate) enum GaveUp {
 pub(crate) fn ask(work: Work<'_>, model: &str) -> Went {
     let begun = match Begun::new(work) {
         Ok(begun) => begun,
-        Err(went) => return went,
+        Err(went) => return *went,
     };
     let Work { bench, models, claim, stop } = work;
     let (name, what) = (claim.name(), what(claim));
@@ -90,12 +90,12 @@ pub(crate) struct Begun {
 
 impl Begun {
     /// Opens and locks the log, and says that the attempt runs.
-    pub(crate) fn new(work: Work<'_>) -> Result<Self, Went> {
+    pub(crate) fn new(work: Work<'_>) -> Result<Self, Box<Went>> {
         let Work { bench, claim, .. } = work;
         let name = claim.name();
         let log_path = bench.surroundings.pool.layout().run_log(name.id, name.attempt);
         let log = job::run_log(&log_path, (name.id, name.attempt))
-            .map_err(|err| not_started(claim, &err))?;
+            .map_err(|err| Box::new(not_started(claim, &err)))?;
         let begun = Self { log, log_path, at: Moment::now(), since: Instant::now() };
         bench.desk.update(name, |job| job.run.started_at = Some(begun.at));
         Ok(begun)
@@ -202,11 +202,7 @@ mod tests {
             (GaveUp::No, Again::Later, Verdict::NotReady),
             (GaveUp::No, Again::Never, Verdict::Refused(Cause::ServerError)),
             (GaveUp::Timeout, Again::GivenUp, Verdict::Failed(Cause::Timeout)),
-            (
-                GaveUp::Asked(Why::Cancelled),
-                Again::GivenUp,
-                Verdict::Cancelled(Cause::Cancelled),
-            ),
+            (GaveUp::Asked(Why::Cancelled), Again::GivenUp, Verdict::Cancelled(Cause::Cancelled)),
             (GaveUp::Asked(Why::Stalled), Again::GivenUp, Verdict::Failed(Cause::Stalled)),
             (GaveUp::Asked(Why::Returned), Again::Maybe, Verdict::Returned),
         ] {

@@ -6,6 +6,8 @@ use queue::dir::lease::host_name;
 use shared::name::Name;
 use shared::task::Class;
 
+use crate::server::Address;
+
 /// Claims tasks from the pool and runs their jobs: one worker per GPU
 #[derive(Parser, Debug)]
 #[command(name = "worker", version, max_term_width = 100)]
@@ -24,15 +26,29 @@ pub struct Args {
     /// The classes it takes, most wanted first [default: what it can]
     #[arg(long, value_delimiter = ',', value_name = "CLASS,…")]
     classes: Vec<Class>,
-    /// How many tasks may use the GPU at once
+    /// How many tasks may use the GPU, or ask the model server, at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     slots: u32,
     /// How many cpu tasks may run at once [default: 1 beside a GPU, else as many as cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
     cpu_slots: Option<u32>,
-    /// The port of its Ollama server; jobs get it as OLLAMA_HOST
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Its model server: with one it takes llm tasks too.
+#[derive(clap::Args, Debug)]
+#[group(multiple = false)]
+struct ServerArgs {
+    /// The port of its Ollama server on this machine; jobs get it as OLLAMA_HOST
     #[arg(long, value_name = "PORT")]
     ollama_port: Option<u16>,
+    /// The address of its Ollama server, as http://HOST:PORT; jobs get it as OLLAMA_HOST
+    #[arg(long, value_name = "URL")]
+    ollama_url: Option<String>,
+    /// The address of a server that speaks OpenAI's protocol (llama-server, llama-swap, vLLM)
+    #[arg(long, value_name = "URL")]
+    openai_url: Option<String>,
 }
 
 /// What the words came to.
@@ -50,8 +66,58 @@ pub struct Plan {
     pub gpu_slots: u32,
     /// Cpu tasks at once.
     pub cpu_slots: u32,
-    /// The port of its model server.
-    pub ollama_port: Option<u16>,
+    /// Its model server.
+    pub engine: Option<Engine>,
+}
+
+/// A model server, as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Ollama.
+    Ollama(Address),
+    /// One that speaks OpenAI's protocol.
+    OpenAi(Address),
+}
+
+impl Engine {
+    /// What jobs find in OLLAMA_HOST.
+    #[must_use]
+    pub fn ollama_host(&self) -> Option<&str> {
+        match self {
+            Self::Ollama(address) => address.as_str().strip_prefix("http://"),
+            Self::OpenAi(_) => None,
+        }
+    }
+
+    /// The port of an Ollama server.
+    #[must_use]
+    pub fn ollama_port(&self) -> Option<u16> {
+        self.ollama_host()?.rsplit_once(':')?.1.parse().ok()
+    }
+}
+
+impl ServerArgs {
+    fn engine(self) -> Result<Option<Engine>, Failure> {
+        let parse = |flag: &str, url: &str| {
+            Address::parse(url).map_err(|err| Failure::usage(format!("{flag}: {err}")))
+        };
+        Ok(match (self.ollama_port, self.ollama_url, self.openai_url) {
+            (Some(port), ..) => Some(Engine::Ollama(Address::local(port))),
+            (_, Some(url), _) => Some(Engine::Ollama(parse("--ollama-url", &url)?)),
+            (_, _, Some(url)) => Some(Engine::OpenAi(parse("--openai-url", &url)?)),
+            (None, None, None) => None,
+        })
+    }
+}
+
+/// What such a worker can take, most wanted first.
+fn can_take(gpu: Option<u32>, engine: Option<&Engine>) -> &'static [Class] {
+    match (gpu, engine) {
+        (Some(_), Some(_)) => &[Class::Resource, Class::Script, Class::Cpu, Class::Llm],
+        (Some(_), None) => &[Class::Script, Class::Cpu],
+        (None, Some(_)) => &[Class::Resource, Class::Cpu, Class::Llm],
+        (None, None) => &[Class::Cpu],
+    }
 }
 
 impl Args {
@@ -65,7 +131,8 @@ impl Args {
             (None, Some(gpu)) => Name::gpu_worker(gpu),
             (None, None) => Name::cpu_worker(&host_name()),
         };
-        let can = if self.gpu.is_some() { &[Class::Script, Class::Cpu][..] } else { &[Class::Cpu] };
+        let engine = self.server.engine()?;
+        let can = can_take(self.gpu, engine.as_ref());
         if let Some(class) = self.classes.iter().find(|class| !can.contains(class)) {
             let takes: Vec<_> = can.iter().map(|class| class.as_str()).collect();
             let text = format!("--classes {class}: this worker can take {}", takes.join(", "));
@@ -75,9 +142,9 @@ impl Args {
         let cores =
             std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         let cpu_slots = self.cpu_slots.unwrap_or(if self.gpu.is_some() { 1 } else { cores });
-        let gpu_slots = if self.gpu.is_some() { self.slots } else { 0 };
-        let (common, gpu, ollama_port) = (self.common, self.gpu, self.ollama_port);
-        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, ollama_port })
+        let gpu_slots = if self.gpu.is_some() || engine.is_some() { self.slots } else { 0 };
+        let (common, gpu) = (self.common, self.gpu);
+        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, engine })
     }
 }
 
@@ -95,8 +162,25 @@ mod tests {
     fn a_gpu_worker_has_one_slot_on_the_gpu_and_one_beside_it() {
         let plan = plan("--gpu 1 --ollama-port 11437").unwrap();
         assert_eq!(plan.name.as_str(), "worker-1");
-        assert_eq!((plan.gpu_slots, plan.cpu_slots, plan.ollama_port), (1, 1, Some(11437)));
-        assert_eq!(plan.classes, [Class::Script, Class::Cpu]);
+        assert_eq!((plan.gpu_slots, plan.cpu_slots), (1, 1));
+    }
+
+    #[test]
+    fn a_worker_with_a_model_server_takes_what_needs_one() {
+        let ollama = plan("--gpu 1 --ollama-port 11437").unwrap();
+        let engine = ollama.engine.unwrap();
+        assert_eq!(engine, Engine::Ollama(Address::local(11437)));
+        let (host, port) = (Some("127.0.0.1:11437"), Some(11437));
+        assert_eq!((engine.ollama_host(), engine.ollama_port()), (host, port));
+        assert_eq!(ollama.classes, [Class::Resource, Class::Script, Class::Cpu, Class::Llm]);
+        let openai = plan("--cpu --openai-url http://box:8000/v1 --slots 4").unwrap();
+        assert_eq!(openai.classes, [Class::Resource, Class::Cpu, Class::Llm]);
+        assert_eq!((openai.gpu_slots, openai.engine.unwrap().ollama_host()), (4, None));
+        assert_eq!(plan("--gpu 1").unwrap().classes, [Class::Script, Class::Cpu]);
+        assert!(plan("--gpu 1 --classes llm").unwrap_err().contains("can take script, cpu"));
+        assert!(plan("--gpu 1 --ollama-url https://x").unwrap_err().contains("--ollama-url"));
+        let two = "--gpu 1 --ollama-port 1 --openai-url http://x";
+        assert!(plan(two).unwrap_err().contains("cannot be used with"));
     }
 
     #[test]

@@ -25,13 +25,15 @@ use shared::quantity::Bytes;
 use shared::settings::{Flags, Settings};
 use shared::time::Moment;
 
-use crate::cli::{Args, Plan};
+use crate::cli::{Args, Engine, Plan};
 use crate::desk::Desk;
 use crate::environment::Surroundings;
 use crate::floor::{Floor, Tools};
 use crate::heart::Heart;
 use crate::job;
+use crate::models::{Models, Patience as Terms};
 use crate::run::Bench;
+use crate::server::{Limits, Ollama, OpenAi, Server};
 use crate::start::{Beginning, Rights, gpu_lock_file};
 
 /// From KILL until the processes of a predecessor's job are called unkillable.
@@ -93,11 +95,15 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         gpu_uuid: gpu.uuid.clone(),
         grace,
         hurry: hurried,
+        models: plan.engine.as_ref().map(|engine| models(plan, engine, &resolved.settings)),
     });
+    if let Some(models) = &bench.models {
+        bench.desk.note(|state| state.ability.server = Some(models.known()));
+    }
     emit!(Event::WorkerInitialized {
         worker: plan.name.clone(),
         gpu: plan.gpu,
-        port: plan.ollama_port,
+        port: plan.engine.as_ref().and_then(Engine::ollama_port),
         cpu_slots: plan.cpu_slots,
     });
     work(&bench, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
@@ -136,11 +142,18 @@ fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failu
         begun: Instant::now(),
     };
     let (end, ended) = bounded::<()>(0);
-    let beating =
-        std::thread::Builder::new().name("heart".into()).spawn(move || heart.beat(&ended));
-    let beating = beating.map_err(|err| {
-        Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
-    })?;
+    let no_thread =
+        |err| Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"));
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    let beating = {
+        let ended = ended.clone();
+        thread("heart").spawn(move || heart.beat(&ended)).map_err(no_thread)?
+    };
+    let keeping = {
+        let bench = bench.clone();
+        let keep = move || bench.models.iter().for_each(|m| m.keep(&bench.desk, &ended));
+        thread("models").spawn(keep).map_err(no_thread)?
+    };
     emit!(Event::WorkerStarting { worker: worker.clone() });
     let floor = Floor::new(Tools { bench: bench.clone(), settings, listener, signals, hurry });
     let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| floor.work()));
@@ -151,6 +164,9 @@ fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failu
     let completed = bench.desk.look(|state| state.completed);
     emit!(Event::WorkerStopped { worker, completed });
     drop(end);
+    // A look at the server may hang in it; the worker does not wait for that.
+    drop(keeping);
+    bench.models.iter().for_each(|models| models.server().end());
     let lease = beating.join().ok();
     if worked.is_err() {
         return Err(Failure::new(exit::UNEXPECTED, "crashed in its main loop"));
@@ -262,13 +278,27 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
     }
 }
 
+/// Its model server, of which nothing is known yet. It need not be there.
+fn models(plan: &Plan, engine: &Engine, settings: &Settings) -> Models {
+    let limits = Limits {
+        silence: settings.answer_idle_timeout.0,
+        load: settings.load_timeout.0,
+        ..Limits::default()
+    };
+    let server: Arc<dyn Server> = match engine {
+        Engine::Ollama(address) => Arc::new(Ollama::new(address.clone(), limits)),
+        Engine::OpenAi(address) => Arc::new(OpenAi::new(address.clone(), limits)),
+    };
+    Models::new(plan.name.clone(), server, Terms::of(settings))
+}
+
 fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
     let index = plan.gpu.map(|index| index.to_string());
     Surroundings {
         pool: pool.clone(),
         worker: plan.name.clone(),
         gpu: gpu.uuid.clone().or(index),
-        ollama_port: plan.ollama_port,
+        ollama_host: plan.engine.as_ref().and_then(Engine::ollama_host).map(str::to_owned),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::server::{Again, Failure, Options};
 pub(crate) fn turn_over(work: Work<'_>, verb: ModelVerb, model: &str) -> Went {
     let begun = match Begun::new(work) {
         Ok(begun) => begun,
-        Err(went) => return went,
+        Err(went) => return *went,
     };
     let Work { bench, models, claim, stop } = work;
     let limit = claim.task().spec.timeout.map(|span| span.0);
@@ -62,7 +62,7 @@ fn load(work: Work<'_>, begun: &Begun, model: &str) -> Result<(), Failure> {
         let message = format!("{address} says that it has loaded {model}, and does not list it");
         return Err(Failure { cause: Cause::ServerError, again: Again::Maybe, message });
     }
-    models.note(&bench.desk, |book, now| book.holds(held, now));
+    models.note(&bench.desk, |book, now| book.holds(held, models.server().loads(), now));
     let canary = models.canary(&bench.desk, model, Some(took))?;
     begun.say(&format!("one token came within {:.3} s", canary.as_secs_f64()));
     Ok(())

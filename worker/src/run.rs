@@ -47,10 +47,10 @@ pub struct Bench {
 /// How an attempt went, for the ledger.
 pub(crate) struct Went {
     pub(crate) verdict: Verdict,
-    exit_code: Option<i32>,
-    signal: Option<i32>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
     pub(crate) message: Option<String>,
-    leaked: u32,
+    pub(crate) leaked: u32,
     pub(crate) started_at: Option<Moment>,
     pub(crate) wall: Option<Duration>,
     pub(crate) answer: Option<Answer>,
@@ -83,7 +83,9 @@ pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) {
     });
     let went = match plan(bench, &claim) {
         Ok(Plan::Job(order)) => run(bench, &claim, order, stop),
-        Ok(Plan::Ask { models, model }) => ask::ask(Work { bench, models, claim: &claim, stop }, model),
+        Ok(Plan::Ask { models, model }) => {
+            ask::ask(Work { bench, models, claim: &claim, stop }, model)
+        }
         Ok(Plan::Model { models, verb, model }) => {
             load::turn_over(Work { bench, models, claim: &claim, stop }, verb, model)
         }

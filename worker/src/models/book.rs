@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use shared::event::Event;
 use shared::llm::{
-    Answer, Canary, FailedLoad, Health, HeldModel, HeldState, ModelServer, ModelVerb, is_same_model,
+    Answer, Canary, FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb,
+    is_same_model,
 };
 use shared::name::Name;
 use shared::outcome::Cause;
@@ -118,8 +119,9 @@ impl Book {
     }
 
     /// It answered, and holds these.
-    pub fn holds(&mut self, held: Vec<HeldModel>, now: Now) -> Vec<Event> {
+    pub fn holds(&mut self, held: Vec<HeldModel>, loads: Loads, now: Now) -> Vec<Event> {
         self.silent = 0;
+        self.server.loads = loads;
         let mut events = Vec::new();
         match self.server.health {
             Health::Up | Health::Wedged => {}
@@ -281,7 +283,8 @@ impl Book {
 
     fn doubt_all(&mut self, now: Now) {
         let models: Vec<_> = self.server.models.iter().map(|held| held.model.clone()).collect();
-        for model in models.iter().filter(|model| !self.is_at_work_with(model)).collect::<Vec<_>>() {
+        for model in models.iter().filter(|model| !self.is_at_work_with(model)).collect::<Vec<_>>()
+        {
             self.doubt(model, now);
         }
     }

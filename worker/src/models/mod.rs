@@ -115,7 +115,6 @@ impl Models {
     }
 
     /// A request begins. A load that waits for its turn lets no more begin: eligibility sees it.
-    #[must_use]
     pub fn asking(&self) -> Asking {
         crowd::Crowd::enter(&self.crowd)
     }
@@ -145,7 +144,8 @@ impl Models {
     pub fn look(&self, desk: &Desk) -> bool {
         match self.server.held() {
             Ok(held) => {
-                self.note(desk, |book, now| book.holds(held, now));
+                let loads = self.server.loads();
+                self.note(desk, |book, now| book.holds(held, loads, now));
                 true
             }
             Err(failure) => {

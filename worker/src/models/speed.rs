@@ -48,8 +48,7 @@ impl Speed {
             self.slow += 1;
             return (self.slow == STREAK).then_some(Turn::Slow { usual: self.usual });
         }
-        self.usual =
-            if self.seen == 0 { rate } else { self.usual + WEIGHT * (rate - self.usual) };
+        self.usual = if self.seen == 0 { rate } else { self.usual + WEIGHT * (rate - self.usual) };
         self.seen = self.seen.saturating_add(1);
         let was_slow = std::mem::take(&mut self.slow) >= STREAK;
         was_slow.then_some(Turn::QuickAgain)

@@ -72,7 +72,11 @@ impl Fake {
         change(&mut self.state.lock().unwrap());
     }
 
-    fn call(&self, call: String, fault: impl Fn(&FakeState) -> Option<Failure>) -> Result<(), Failure> {
+    fn call(
+        &self,
+        call: String,
+        fault: impl Fn(&FakeState) -> Option<Failure>,
+    ) -> Result<(), Failure> {
         let mut state = self.state.lock().unwrap();
         state.calls.push(call);
         let fault = state.silent.clone().or_else(|| fault(&state));
