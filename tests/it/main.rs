@@ -16,6 +16,8 @@ mod json;
 mod kit;
 mod layout;
 mod places;
+mod server_ollama;
+mod server_openai;
 mod steps;
 mod watch;
 mod worker_asked;

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """llama-server, as the tests need it: llama.cpp's own server out of the package `xllamacpp`, with
-those of its options that the tests use. The folder of the package is in $LLAMA_PACKAGES.
+those of its options that the tests use.
 """
 import argparse
 import os
 import signal
 import sys
 
-sys.path.insert(0, os.environ.get("LLAMA_PACKAGES") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "packages"))
-import xllamacpp  # noqa: E402
+import xllamacpp
 
 
 def main():
@@ -33,6 +32,9 @@ def main():
     params.cpuparams_batch.n_threads = args.threads
     params.n_threads_http = 4
     params.embedding = args.embeddings
+    if args.embeddings:
+        # The model does not say how its embeddings are put together, as embedding models do.
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.warmup = False
     if args.alias:
         params.model_alias = {args.alias}

@@ -53,12 +53,12 @@ impl Gathering {
         if let Some(Value::Array(logprobs)) = line.get_mut("logprobs").map(Value::take) {
             self.logprobs.extend(logprobs);
         }
-        let said = line.get("message").unwrap_or(&line);
-        let field = |name: &str| said.get(name).and_then(Value::as_str).unwrap_or_default();
-        let text = match self.shape {
-            Shape::Chat => field("content"),
-            Shape::Text | Shape::Vectors => field("response"),
+        let (said, name) = match self.shape {
+            Shape::Chat => (line.get("message").unwrap_or(&Value::Null), "content"),
+            Shape::Text | Shape::Vectors => (&line, "response"),
         };
+        let field = |name: &str| said.get(name).and_then(Value::as_str).unwrap_or_default();
+        let text = field(name);
         self.text.push_str(text);
         self.thinking.push_str(field("thinking"));
         sink.write_all(text.as_bytes()).map_err(|error| unwritten(&error))?;
