@@ -15,6 +15,7 @@ mod jobs;
 mod json;
 mod kit;
 mod layout;
+mod models;
 mod places;
 mod server_ollama;
 mod server_openai;
