@@ -17,6 +17,7 @@ mod kit;
 mod layout;
 mod models;
 mod places;
+mod server_managed;
 mod server_ollama;
 mod server_openai;
 mod steps;

@@ -205,6 +205,13 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     format!("`{cut}`")
 }
 
+/// All of it on one line, fit to be shown to a person.
+pub(super) fn shown_whole(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text: String = text.chars().filter(|c| !c.is_control() || c.is_whitespace()).collect();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

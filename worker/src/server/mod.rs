@@ -7,6 +7,7 @@ mod address;
 mod error;
 mod http;
 mod lines;
+mod managed;
 mod ollama;
 mod openai;
 
@@ -20,6 +21,7 @@ use shared::task::Spec;
 
 pub use address::{Address, BadAddress};
 pub use http::Limits;
+pub use managed::{Managed, Program, Start};
 pub use ollama::Ollama;
 pub use openai::OpenAi;
 
