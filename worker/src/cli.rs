@@ -6,7 +6,7 @@ use queue::dir::lease::host_name;
 use shared::name::Name;
 use shared::task::Class;
 
-use crate::server::Address;
+use crate::engine::{Engine, ServerArgs};
 
 /// Claims tasks from the pool and runs their jobs: one worker per GPU
 #[derive(Parser, Debug)]
@@ -36,21 +36,6 @@ pub struct Args {
     server: ServerArgs,
 }
 
-/// Its model server: with one it takes llm tasks too.
-#[derive(clap::Args, Debug)]
-#[group(multiple = false)]
-struct ServerArgs {
-    /// The port of its Ollama server on this machine; jobs get it as OLLAMA_HOST
-    #[arg(long, value_name = "PORT")]
-    ollama_port: Option<u16>,
-    /// The address of its Ollama server, as http://HOST:PORT; jobs get it as OLLAMA_HOST
-    #[arg(long, value_name = "URL")]
-    ollama_url: Option<String>,
-    /// The address of a server that speaks OpenAI's protocol (llama-server, llama-swap, vLLM)
-    #[arg(long, value_name = "URL")]
-    openai_url: Option<String>,
-}
-
 /// What the words came to.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -68,46 +53,6 @@ pub struct Plan {
     pub cpu_slots: u32,
     /// Its model server.
     pub engine: Option<Engine>,
-}
-
-/// A model server, as it was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// Ollama.
-    Ollama(Address),
-    /// One that speaks OpenAI's protocol.
-    OpenAi(Address),
-}
-
-impl Engine {
-    /// What jobs find in OLLAMA_HOST.
-    #[must_use]
-    pub fn ollama_host(&self) -> Option<&str> {
-        match self {
-            Self::Ollama(address) => address.as_str().strip_prefix("http://"),
-            Self::OpenAi(_) => None,
-        }
-    }
-
-    /// The port of an Ollama server.
-    #[must_use]
-    pub fn ollama_port(&self) -> Option<u16> {
-        self.ollama_host()?.rsplit_once(':')?.1.parse().ok()
-    }
-}
-
-impl ServerArgs {
-    fn engine(self) -> Result<Option<Engine>, Failure> {
-        let parse = |flag: &str, url: &str| {
-            Address::parse(url).map_err(|err| Failure::usage(format!("{flag}: {err}")))
-        };
-        Ok(match (self.ollama_port, self.ollama_url, self.openai_url) {
-            (Some(port), ..) => Some(Engine::Ollama(Address::local(port))),
-            (_, Some(url), _) => Some(Engine::Ollama(parse("--ollama-url", &url)?)),
-            (_, _, Some(url)) => Some(Engine::OpenAi(parse("--openai-url", &url)?)),
-            (None, None, None) => None,
-        })
-    }
 }
 
 /// What such a worker can take, most wanted first.
@@ -131,7 +76,7 @@ impl Args {
             (None, Some(gpu)) => Name::gpu_worker(gpu),
             (None, None) => Name::cpu_worker(&host_name()),
         };
-        let engine = self.server.engine()?;
+        let engine = self.server.engine(self.gpu)?;
         let can = can_take(self.gpu, engine.as_ref());
         if let Some(class) = self.classes.iter().find(|class| !can.contains(class)) {
             let takes: Vec<_> = can.iter().map(|class| class.as_str()).collect();
@@ -151,6 +96,8 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Own;
+    use crate::server::Address;
 
     fn plan(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("worker").chain(line.split_whitespace());
@@ -170,7 +117,7 @@ mod tests {
         let ollama = plan("--gpu 1 --ollama-port 11437").unwrap();
         let engine = ollama.engine.unwrap();
         assert_eq!(engine, Engine::Ollama(Address::local(11437)));
-        let (host, port) = (Some("127.0.0.1:11437"), Some(11437));
+        let (host, port) = (Some("127.0.0.1:11437".to_owned()), Some(11437));
         assert_eq!((engine.ollama_host(), engine.ollama_port()), (host, port));
         assert_eq!(ollama.classes, [Class::Resource, Class::Script, Class::Cpu, Class::Llm]);
         let openai = plan("--cpu --openai-url http://box:8000/v1 --slots 4").unwrap();
@@ -181,6 +128,28 @@ mod tests {
         assert!(plan("--gpu 1 --ollama-url https://x").unwrap_err().contains("--ollama-url"));
         let two = "--gpu 1 --ollama-port 1 --openai-url http://x";
         assert!(plan(two).unwrap_err().contains("cannot be used with"));
+    }
+
+    #[test]
+    fn a_server_of_its_own_is_an_ollama_or_a_llama_server_with_files() {
+        let own = |line: &str| match plan(line).map(|plan| plan.engine) {
+            Ok(Some(Engine::Own(own))) => Ok(own),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        };
+        let Own { words, port, files } = own("--gpu 1 --managed ollama").unwrap();
+        assert_eq!((words, port, files), (vec!["ollama".to_owned()], 11437, None));
+        let llama = "--gpu 0 --server-port 9000 --model-file /m/tiny.gguf --model-file big=/m/b";
+        let words = ["worker"].into_iter().chain(llama.split(' '));
+        let words = words.chain(["--managed", "/opt/llama-server -ngl 99"]);
+        let args = Args::try_parse_from(words).unwrap();
+        let Some(Engine::Own(own_llama)) = args.plan().unwrap().engine else { panic!() };
+        assert_eq!((own_llama.port, own_llama.words.len()), (9000, 3));
+        let names: Vec<_> = own_llama.files.unwrap().into_keys().collect();
+        assert_eq!(names, ["big", "tiny"]);
+        assert!(own("--gpu 0 --managed llama-server").unwrap_err().contains("--model-file"));
+        let both = "--gpu 0 --managed ollama --openai-url http://x";
+        assert!(own(both).unwrap_err().contains("cannot be used with"));
     }
 
     #[test]

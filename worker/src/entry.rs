@@ -25,15 +25,14 @@ use shared::quantity::Bytes;
 use shared::settings::{Flags, Settings};
 use shared::time::Moment;
 
-use crate::cli::{Args, Engine, Plan};
+use crate::cli::{Args, Plan};
 use crate::desk::Desk;
+use crate::engine::{self, Engine};
 use crate::environment::Surroundings;
 use crate::floor::{Floor, Tools};
 use crate::heart::Heart;
 use crate::job;
-use crate::models::{Models, Patience as Terms};
 use crate::run::Bench;
-use crate::server::{Limits, Ollama, OpenAi, Server};
 use crate::start::{Beginning, Rights, gpu_lock_file};
 
 /// From KILL until the processes of a predecessor's job are called unkillable.
@@ -87,6 +86,13 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let Rights { lease, gpu: _gpu_lock } = beginning.rights(lock.as_deref())?;
     take_up(&pool, plan, &lease, &me)?;
     attach_log(&me.log, &pool, plan, &resolved.settings);
+    let place = engine::Place {
+        pool: &pool,
+        worker: &plan.name,
+        gpu: gpu.uuid.clone().or(plan.gpu.map(|index| index.to_string())),
+        settings: &resolved.settings,
+    };
+    let models = plan.engine.as_ref().map(|e| engine::start(e, &place)).transpose()?;
     let (hurry, hurried) = bounded(0);
     let bench = Arc::new(Bench {
         desk: Desk::new(plan.name.clone(), ability(plan, &gpu)),
@@ -95,7 +101,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         gpu_uuid: gpu.uuid.clone(),
         grace,
         hurry: hurried,
-        models: plan.engine.as_ref().map(|engine| models(plan, engine, &resolved.settings)),
+        models,
     });
     if let Some(models) = &bench.models {
         bench.desk.note(|state| state.ability.server = Some(models.known()));
@@ -278,27 +284,13 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
     }
 }
 
-/// Its model server, of which nothing is known yet. It need not be there.
-fn models(plan: &Plan, engine: &Engine, settings: &Settings) -> Models {
-    let limits = Limits {
-        silence: settings.answer_idle_timeout.0,
-        load: settings.load_timeout.0,
-        ..Limits::default()
-    };
-    let server: Arc<dyn Server> = match engine {
-        Engine::Ollama(address) => Arc::new(Ollama::new(address.clone(), limits)),
-        Engine::OpenAi(address) => Arc::new(OpenAi::new(address.clone(), limits)),
-    };
-    Models::new(plan.name.clone(), server, Terms::of(settings))
-}
-
 fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
     let index = plan.gpu.map(|index| index.to_string());
     Surroundings {
         pool: pool.clone(),
         worker: plan.name.clone(),
         gpu: gpu.uuid.clone().or(index),
-        ollama_host: plan.engine.as_ref().and_then(Engine::ollama_host).map(str::to_owned),
+        ollama_host: plan.engine.as_ref().and_then(Engine::ollama_host),
     }
 }
 

@@ -8,6 +8,7 @@
 mod ask;
 pub mod cli;
 pub mod desk;
+pub mod engine;
 pub mod entry;
 pub mod environment;
 pub mod floor;

@@ -130,7 +130,10 @@ fn missing(name: &Name, server: &ModelServer, model: &str) -> Reason {
         1..=5 => known.join(", "),
         more => format!("{} and {} more", known[..4].join(", "), more - 4),
     };
-    let near = shared::name::nearest(model, &known);
+    // A tag that is meant anyway makes nothing more, or less, alike.
+    let bare: Vec<&str> =
+        known.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
+    let near = shared::name::nearest(model, &bare);
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     let text = format!("llm needs {model}: {name}'s server does not know it (it has {has}){hint}");
     let reason = Reason::new(Code::ModelMissing, text).evidence("known", known);
