@@ -116,6 +116,7 @@ fn a_server_that_is_down_keeps_no_script_waiting_and_says_so_once() {
     let script = crate::steps::submit(&pool, &[], &["say=done"]);
     assert_eq!(end_of(&pool, &script)["outcome"], "succeeded");
     let id = ask(&pool, "tiny");
+    pool.until_true("the heartbeat to say so", || server(&pool)["health"] == "down");
     let why = pool.queue(&["why", &id, "--json"]).code(5).json();
     assert_eq!(why["reasons"][0]["code"], "server.down", "{why}");
     assert_eq!(messages(&pool, "worker-0", "server.down").len(), 1);
@@ -189,7 +190,23 @@ fn a_server_killed_in_mid_answer_costs_one_attempt_and_no_other_task() {
         pool.ledger().into_iter().find(|line| line["id"] == id.as_str())
     });
     assert_eq!((&line["cause"], &line["outcome"]), (&json!("server_error"), &json!("failed")));
-    pool.until_event("worker-worker-0", "server.down");
+    pool.until_true("the heartbeat to say so", || server(&pool)["health"] == "down");
     let why = pool.queue(&["why", &next, "--json"]).code(5).json();
     assert_eq!(why["reasons"][0]["code"], "server.down", "{why}");
+}
+
+#[test]
+fn a_server_of_its_own_begins_and_ends_with_the_worker() {
+    let pool = quick(SOON);
+    pool.env("FAKE_OLLAMA", pool.at("none.json"));
+    let port = tests::free_port().to_string();
+    let program = tests::program("fake-ollama").display().to_string();
+    let args = ["--gpu", "0", "--managed", &program, "--ollama-port", &port];
+    let mut worker = pool.worker(&args);
+    pool.until_event("worker-worker-0", "server.up");
+    end_of(&pool, &turn(&pool, "load_llm", "tiny"));
+    assert_eq!(end_of(&pool, &ask(&pool, "tiny"))["outcome"], "succeeded");
+    worker.term();
+    worker.end().success();
+    assert!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err(), "it is gone");
 }
