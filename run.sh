@@ -81,10 +81,38 @@ run_and_say_what_was_skipped() {
     return "$status"
 }
 
+# A real llama-server, out of a package of Python's index, and a tiny model for it, both kept in
+# target/llm. Without them the tests that need them are skipped.
+llama_package=xllamacpp==2026.10.11549
+prepare_llama() {
+    local llm=${CARGO_TARGET_DIR:-$here/target}/llm
+    local server=$llm/llama-server python=$llm/python/bin/python3
+    if [[ ! -e $llm/$llama_package ]]; then
+        mkdir -p "$llm"
+        printf 'run.sh: getting llama-server (%s)\n' "$llama_package" >&2
+        {
+            python3 -m venv "$llm/python" &&
+                "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$llama_package"
+        } >&2 || return 1
+        touch "$llm/$llama_package"
+    fi
+    "$python" "$here/tests/llm/tiny_model.py" "$llm/tiny.gguf" || return 1
+    # 1 ms and more a token: long enough to be interrupted.
+    "$python" "$here/tests/llm/tiny_model.py" "$llm/slow.gguf" 256 6 8 768 || return 1
+    printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$python" "$here/tests/llm/llama_server.py" >"$server.new"
+    chmod +x "$server.new"
+    mv "$server.new" "$server"
+    export LLAMA_SERVER=$server LLAMA_MODELS=$llm
+}
+
 run_tests() {
     # The clock of the programs under test is set with it.
     need faketime faketime
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     prepare
+    if [[ -z ${LLAMA_SERVER-} ]] && ! prepare_llama; then
+        printf 'run.sh: NO LLAMA-SERVER could be had: the tests against a real one are SKIPPED\n' >&2
+    fi
     # The tests start the programs themselves, so those are built first.
     cargo build --workspace
     if cargo nextest --version >/dev/null 2>&1; then

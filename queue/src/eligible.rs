@@ -2,6 +2,8 @@
 //! worker's claim pass, the brain's checks and `queue why` all call, so that no two of them can
 //! give different answers.
 
+mod model;
+
 use shared::name::Name;
 use shared::quantity::Bytes;
 use shared::reason::{Code, Reason};
@@ -9,6 +11,8 @@ use shared::task::Class;
 
 use crate::heartbeat::{Ability, Heartbeat, Run};
 use crate::lane::Requirements;
+
+pub use model::preferred;
 
 /// A worker, as far as eligibility goes.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +77,7 @@ fn never(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
         let text =
             format!("{name} does not take {} tasks (it takes {})", lane.class, takes.join(", "));
         reasons.push(Reason::new(Code::ClassNotTaken, text).evidence("takes", takes));
-    } else if lane.class != Class::Cpu && ability.gpu.is_none() {
+    } else if lane.class == Class::Script && ability.gpu.is_none() {
         reasons.push(Reason::new(Code::GpuNone, format!("{name} has no GPU")));
     }
     if let (Some(needed), Some(total)) = (lane.gpu_memory, ability.gpu_memory)
@@ -104,12 +108,7 @@ fn not_now(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
         reasons.push(reason.since(draining.since).fix(format!("queue resume {name}")));
     }
     reasons.extend(busy(candidate, lane));
-    if let (Class::Llm, Some(model)) = (lane.class, &lane.model)
-        && !ability.server.as_ref().is_some_and(|server| server.has_loaded(model))
-    {
-        let reason = Reason::new(Code::ModelNotLoaded, format!("{name} has not loaded {model}"));
-        reasons.push(reason.evidence("model", model.as_str()));
-    }
+    reasons.extend(model::reasons(candidate, lane));
     reasons
 }
 
@@ -122,7 +121,9 @@ fn busy(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
         SlotKind::Gpu => ability.gpu_slots,
         SlotKind::Cpu => ability.cpu_slots,
     };
-    if holders.len() >= slots as usize {
+    // Whatever a load or an unload does to the GPU's memory, it does it alone.
+    let turns_over = holders.iter().any(|run| run.class == Class::Resource);
+    if holders.len() >= slots as usize || turns_over {
         // A kind of slot the worker has none of is no business of `busy`: `never` tells.
         return holders.iter().map(|run| held_by(name, run)).collect();
     }
@@ -215,6 +216,14 @@ mod tests {
         assert_eq!(codes(&ability(), &[], &lane(Class::Script)), []);
         assert_eq!(codes(&ability(), &[], &lane(Class::Cpu)), []);
         assert_eq!(codes(&ability(), &[], &lane(Class::Resource)), [Code::ClassNotTaken]);
+    }
+
+    #[test]
+    fn a_load_has_the_gpu_to_itself() {
+        let two = Ability { gpu_slots: 2, ..ability() };
+        let current = [run(Class::Resource)];
+        assert_eq!(codes(&two, &current, &lane(Class::Script)), [Code::WorkerBusy]);
+        assert_eq!(codes(&two, &current, &lane(Class::Cpu)), []);
     }
 
     #[test]

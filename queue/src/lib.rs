@@ -23,6 +23,7 @@ pub mod fence;
 pub mod heartbeat;
 pub mod lane;
 pub mod ledger;
+pub mod loads;
 pub mod lookup;
 pub mod measured;
 pub mod members;

@@ -2,7 +2,9 @@
 //! worker may take from a lane is asked of [`crate::eligible`], as the worker itself does, so that
 //! the answer cannot differ from what happens.
 
+mod gpu;
 mod lane;
+mod model;
 mod pool;
 mod task;
 #[cfg(test)]
@@ -18,6 +20,8 @@ use crate::dir::Pool;
 use crate::lookup::Standing;
 use crate::view::View;
 
+pub use gpu::{why_gpu, worker_of};
+pub use model::{is_model, why_model};
 pub use pool::why_pool;
 pub use task::{why_new, why_task};
 pub use worker::why_worker;
@@ -59,7 +63,7 @@ impl Word {
 /// What was asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Subject {
-    /// `task`, `worker` or `pool`.
+    /// `task`, `worker`, `gpu`, `model` or `pool`.
     pub kind: &'static str,
     /// Which.
     pub id: String,
@@ -159,6 +163,7 @@ const fn weight(code: Code) -> u8 {
         Code::WorkerDead
         | Code::GpuQuarantined
         | Code::ServerWedged
+        | Code::ServerDown
         | Code::Thermal
         | Code::VramShort
         | Code::ModelLoading

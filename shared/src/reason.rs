@@ -61,6 +61,8 @@ words! {
         GpuQuarantined = "gpu.quarantined",
         /// The model server answers pings, but not requests.
         ServerWedged = "server.wedged",
+        /// The model server does not answer at all.
+        ServerDown = "server.down",
         /// No brain is running.
         BrainAbsent = "brain.absent",
         /// The brain holds its lock and does nothing.
@@ -117,6 +119,7 @@ impl Code {
             | Self::VramShort
             | Self::GpuQuarantined
             | Self::ServerWedged
+            | Self::ServerDown
             | Self::BrainAbsent
             | Self::BrainHung
             | Self::ClaimStalled

@@ -20,6 +20,7 @@ mod house;
 mod pool;
 mod process;
 mod programs;
+mod servers;
 mod skip;
 mod wait;
 
@@ -30,4 +31,5 @@ pub use pool::{Fifo, Held, Pool};
 pub use process::{Proc, Ran};
 pub use programs::program;
 pub use rustix::process::Signal;
+pub use servers::{FakeOllama, Llama, free_port, llama_models};
 pub use skip::skip;

@@ -6,6 +6,8 @@ use queue::dir::lease::host_name;
 use shared::name::Name;
 use shared::task::Class;
 
+use crate::engine::{Engine, ServerArgs};
+
 /// Claims tasks from the pool and runs their jobs: one worker per GPU
 #[derive(Parser, Debug)]
 #[command(name = "worker", version, max_term_width = 100)]
@@ -24,15 +26,14 @@ pub struct Args {
     /// The classes it takes, most wanted first [default: what it can]
     #[arg(long, value_delimiter = ',', value_name = "CLASS,…")]
     classes: Vec<Class>,
-    /// How many tasks may use the GPU at once
+    /// How many tasks may use the GPU, or ask the model server, at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     slots: u32,
     /// How many cpu tasks may run at once [default: 1 beside a GPU, else as many as cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
     cpu_slots: Option<u32>,
-    /// The port of its Ollama server; jobs get it as OLLAMA_HOST
-    #[arg(long, value_name = "PORT")]
-    ollama_port: Option<u16>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// What the words came to.
@@ -50,8 +51,18 @@ pub struct Plan {
     pub gpu_slots: u32,
     /// Cpu tasks at once.
     pub cpu_slots: u32,
-    /// The port of its model server.
-    pub ollama_port: Option<u16>,
+    /// Its model server.
+    pub engine: Option<Engine>,
+}
+
+/// What such a worker can take, most wanted first.
+fn can_take(gpu: Option<u32>, engine: Option<&Engine>) -> &'static [Class] {
+    match (gpu, engine) {
+        (Some(_), Some(_)) => &[Class::Resource, Class::Script, Class::Cpu, Class::Llm],
+        (Some(_), None) => &[Class::Script, Class::Cpu],
+        (None, Some(_)) => &[Class::Resource, Class::Cpu, Class::Llm],
+        (None, None) => &[Class::Cpu],
+    }
 }
 
 impl Args {
@@ -65,7 +76,8 @@ impl Args {
             (None, Some(gpu)) => Name::gpu_worker(gpu),
             (None, None) => Name::cpu_worker(&host_name()),
         };
-        let can = if self.gpu.is_some() { &[Class::Script, Class::Cpu][..] } else { &[Class::Cpu] };
+        let engine = self.server.engine(self.gpu)?;
+        let can = can_take(self.gpu, engine.as_ref());
         if let Some(class) = self.classes.iter().find(|class| !can.contains(class)) {
             let takes: Vec<_> = can.iter().map(|class| class.as_str()).collect();
             let text = format!("--classes {class}: this worker can take {}", takes.join(", "));
@@ -75,15 +87,17 @@ impl Args {
         let cores =
             std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         let cpu_slots = self.cpu_slots.unwrap_or(if self.gpu.is_some() { 1 } else { cores });
-        let gpu_slots = if self.gpu.is_some() { self.slots } else { 0 };
-        let (common, gpu, ollama_port) = (self.common, self.gpu, self.ollama_port);
-        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, ollama_port })
+        let gpu_slots = if self.gpu.is_some() || engine.is_some() { self.slots } else { 0 };
+        let (common, gpu) = (self.common, self.gpu);
+        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, engine })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Own;
+    use crate::server::Address;
 
     fn plan(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("worker").chain(line.split_whitespace());
@@ -95,8 +109,47 @@ mod tests {
     fn a_gpu_worker_has_one_slot_on_the_gpu_and_one_beside_it() {
         let plan = plan("--gpu 1 --ollama-port 11437").unwrap();
         assert_eq!(plan.name.as_str(), "worker-1");
-        assert_eq!((plan.gpu_slots, plan.cpu_slots, plan.ollama_port), (1, 1, Some(11437)));
-        assert_eq!(plan.classes, [Class::Script, Class::Cpu]);
+        assert_eq!((plan.gpu_slots, plan.cpu_slots), (1, 1));
+    }
+
+    #[test]
+    fn a_worker_with_a_model_server_takes_what_needs_one() {
+        let ollama = plan("--gpu 1 --ollama-port 11437").unwrap();
+        let engine = ollama.engine.unwrap();
+        assert_eq!(engine, Engine::Ollama(Address::local(11437)));
+        let (host, port) = (Some("127.0.0.1:11437".to_owned()), Some(11437));
+        assert_eq!((engine.ollama_host(), engine.ollama_port()), (host, port));
+        assert_eq!(ollama.classes, [Class::Resource, Class::Script, Class::Cpu, Class::Llm]);
+        let openai = plan("--cpu --openai-url http://box:8000/v1 --slots 4").unwrap();
+        assert_eq!(openai.classes, [Class::Resource, Class::Cpu, Class::Llm]);
+        assert_eq!((openai.gpu_slots, openai.engine.unwrap().ollama_host()), (4, None));
+        assert_eq!(plan("--gpu 1").unwrap().classes, [Class::Script, Class::Cpu]);
+        assert!(plan("--gpu 1 --classes llm").unwrap_err().contains("can take script, cpu"));
+        assert!(plan("--gpu 1 --ollama-url https://x").unwrap_err().contains("--ollama-url"));
+        let two = "--gpu 1 --ollama-port 1 --openai-url http://x";
+        assert!(plan(two).unwrap_err().contains("cannot be used with"));
+    }
+
+    #[test]
+    fn a_server_of_its_own_is_an_ollama_or_a_llama_server_with_files() {
+        let own = |line: &str| match plan(line).map(|plan| plan.engine) {
+            Ok(Some(Engine::Own(own))) => Ok(own),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        };
+        let Own { words, port, files } = own("--gpu 1 --managed ollama").unwrap();
+        assert_eq!((words, port, files), (vec!["ollama".to_owned()], 11437, None));
+        let llama = "--gpu 0 --server-port 9000 --model-file /m/tiny.gguf --model-file big=/m/b";
+        let words = ["worker"].into_iter().chain(llama.split(' '));
+        let words = words.chain(["--managed", "/opt/llama-server -ngl 99"]);
+        let args = Args::try_parse_from(words).unwrap();
+        let Some(Engine::Own(own_llama)) = args.plan().unwrap().engine else { panic!() };
+        assert_eq!((own_llama.port, own_llama.words.len()), (9000, 3));
+        let names: Vec<_> = own_llama.files.unwrap().into_keys().collect();
+        assert_eq!(names, ["big", "tiny"]);
+        assert!(own("--gpu 0 --managed llama-server").unwrap_err().contains("--model-file"));
+        let both = "--gpu 0 --managed ollama --openai-url http://x";
+        assert!(own(both).unwrap_err().contains("cannot be used with"));
     }
 
     #[test]

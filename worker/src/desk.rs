@@ -8,7 +8,7 @@ use queue::dir::claim::Claim;
 use queue::eligible::Candidate;
 use queue::heartbeat::{Ability, ClaimReport, Run, Standing, Status};
 use shared::name::Name;
-use shared::task::TaskName;
+use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::job::Stop;
@@ -202,6 +202,8 @@ impl State {
     pub fn status(&self) -> Status {
         if self.stopping || self.ability.draining.is_some() {
             Status::Draining
+        } else if self.jobs.iter().any(|job| job.run.class == Class::Resource) {
+            Status::Loading
         } else if !self.jobs.is_empty() {
             Status::Processing
         } else if self.ability.paused.is_some() {

@@ -28,6 +28,7 @@ use shared::time::Moment;
 
 use crate::cli::{Args, Plan};
 use crate::desk::Desk;
+use crate::engine::{self, Engine};
 use crate::environment::Surroundings;
 use crate::floor::{Floor, Tools};
 use crate::heart::Heart;
@@ -86,6 +87,13 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let Rights { lease, gpu: _gpu_lock } = beginning.rights(lock.as_deref())?;
     take_up(&pool, plan, &lease, &me)?;
     attach_log(&me.log, &pool, plan, &resolved.settings);
+    let place = engine::Place {
+        pool: &pool,
+        worker: &plan.name,
+        gpu: gpu.uuid.clone().or(plan.gpu.map(|index| index.to_string())),
+        settings: &resolved.settings,
+    };
+    let models = plan.engine.as_ref().map(|e| engine::start(e, &place)).transpose()?;
     let (hurry, hurried) = bounded(0);
     let bench = Arc::new(Bench {
         desk: Desk::new(plan.name.clone(), ability(plan, &gpu)),
@@ -94,11 +102,15 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         gpu_uuid: gpu.uuid.clone(),
         grace,
         hurry: hurried,
+        models,
     });
+    if let Some(models) = &bench.models {
+        bench.desk.note(|state| state.ability.server = Some(models.known()));
+    }
     emit!(Event::WorkerInitialized {
         worker: plan.name.clone(),
         gpu: plan.gpu,
-        port: plan.ollama_port,
+        port: plan.engine.as_ref().and_then(Engine::ollama_port),
         cpu_slots: plan.cpu_slots,
     });
     work(&bench, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
@@ -137,11 +149,18 @@ fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failu
         begun: Instant::now(),
     };
     let (end, ended) = bounded::<()>(0);
-    let beating =
-        std::thread::Builder::new().name("heart".into()).spawn(move || heart.beat(&ended));
-    let beating = beating.map_err(|err| {
-        Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
-    })?;
+    let no_thread =
+        |err| Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"));
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    let beating = {
+        let ended = ended.clone();
+        thread("heart").spawn(move || heart.beat(&ended)).map_err(no_thread)?
+    };
+    let keeping = {
+        let bench = bench.clone();
+        let keep = move || bench.models.iter().for_each(|m| m.keep(&bench.desk, &ended));
+        thread("models").spawn(keep).map_err(no_thread)?
+    };
     emit!(Event::WorkerStarting { worker: worker.clone() });
     let floor = Floor::new(Tools { bench: bench.clone(), settings, listener, signals, hurry });
     let floor = floor.map_err(|err| {
@@ -155,6 +174,9 @@ fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failu
     let completed = bench.desk.look(|state| state.completed);
     emit!(Event::WorkerStopped { worker, completed });
     drop(end);
+    // A look at the server may hang in it; the worker does not wait for that.
+    drop(keeping);
+    bench.models.iter().for_each(|models| models.server().end());
     let lease = beating.join().ok();
     if worked.is_err() {
         return Err(Failure::new(exit::UNEXPECTED, "crashed in its main loop"));
@@ -285,7 +307,7 @@ fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
         pool: pool.clone(),
         worker: plan.name.clone(),
         gpu: gpu.uuid.clone().or(index),
-        ollama_port: plan.ollama_port,
+        ollama_host: plan.engine.as_ref().and_then(Engine::ollama_host),
     }
 }
 

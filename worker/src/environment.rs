@@ -34,8 +34,8 @@ pub struct Surroundings {
     pub worker: Name,
     /// Its GPU, as CUDA should see it: the identity where known, else the index.
     pub gpu: Option<String>,
-    /// Its model server.
-    pub ollama_port: Option<u16>,
+    /// Its Ollama server, as `127.0.0.1:11437`.
+    pub ollama_host: Option<String>,
 }
 
 impl Surroundings {
@@ -57,8 +57,8 @@ impl Surroundings {
             // A cpu task beside a GPU task must not take memory from it.
             (Class::Cpu, _) | (_, None) => set("CUDA_VISIBLE_DEVICES", ""),
         }
-        if let Some(port) = self.ollama_port {
-            set("OLLAMA_HOST", &format!("127.0.0.1:{port}"));
+        if let Some(host) = &self.ollama_host {
+            set("OLLAMA_HOST", host);
         }
         for (name, value) in &task.spec.env {
             set(name, value);

@@ -18,6 +18,7 @@ use shared::event::{Event, Repeater, Say};
 use shared::gpu::{GpuReading, Gpus, Which};
 use shared::id::Incarnation;
 use shared::log::Handle;
+use shared::task::Class;
 use shared::time::Moment;
 
 use crate::desk::{Job, State};
@@ -206,9 +207,12 @@ impl Heart {
         let jobs: Vec<Job> = self.bench.desk.look(|state| state.running().cloned().collect());
         let mut tell = false;
         for job in &jobs {
-            let Some(pgid) = job.run.pgid else { continue };
-            let sample = self.look_at(job, pgid, beat);
-            let peak = self.gpu_memory(pgid);
+            let (sample, peak) = match (job.run.pgid, job.run.class, job.run.started_at) {
+                (Some(pgid), ..) => (self.look_at(job, pgid, beat), self.gpu_memory(pgid)),
+                (None, Class::Llm, Some(_begun)) => (self.look_at_request(job), None),
+                // It starts in a moment; or it loads a model, of which nothing can be seen.
+                (None, ..) => continue,
+            };
             let quiet = self.bench.desk.note(|state| {
                 let job = state.jobs.iter_mut().find(|other| other.name == job.name)?;
                 note(job, sample, peak)
@@ -242,7 +246,14 @@ impl Heart {
             cpu_ticks: usage.map(|usage| usage.cpu_ticks),
             stopped: usage.is_some_and(|usage| usage.stopped),
             gpu_busy: beat.reading.as_ref().is_some_and(ours),
+            request: false,
         }
+    }
+
+    fn look_at_request(&self, job: &Job) -> Sample {
+        let log = self.bench.surroundings.pool.layout().run_log(job.name.id, job.name.attempt);
+        let output = fs::metadata(log).ok().map(|meta| meta.len());
+        Sample { output, request: true, ..Sample::default() }
     }
 
     fn gpu_memory(&self, pgid: u32) -> Option<u64> {

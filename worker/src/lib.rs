@@ -6,14 +6,18 @@
 //! [`desk::Desk`], where everything that is known about this worker lies. A worker that has a model
 //! server talks to it through [`server::Server`].
 
+mod ask;
 pub mod cli;
 pub mod close;
 pub mod desk;
+pub mod engine;
 pub mod entry;
 pub mod environment;
 pub mod floor;
 pub mod heart;
 pub mod job;
+mod load;
+pub mod models;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -18,6 +18,8 @@ pub struct Sample {
     pub stopped: bool,
     /// Whether its GPU is at work for it.
     pub gpu_busy: bool,
+    /// It is a request to a model server: what comes of it is all that can be seen.
+    pub request: bool,
 }
 
 /// Progress, as far as it was seen.
@@ -48,7 +50,7 @@ impl Progress {
             || sample.gpu_busy;
         // A stopped job is somebody's wish, and what cannot be read tells nothing: neither counts
         // as quiet, and the clock starts again when the job can be seen to go on.
-        self.told = !sample.stopped && sample.cpu_ticks.is_some();
+        self.told = !sample.stopped && (sample.cpu_ticks.is_some() || sample.request);
         if moved || !self.told {
             self.last_any = now;
         }
@@ -113,5 +115,12 @@ mod tests {
         assert_eq!(quiet(&[sample(0, 1), stopped.clone(), stopped, sample(0, 1)]), Some(1));
         let unreadable = Sample { cpu_ticks: None, ..sample(0, 1) };
         assert_eq!(quiet(&[unreadable.clone(), unreadable]), None);
+    }
+
+    #[test]
+    fn of_a_request_its_output_tells_all() {
+        let request = |output| Sample { output: Some(output), request: true, ..Sample::default() };
+        assert_eq!(quiet(&[request(0), request(0), request(0)]), Some(2));
+        assert_eq!(quiet(&[request(0), request(0), request(3)]), Some(0));
     }
 }

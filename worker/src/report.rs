@@ -7,6 +7,7 @@ use queue::dir::limit::UsedUp;
 use queue::eligible::{self, Candidate};
 use queue::heartbeat::ClaimReport;
 use queue::lane::{LaneName, Requirements};
+use queue::loads::{self, Asked};
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 use shared::time::Moment;
@@ -22,6 +23,8 @@ pub struct Found {
     pub limited: Vec<(LaneName, UsedUp)>,
     /// Pending tasks per class.
     pub queue: BTreeMap<Class, u64>,
+    /// Loads that somebody was asked for.
+    pub asked: Vec<Asked>,
 }
 
 impl Found {
@@ -36,7 +39,7 @@ impl Found {
     pub fn report(&self, candidate: Candidate<'_>) -> ClaimReport {
         let reasons = self.reasons(candidate);
         let preferred =
-            list(candidate.ability.classes.iter().map(|class| class.as_str().to_owned()));
+            list(eligible::preferred(candidate.ability).iter().map(|c| c.as_str().to_owned()));
         let result = if self.lost > 0 {
             let lost = self.lost;
             format!("Claim attempt: {lost} tasks available in {preferred}, all claimed by others")
@@ -70,6 +73,7 @@ impl Found {
             let why = eligible::reasons(candidate, requirements);
             reasons.extend(why.into_iter().map(|reason| reason.lane(lane.as_str())));
         }
+        loads::tell(&mut reasons, &self.asked, Moment::now());
         if reasons.is_empty() {
             reasons.push(Reason::new(Code::QueueEmpty, "nothing is waiting"));
         }
@@ -93,9 +97,8 @@ mod tests {
     use queue::heartbeat::Ability;
     use shared::name::Name;
 
-    fn report(found: &Found) -> ClaimReport {
-        let name: Name = "worker-1".parse().unwrap();
-        let ability = Ability {
+    fn ability() -> Ability {
+        Ability {
             classes: vec![Class::Script, Class::Cpu],
             gpu: Some(1),
             gpu_uuid: None,
@@ -105,12 +108,21 @@ mod tests {
             paused: None,
             draining: None,
             server: None,
-        };
-        found.report(Candidate { name: &name, ability: &ability, current: &[] })
+        }
+    }
+
+    fn report(found: &Found) -> ClaimReport {
+        report_of(&ability(), found)
+    }
+
+    fn report_of(ability: &Ability, found: &Found) -> ClaimReport {
+        let name: Name = "worker-1".parse().unwrap();
+        found.report(Candidate { name: &name, ability, current: &[] })
     }
 
     fn nothing() -> Found {
-        Found { lost: 0, closed: vec![], limited: vec![], queue: BTreeMap::new() }
+        let queue = BTreeMap::new();
+        Found { lost: 0, closed: vec![], limited: vec![], queue, asked: vec![] }
     }
 
     #[test]
@@ -128,6 +140,7 @@ mod tests {
             limits: vec![],
             worker: None,
             max_wait: None,
+            max_wait: None,
         };
         let closed = vec![(lane.lane(), lane)];
         let found = Found { closed, queue: BTreeMap::from([(Class::Llm, 125)]), ..nothing() };
@@ -138,5 +151,33 @@ mod tests {
              worker-1 does not take llm tasks (it takes script, cpu)"
         );
         assert_eq!(shape(&report)[0].0, Code::ClassNotTaken);
+    }
+    #[test]
+    fn a_worker_without_the_model_says_who_was_asked_to_load_it() {
+        let server = crate::models::testing::up("http://127.0.0.1:11437");
+        let classes = vec![Class::Resource, Class::Script, Class::Cpu, Class::Llm];
+        let ability = Ability { server: Some(server), classes, ..ability() };
+        let lane = Requirements {
+            class: Class::Llm,
+            model: Some("qwen2.5:7b".into()),
+            gpu_memory: None,
+            limits: vec![],
+            worker: None,
+        };
+        let load = Asked {
+            task: shared::id::TaskId::new(),
+            verb: shared::llm::ModelVerb::Load,
+            model: "qwen2.5:7b".into(),
+            worker: Some("worker-1".parse().unwrap()),
+            at: Moment::now().plus_millis(-4_000),
+        };
+        let closed = vec![(lane.lane(), lane)];
+        let queue = BTreeMap::from([(Class::Llm, 125)]);
+        let found = Found { closed, queue, asked: vec![load], ..nothing() };
+        assert_eq!(
+            report_of(&ability, &found).result,
+            "No suitable tasks - Queue: [llm:125], Preferred: [resource, script, cpu, llm], \
+             Model loaded: false; llm needs qwen2.5:7b: load requested 4 s ago"
+        );
     }
 }

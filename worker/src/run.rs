@@ -1,5 +1,6 @@
 //! One attempt, from claim to ledger line: start the job, wait for it, say how it ended.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +12,19 @@ use queue::ledger::Line;
 use queue::retry::{self, Verdict};
 use shared::emit;
 use shared::event::{Ending, Event, Why as Reason};
+use shared::llm::{Answer, ModelVerb};
 use shared::log::{Context, scope};
 use shared::outcome::Cause;
 use shared::task::Payload;
 use shared::time::Moment;
 
+use crate::ask::{self, Work};
 use crate::close::Over;
 use crate::desk::Desk;
 use crate::environment::Surroundings;
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
+use crate::load;
+use crate::models::Models;
 
 /// What every attempt of this worker needs.
 #[derive(Debug)]
@@ -36,21 +41,24 @@ pub struct Bench {
     pub grace: Duration,
     /// Closed when the worker must end without waiting for anything.
     pub hurry: Receiver<()>,
+    /// Its model server, where it has one.
+    pub models: Option<Models>,
 }
 
 /// How an attempt went, for the ledger.
-struct Went {
-    verdict: Verdict,
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-    message: Option<String>,
-    leaked: u32,
-    started_at: Option<Moment>,
-    wall: Option<Duration>,
+pub(crate) struct Went {
+    pub(crate) verdict: Verdict,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) message: Option<String>,
+    pub(crate) leaked: u32,
+    pub(crate) started_at: Option<Moment>,
+    pub(crate) wall: Option<Duration>,
+    pub(crate) answer: Option<Answer>,
 }
 
 impl Went {
-    fn new(verdict: Verdict) -> Self {
+    pub(crate) fn new(verdict: Verdict) -> Self {
         Self {
             verdict,
             exit_code: None,
@@ -59,6 +67,7 @@ impl Went {
             leaked: 0,
             started_at: None,
             wall: None,
+            answer: None,
         }
     }
 }
@@ -73,26 +82,48 @@ pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) -> Over {
         correlation_id: Some(task.correlation_id.clone()),
         ..Context::default()
     });
-    let went = match order(bench, &claim) {
-        Ok(order) => run(bench, &claim, order, stop),
+    let went = match plan(bench, &claim) {
+        Ok(Plan::Job(order)) => run(bench, &claim, order, stop),
+        Ok(Plan::Ask { models, model }) => {
+            ask::ask(Work { bench, models, claim: &claim, stop }, model)
+        }
+        Ok(Plan::Model { models, verb, model }) => {
+            load::turn_over(Work { bench, models, claim: &claim, stop }, verb, model)
+        }
         Err(message) => {
             Went { message: Some(message), ..Went::new(Verdict::Failed(Cause::SpawnFailed)) }
         }
     };
-    over(bench, claim, &went)
+    over(bench, claim, went)
 }
 
-fn order(bench: &Bench, claim: &Claim) -> Result<Order, String> {
-    let (name, task) = (claim.name(), claim.task());
-    let argv = match task.spec.payload().map_err(|bad| bad.to_string())? {
+/// What an attempt does.
+enum Plan<'a> {
+    /// It runs a job.
+    Job(Order),
+    /// It asks a model.
+    Ask { models: &'a Models, model: &'a str },
+    /// It loads or unloads one.
+    Model { models: &'a Models, verb: ModelVerb, model: &'a str },
+}
+
+fn plan<'a>(bench: &'a Bench, claim: &'a Claim) -> Result<Plan<'a>, String> {
+    let models = || bench.models.as_ref().ok_or("this worker has no model server");
+    let argv = match claim.task().spec.payload().map_err(|bad| bad.to_string())? {
         Payload::Command(words) => words.iter().map(Into::into).collect(),
         Payload::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
-        Payload::Llm { .. } | Payload::Model { .. } => {
-            return Err("this worker has no model server".to_owned());
+        Payload::Llm { model, .. } => return Ok(Plan::Ask { models: models()?, model }),
+        Payload::Model { verb, model } => {
+            return Ok(Plan::Model { models: models()?, verb, model });
         }
     };
+    Ok(Plan::Job(order(bench, claim, argv)))
+}
+
+fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
+    let (name, task) = (claim.name(), claim.task());
     let root = bench.surroundings.pool.root();
-    Ok(Order {
+    Order {
         argv,
         cwd: task.spec.cwd.as_ref().map_or_else(|| root.to_owned(), Into::into),
         env: bench.surroundings.of(claim, std::env::vars_os()),
@@ -102,7 +133,7 @@ fn order(bench: &Bench, claim: &Claim) -> Result<Order, String> {
         attempt: name.attempt,
         timeout: task.spec.timeout.map(|span| span.0),
         grace: task.spec.grace_period.map_or(bench.grace, |span| span.0),
-    })
+    }
 }
 
 fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
@@ -129,7 +160,7 @@ fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
     Went { started_at: Some(started_at), ..judge(&end) }
 }
 
-fn not_started(claim: &Claim, err: &StartError) -> Went {
+pub(crate) fn not_started(claim: &Claim, err: &StartError) -> Went {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
     emit!(Event::JobSpawnFailed { task, attempt, error: err.to_string() });
     // Where the machine is at fault the command may be fine later.
@@ -174,7 +205,8 @@ fn judge(end: &End) -> Went {
         Status::Unkillable | Status::Lost => (None, None),
     };
     let leaked = u32::try_from(end.leaked.len()).unwrap_or(u32::MAX);
-    Went { verdict, exit_code, signal, message, leaked, started_at: None, wall: Some(end.wall) }
+    let wall = Some(end.wall);
+    Went { exit_code, signal, message, leaked, wall, ..Went::new(verdict) }
 }
 
 /// Said when it is done, not when the job has ended: a person who waits sees why.
@@ -232,16 +264,18 @@ fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End)
 }
 
 /// What is to be recorded. Limits do not count the task any more.
-fn over(bench: &Bench, mut claim: Box<Claim>, went: &Went) -> Over {
+fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
     let name = claim.name();
+    let seconds = went.wall.map(|wall| wall.as_secs_f64());
     let line = line(bench, &claim, went);
     let ending = Ending {
         outcome: line.outcome,
         cause: line.cause,
         exit_code: line.exit_code,
         signal: line.signal,
-        seconds: went.wall.map(|wall| wall.as_secs_f64()),
+        seconds,
         next: line.next,
+        answer: line.answer.as_ref().map(Into::into),
     };
     let progress = bench.surroundings.pool.layout().progress_file(name.id, name.attempt);
     // Most jobs have none, and a look costs less than a removal in vain.
@@ -253,7 +287,7 @@ fn over(bench: &Bench, mut claim: Box<Claim>, went: &Went) -> Over {
     Over { claim, line, ending, what }
 }
 
-fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
+fn line(bench: &Bench, claim: &Claim, went: Went) -> Line {
     let (name, task) = (claim.name(), claim.task());
     let pool = &bench.surroundings.pool;
     let policy = pool.rules().retry.of(task);
@@ -268,6 +302,7 @@ fn line(bench: &Bench, claim: &Claim, went: &Went) -> Line {
     line.error_message = went.message.as_ref().map(|text| text.chars().take(1000).collect());
     line.log_path = log.is_file().then(|| log.display().to_string());
     line.leaked = went.leaked;
+    line.answer = went.answer;
     line.peak_vram_bytes = bench.desk.look(|state| {
         state.jobs.iter().find(|job| job.name == name).and_then(|job| job.run.peak_vram_bytes)
     });
@@ -280,7 +315,7 @@ pub fn is_hurried(bench: &Bench, wait: Duration) -> bool {
     bench.hurry.recv_timeout(wait) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
 }
 
-fn what(claim: &Claim) -> String {
+pub(crate) fn what(claim: &Claim) -> String {
     let task = claim.task();
     format!("{} task: {} ({})", task.class(), task.id.short(), task.name())
 }

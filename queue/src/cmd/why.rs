@@ -13,12 +13,12 @@ use shared::task::Task;
 use super::out::{Tone, ago, cut};
 use super::{App, Stop, workers};
 
-/// Say why a task is not running, or why a worker takes nothing
+/// Say why a task is not running, why a worker or a GPU takes nothing, or where a model is
 #[derive(Args, Debug)]
 #[command(after_help = "Exit code: 5 blocked now, 6 can never run here, 0 otherwise.")]
 pub(crate) struct Why {
-    /// A task or a worker [default: the whole pool]
-    #[arg(value_name = "ID|WORKER")]
+    /// A task, a worker, a GPU (`gpu:0`) or a model [default: the whole pool]
+    #[arg(value_name = "ID|WORKER|GPU|MODEL")]
     subject: Option<String>,
 }
 
@@ -42,6 +42,12 @@ fn ask(app: &App, look: &Look<'_>, text: &str) -> Result<Verdict, Stop> {
         && let Some(worker) = look.view.workers.iter().find(|worker| worker.name == name)
     {
         return Ok(why::why_worker(look, worker)?);
+    }
+    if let Some(worker) = why::worker_of(look, text) {
+        return Ok(why::why_gpu(look, text, worker)?);
+    }
+    if why::is_model(look, text) {
+        return Ok(why::why_model(look, text)?);
     }
     match lookup::find(look.pool.layout(), text)? {
         Ok(_named) => {

@@ -4,6 +4,7 @@ use clap::Args;
 use queue::view::{self, Worker};
 use serde_json::json;
 use shared::exit;
+use shared::llm::{Health, HeldState, ModelServer};
 use shared::name::Name;
 use shared::time::Moment;
 
@@ -33,9 +34,42 @@ impl Workers {
 
 /// The workers as people read them.
 pub(super) fn table(app: &mut App, workers: &[Worker], now: Moment) -> Result<(), Stop> {
-    let head = ["WORKER", "GPU", "STATUS", "RUNS", "BEAT", "DONE", "FAILED", "LAST LOOK"];
-    let rows = workers.iter().map(|worker| row(app, worker, now)).collect();
+    let mut head = vec!["WORKER", "GPU", "STATUS", "RUNS", "BEAT", "DONE", "FAILED", "LAST LOOK"];
+    let mut rows: Vec<_> = workers.iter().map(|worker| row(app, worker, now)).collect();
+    // Only where somebody has a model server.
+    if workers.iter().any(|worker| server(worker).is_some()) {
+        head.insert(MODELS, "MODELS");
+        for (row, worker) in rows.iter_mut().zip(workers) {
+            row.insert(MODELS, models(app, worker));
+        }
+    }
     app.out.table(&head, rows)
+}
+
+/// Where the column of models stands.
+const MODELS: usize = 4;
+
+fn server(worker: &Worker) -> Option<&ModelServer> {
+    worker.heartbeat.as_ref()?.ability.server.as_ref().filter(|_server| worker.is_alive())
+}
+
+/// What its server holds, or what is wrong with the server.
+fn models(app: &App, worker: &Worker) -> String {
+    let Some(server) = server(worker) else { return "-".to_owned() };
+    match server.health {
+        Health::Up | Health::Unknown => {}
+        ill @ (Health::Down | Health::Wedged) => {
+            return app.out.paint(Tone::Bad, &format!("server {ill}"));
+        }
+    }
+    let shown = server.models.iter().map(|held| match held.state {
+        HeldState::Loaded => cut(&held.model, 30),
+        state @ (HeldState::Loading | HeldState::Unproven | HeldState::Unloading) => {
+            format!("{} ({state})", cut(&held.model, 30))
+        }
+    });
+    let shown: Vec<_> = shown.collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }
 
 fn row(app: &App, worker: &Worker, now: Moment) -> Vec<String> {

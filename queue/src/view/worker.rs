@@ -2,6 +2,7 @@
 //! and of those whose heartbeat stands still the kernel is asked.
 
 use serde_json::{Map, Value, json};
+use shared::llm::ModelServer;
 use shared::name::Name;
 use shared::quantity::counted;
 use shared::reason::{Code, Reason};
@@ -136,6 +137,7 @@ impl Worker {
             "idle_seconds": idle.map(|since| now.seconds_since(since)),
             "current": self.current_json(now),
             "models": server.map(|server| &server.models).into_iter().flatten().collect::<Vec<_>>(),
+            "server": server.map(server_json),
             "completed": beat.map(|b| b.completed),
             "failed": beat.map(|b| b.failed),
             "lost_races": beat.map(|b| b.lost_races),
@@ -157,6 +159,18 @@ impl Worker {
         };
         self.current().map(shown).collect()
     }
+}
+
+/// A worker's model server, without what has fields of its own.
+fn server_json(server: &ModelServer) -> Value {
+    json!({
+        "address": server.address,
+        "kind": server.kind,
+        "health": server.health,
+        "health_since": server.health_since,
+        "error": server.error,
+        "canary": server.canary,
+    })
 }
 
 /// Everybody who works, or did so lately.

@@ -4,7 +4,7 @@
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 
-use super::Look;
+use super::{Look, model};
 use crate::Error;
 use crate::dir::limit;
 use crate::eligible::{self, Candidate};
@@ -21,9 +21,17 @@ pub(super) struct Standing<'a> {
     pub(super) reasons: Vec<Reason>,
 }
 
-/// Reasons that no waiting removes as long as the worker is what it is.
+/// Reasons that no waiting removes as long as the worker, and its model server, are what they are.
 const fn is_for_good(code: Code) -> bool {
-    matches!(code, Code::ClassNotTaken | Code::WorkerAddressed | Code::GpuNone | Code::VramNever)
+    matches!(
+        code,
+        Code::ClassNotTaken
+            | Code::WorkerAddressed
+            | Code::GpuNone
+            | Code::VramNever
+            | Code::ModelMissing
+            | Code::ModelTooBig
+    )
 }
 
 /// Asks every worker.
@@ -50,6 +58,7 @@ pub(super) fn ask<'a>(look: &Look<'a>, lane: &Requirements) -> Result<Standing<'
         };
         standing.reasons.extend(reasons.into_iter().filter(|reason| !of_pool(reason)));
     }
+    model::tell_loads(look, &mut standing.reasons)?;
     standing.reasons.extend(look.view.pause.as_ref().map(view::paused));
     standing.reasons.extend(look.view.disk_full());
     standing.reasons.extend(limits(look, lane)?);
@@ -94,8 +103,9 @@ fn nobody(look: &Look<'_>, lane: &Requirements, never: &[Reason]) -> Vec<Reason>
     }
     let (start, what) = match lane.class {
         Class::Cpu => ("worker --cpu", "cpu"),
-        class @ (Class::Script | Class::Llm | Class::Resource) => {
-            ("worker --gpu 0", class.as_str())
+        Class::Script => ("worker --gpu 0", "script"),
+        class @ (Class::Llm | Class::Resource) => {
+            ("worker --gpu 0 --ollama-port 11434", class.as_str())
         }
     };
     if let Some(name) = &lane.worker {
@@ -107,8 +117,9 @@ fn nobody(look: &Look<'_>, lane: &Requirements, never: &[Reason]) -> Vec<Reason>
         return reasons;
     }
     let only = |code: Code| !never.is_empty() && never.iter().any(|reason| reason.code == code);
-    // Whoever takes the class, but lacks the GPU or its memory, has said so.
-    if !only(Code::VramNever) && !only(Code::GpuNone) {
+    // Whoever takes the class, but lacks the GPU, its memory or the model, has said so.
+    let lacks = [Code::VramNever, Code::GpuNone, Code::ModelMissing, Code::ModelTooBig];
+    if !lacks.into_iter().any(only) {
         let text = match look.view.alive().next() {
             None => format!("no worker is running, and {what} tasks need one"),
             Some(_) => format!("no running worker takes {what} tasks"),

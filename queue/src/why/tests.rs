@@ -4,13 +4,16 @@
 use std::path::Path;
 
 use shared::id::{Incarnation, TaskId};
+use shared::llm::{Health, HeldModel, HeldState, Loads, ModelServer, ServerKind};
 use shared::quantity::Bytes;
 use shared::reason::Code;
 use shared::settings::Settings;
 use shared::task::{Class, Task, parse_spec};
 use shared::time::Moment;
 
-use super::{Look, Verdict, Word, why_pool, why_task, why_worker};
+use super::{
+    Look, Verdict, Word, is_model, why_gpu, why_model, why_pool, why_task, why_worker, worker_of,
+};
 use crate::dir::lease::{Lease, Process, Record, Role};
 use crate::dir::places;
 use crate::dir::submit::Submitter;
@@ -206,4 +209,102 @@ fn the_dead_and_the_hung_are_told_apart() {
     drop(lease);
     let dead = of_worker(&pool, "worker-0");
     assert_eq!((dead.verdict, codes(&dead)), (Word::Gone, vec![Code::WorkerDead]));
+}
+
+/// A worker whose Ollama holds, knows and fails as said.
+fn with_server(change: impl FnOnce(&mut ModelServer)) -> Ability {
+    let mut server = ModelServer {
+        kind: ServerKind::Ollama,
+        address: "http://127.0.0.1:11434".into(),
+        loads: Loads::OnRequest,
+        health: Health::Up,
+        health_since: Moment::now(),
+        error: None,
+        models: Vec::new(),
+        known: Some(vec!["tiny:latest".into()]),
+        failed_loads: Vec::new(),
+        canary: None,
+    };
+    change(&mut server);
+    let classes = [Class::Resource, Class::Script, Class::Cpu, Class::Llm];
+    Ability { server: Some(server), ..ability(&classes) }
+}
+
+fn holding(state: HeldState) -> Vec<HeldModel> {
+    let since = Moment::now();
+    vec![HeldModel { model: "tiny:latest".into(), state, since, size: None, vram: None }]
+}
+
+fn of_model(pool: &Pool, name: &str) -> Verdict {
+    ask(pool, |look| {
+        assert!(is_model(look, name), "{name}");
+        why_model(look, name).unwrap()
+    })
+}
+
+#[test]
+fn a_task_without_its_model_says_who_was_asked_to_load_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let id = submit(&pool, r#"{"class": "llm", "prompt": "hi", "model": "tiny"}"#);
+    let _held = worker(&pool, "worker-0", with_server(|_| ()), Vec::new());
+    let alone = of_task(&pool, id);
+    assert_eq!((alone.verdict, codes(&alone)), (Word::Blocked, vec![Code::ModelNotLoaded]));
+    assert!(alone.text.contains("nobody was asked to load it"), "{}", alone.text);
+    submit(
+        &pool,
+        r#"{"class": "resource", "verb": "load_llm", "model": "tiny", "worker": "worker-0"}"#,
+    );
+    let asked = of_task(&pool, id);
+    assert!(asked.text.starts_with("llm needs tiny: load requested "), "{}", asked.text);
+    assert_eq!(asked.reasons[0].evidence["asked_of"], "worker-0");
+    let model = of_model(&pool, "tiny:latest");
+    assert_eq!((model.verdict, codes(&model)), (Word::Blocked, vec![Code::ModelNotLoaded]));
+    assert_eq!(model.text, "tiny:latest is loaded nowhere; 1 task waiting for it");
+}
+
+#[test]
+fn a_model_that_no_server_has_can_never_be_asked_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let id = submit(&pool, r#"{"class": "llm", "prompt": "hi", "model": "tyni"}"#);
+    let _held = worker(&pool, "worker-0", with_server(|_| ()), Vec::new());
+    let missing = of_task(&pool, id);
+    assert_eq!((missing.verdict, codes(&missing)[0]), (Word::Impossible, Code::ModelMissing));
+    assert!(missing.text.contains("did you mean tiny"), "{}", missing.text);
+    assert_eq!(of_model(&pool, "tyni").verdict, Word::Impossible);
+}
+
+#[test]
+fn what_a_server_is_at_is_told_of_tasks_models_workers_and_gpus() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let id = submit(&pool, r#"{"class": "llm", "prompt": "hi", "model": "tiny"}"#);
+    let script = submit(&pool, r#"{"shell": "x"}"#);
+    let say = |change: &dyn Fn(&mut ModelServer)| {
+        let held = worker(&pool, "worker-0", with_server(change), Vec::new());
+        let (task, script) = (of_task(&pool, id), of_task(&pool, script));
+        let gpu = ask(&pool, |look| {
+            let worker = worker_of(look, "gpu:0").unwrap();
+            why_gpu(look, "gpu:0", worker).unwrap()
+        });
+        assert_eq!((gpu.subject.kind, gpu.subject.id.as_str()), ("gpu", "0"));
+        drop(held);
+        (task.verdict, codes(&task), codes(&script), gpu.verdict)
+    };
+    let loading = say(&|server| server.models = holding(HeldState::Loading));
+    let (blocked, idle) = (Word::Blocked, Word::Idle);
+    let vram = vec![Code::VramShort];
+    assert_eq!(loading, (blocked, vec![Code::ModelLoading], vram.clone(), idle));
+    let loaded = say(&|server| server.models = holding(HeldState::Loaded));
+    assert_eq!(loaded, (Word::Claimable, vec![], vram.clone(), Word::Claimable));
+    let wedged = say(&|server| {
+        server.models = holding(HeldState::Loaded);
+        server.health = Health::Wedged;
+    });
+    assert_eq!(wedged, (blocked, vec![Code::ServerWedged], vram, idle));
+    let down = say(&|server| server.health = Health::Down);
+    assert_eq!(down.1, [Code::ServerDown, Code::ModelNotLoaded]);
+    assert!(ask(&pool, |look| worker_of(look, "gpu:7").unwrap().is_none()));
+    assert!(ask(&pool, |look| worker_of(look, "tiny").is_none()));
 }

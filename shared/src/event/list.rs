@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::events;
 use super::parts::{
-    Ending, Monitor, Scaling, StuckTask, Why, aside, idle, name_list, place, span, stuck_list,
-    tenths,
+    Ending, Monitor, Scaling, StuckTask, Why, after_silence, aside, idle, name_list, place, share,
+    span, stuck_list, tenths, within,
 };
 use super::placement::{Placement, again};
 use crate::id::{BatchId, TaskId};
@@ -118,6 +118,36 @@ events! {
             => ("Job of {} may still run on {host}, which cannot be reached from here: waiting", task.short());
         "job.log_failed" Warning JobLogFailed { task: TaskId, attempt: u32, path: PathBuf, error: String }
             => ("Run log {} of {}: {error}", path.display(), task.short());
+    }
+    "worker.model" {
+        "model.asked" Debug ModelAsked { task: TaskId, attempt: u32, what: String, model: String, server: String, log: PathBuf }
+            => ("Asked {model} at {server}: {what}, attempt {attempt}");
+        "model.loading" Info ModelLoading { worker: Name, model: String, server: String }
+            => ("Loading {model} on {worker} ({server})");
+        "model.loaded" Info ModelLoaded { worker: Name, model: String, seconds: Option<f64>, canary_seconds: f64, size: Option<Bytes>, vram: Option<Bytes> }
+            => ("Loaded {model} on {worker}{}: it answers ({})", within(*seconds), share(*size, *vram));
+        "model.unloaded" Info ModelUnloaded { worker: Name, model: String, asked: bool }
+            => ("Unloaded {model} on {worker}{}", if *asked { "" } else { ": the server no longer holds it" });
+        "model.load_failed" Warning ModelLoadFailed { worker: Name, model: String, cause: Cause, error: String }
+            => ("Loading {model} on {worker} failed ({cause}): {error}");
+        "model.on_cpu" Warning ModelOnCpu { worker: Name, model: String, size: Bytes, vram: Bytes }
+            => ("Model {model} on {worker} is partly on the processor: {vram} of {size} are in GPU memory");
+        "model.slow" Warning ModelSlow { worker: Name, model: String, tokens_per_second: f64, usual: f64 }
+            => ("Model {model} on {worker} writes {tokens_per_second:.1} tokens/s, usually {usual:.1}: has it fallen back to the processor?");
+        "model.quick_again" Info ModelQuickAgain { worker: Name, model: String, tokens_per_second: f64 }
+            => ("Model {model} on {worker} writes {tokens_per_second:.1} tokens/s again");
+        "model.silent" Warning ModelSilent { worker: Name, model: String, error: String }
+            => ("Model {model} on {worker} does not answer: {error}");
+        "server.up" Info ServerUp { worker: Name, server: String, seconds: Option<f64> }
+            => ("Model server {server} of {worker} answers{}", after_silence(*seconds));
+        "server.down" Warning ServerDown { worker: Name, server: String, error: String }
+            => ("Model server {server} of {worker} does not answer: {error}");
+        "server.down_again" Debug ServerDownAgain { worker: Name, server: String, error: String }
+            => ("Model server {server} of {worker} still does not answer: {error}");
+        "server.wedged" Error ServerWedged { worker: Name, server: String, model: String, error: String }
+            => ("Model server {server} of {worker} is wedged: it answers pings, but {model} does not answer: {error}");
+        "worker.loads_alone" Info WorkerLoadsAlone { worker: Name, model: String, verb: ModelVerb, waiting: u64, seconds: f64 }
+            => ("No brain for {}: {worker} asks itself to {verb} {model}, tasks waiting for it: {waiting}", span(*seconds));
     }
     "brain.main" {
         "brain.started" Info BrainStarted { pid: u32, gpus: Vec<u32> }

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::id::TaskId;
+use crate::llm::Answer;
 use crate::name::Name;
 use crate::outcome::{Cause, Next, Outcome};
-use crate::quantity::Span;
+use crate::quantity::{Bytes, Span};
 use crate::task::Class;
 
 /// How an attempt ended and what follows.
@@ -28,6 +29,36 @@ pub struct Ending {
     pub seconds: Option<f64>,
     /// Where the task goes now.
     pub next: Next,
+    /// What the model's answer took, where a model answered.
+    #[serde(flatten)]
+    pub answer: Option<AnswerFigures>,
+}
+
+/// What the answer of a model took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AnswerFigures {
+    /// Tokens read.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens written.
+    pub completion_tokens: Option<u64>,
+    /// Tokens written per second, from the first one on.
+    pub tokens_per_second: Option<f64>,
+    /// From the request to the first token.
+    pub first_token_seconds: Option<f64>,
+    /// Of that, the loading of the model.
+    pub load_seconds: Option<f64>,
+}
+
+impl From<&Answer> for AnswerFigures {
+    fn from(answer: &Answer) -> Self {
+        Self {
+            prompt_tokens: answer.prompt_tokens,
+            completion_tokens: answer.completion_tokens,
+            tokens_per_second: answer.tokens_per_second(),
+            first_token_seconds: answer.first_token_seconds,
+            load_seconds: answer.load_seconds,
+        }
+    }
 }
 
 impl Ending {
@@ -41,6 +72,7 @@ impl Ending {
             signal: None,
             seconds: None,
             next: Next::End,
+            answer: None,
         }
     }
 }
@@ -251,6 +283,26 @@ pub(super) fn span(seconds: f64) -> String {
 /// Like [`span`], with tenths of a second where it is short.
 pub(super) fn tenths(seconds: f64) -> String {
     if seconds < 60.0 { format!("{:.1}s", seconds.max(0.0)) } else { span(seconds) }
+}
+
+/// ` in 5.2s`, or nothing where it is unknown.
+pub(super) fn within(seconds: Option<f64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!(" in {}", tenths(seconds)))
+}
+
+/// ` after 42s`, or nothing where it was never silent.
+pub(super) fn after_silence(seconds: Option<f64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!(" again after {}", span(seconds)))
+}
+
+/// How much memory a model takes, and how much of that is the GPU's.
+pub(super) fn share(size: Option<Bytes>, vram: Option<Bytes>) -> String {
+    match (size, vram) {
+        (Some(size), Some(vram)) if size == vram => format!("{size}, all of it in GPU memory"),
+        (Some(size), Some(vram)) => format!("{size}, {vram} of it in GPU memory"),
+        (Some(size), None) => format!("{size}"),
+        (None, _) => "size unknown".to_owned(),
+    }
 }
 
 /// ` (holder)`, or nothing where it is unknown.

@@ -163,6 +163,7 @@ fn each_outcome_is_an_event_of_its_own() {
         signal: None,
         seconds: Some(2.14),
         next,
+        answer: None,
     };
     let say = |ending| Event::ended(task(), 2, "script task: d5de16d7 (train)".into(), ending);
     let failed = say(ending(Outcome::Failed, Some(Cause::ExitCode), Next::Failed));
@@ -223,4 +224,53 @@ fn a_load_that_nobody_takes_is_reported_in_the_agreed_words() {
         event.message(),
         "load_llm task available for 62s but workers ['worker-1', 'worker-3'] still have no model"
     );
+}
+
+#[test]
+fn what_an_answer_took_stands_in_the_line_of_its_completion() {
+    let answer = crate::llm::Answer {
+        model: "tiny".into(),
+        body: json!({}),
+        prompt_tokens: Some(7),
+        completion_tokens: Some(101),
+        load_seconds: None,
+        first_token_seconds: Some(0.5),
+        seconds: 2.5,
+    };
+    let ending = Ending {
+        outcome: Outcome::Succeeded,
+        cause: None,
+        exit_code: None,
+        signal: None,
+        seconds: Some(2.5),
+        next: Next::End,
+        answer: Some((&answer).into()),
+    };
+    let event = Event::ended(task(), 1, "llm task: d5de16d7 (hi)".into(), ending);
+    assert_eq!(event.message(), "Completed llm task: d5de16d7 (hi) in 2.5s");
+    let extra = event.extra();
+    assert_eq!(
+        (&extra["completion_tokens"], &extra["tokens_per_second"]),
+        (&json!(101), &json!(50.0))
+    );
+}
+
+#[test]
+fn what_happens_to_models_is_said_in_sentences() {
+    let (worker, model) = (worker(), "qwen2.5:7b".to_owned());
+    let (size, vram) = (crate::quantity::Bytes(4 << 30), crate::quantity::Bytes(3 << 30));
+    let loaded = Event::ModelLoaded {
+        worker: worker.clone(),
+        model: model.clone(),
+        seconds: Some(5.2),
+        canary_seconds: 0.1,
+        size: Some(size),
+        vram: Some(size),
+    };
+    let text = "Loaded qwen2.5:7b on worker-1 in 5.2s: it answers (4 GiB, all of it in GPU memory)";
+    assert_eq!(loaded.message(), text);
+    let on_cpu = Event::ModelOnCpu { worker, model, size, vram };
+    let text =
+        "Model qwen2.5:7b on worker-1 is partly on the processor: 3 GiB of 4 GiB are in GPU memory";
+    assert_eq!(on_cpu.message(), text);
 }

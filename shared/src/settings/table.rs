@@ -89,6 +89,18 @@ settings! {
         "That wait grows no longer than this.";
     limits: Limits = Limits::default(), ["BRAINSTEM_LIMITS"],
         "How many tasks of one user, label or model may run at once.";
+    server_poll: Span = Span::seconds(5), ["BRAINSTEM_SERVER_POLL"],
+        "How often an idle worker asks its model server what it holds.";
+    canary_interval: Span = Span::seconds(60), ["BRAINSTEM_CANARY_INTERVAL"],
+        "How often an idle worker has each loaded model answer one token.";
+    canary_patience: Span = Span::seconds(30), ["BRAINSTEM_CANARY_PATIENCE"],
+        "How long that one token may take; a server that fails twice is called wedged.";
+    answer_idle_timeout: Span = Span::seconds(300), ["BRAINSTEM_ANSWER_IDLE_TIMEOUT"],
+        "A model server that sends nothing for so long in the midst of a request has failed it.";
+    load_timeout: Span = Span::seconds(600), ["BRAINSTEM_LOAD_TIMEOUT"],
+        "A model that is not loaded after so long counts as not loadable.";
+    self_load_after: Span = Span::seconds(60), ["BRAINSTEM_SELF_LOAD_AFTER"],
+        "Without a brain for so long an idle worker loads and unloads models for itself.";
     log_level: Level = Level::Info, ["BRAINSTEM_LOG_LEVEL", "DB_LOG_LEVEL"],
         "What matters less than this is not logged.";
     log_rotate_size: Bytes = Bytes(100_000_000), ["BRAINSTEM_LOG_ROTATE_SIZE"],

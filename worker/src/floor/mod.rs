@@ -5,13 +5,14 @@ mod alone;
 mod asked;
 mod closer;
 mod crew;
+mod own_loads;
 mod search;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, after, select};
+use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
 use queue::dir::doorbell::Listener;
 use queue::dir::promote::Promoter;
@@ -34,6 +35,10 @@ pub struct Floor {
     settings: Settings,
     listener: Listener,
     signals: Receiver<i32>,
+    /// What is newly known of the model server.
+    news: Receiver<()>,
+    /// Since when no brain holds its lock, as far as this worker saw.
+    alone_since: Option<Instant>,
     /// Something ended that this thread may wait for.
     nudged: Receiver<()>,
     shop: Arc<Shop>,
@@ -128,6 +133,7 @@ impl Floor {
         let Tools { bench, settings, listener, signals, hurry } = tools;
         let pool = bench.surroundings.pool.clone();
         let tidy = Tidy::new(pool.layout());
+        let news = bench.models.as_ref().map_or_else(never, |models| models.news().clone());
         let (nudge, nudged) = crossbeam_channel::bounded(1);
         let nudge = Nudge(nudge);
         let shop = Arc::new(Shop {
@@ -142,6 +148,8 @@ impl Floor {
             settings,
             listener,
             signals,
+            news,
+            alone_since: None,
             nudged,
             crew: Crew::new(shop.clone()),
             shop,
@@ -176,6 +184,7 @@ impl Floor {
         self.follow_standing()?;
         self.promote()?;
         self.forget_ended();
+        self.load_alone()?;
         while let Some(work) = self.claim()? {
             self.begin(work);
         }
@@ -228,6 +237,7 @@ impl Floor {
         let signals = self.signals.clone();
         select! {
             recv(self.listener.rung()) -> _rung => self.shop.search().look_again(),
+            recv(self.news) -> _told => self.shop.search().look_again(),
             recv(self.nudged) -> _ended => self.shop.search().look_again(),
             recv(signals) -> signal => self.note_signal(signal.ok()),
             recv(after(until)) -> _now => {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use queue::dir::census::Census;
+use queue::dir::census::{Census, LaneCount};
 use queue::dir::claim::Claim;
 use queue::dir::cursor::{Cursor, Note, Pass, Wish};
 use queue::dir::{limit, reserve};
 use queue::eligible::{self, SlotKind};
 use queue::heartbeat::ClaimReport;
 use queue::lane::{LaneName, Requirements};
+use queue::loads;
 use shared::emit;
 use shared::event::Event;
 use shared::reason::Code;
@@ -76,6 +77,11 @@ impl Search {
         Ok(false)
     }
 
+    /// The lanes there are, with how much waits in each.
+    pub(super) fn lanes(&mut self) -> Result<Vec<LaneCount>, queue::Error> {
+        Ok(self.census.take(self.bench.surroundings.pool.layout())?.lanes)
+    }
+
     pub(super) fn may_claim(&self) -> bool {
         let free = self.bench.desk.look(|state| {
             let open = !state.stopping
@@ -123,10 +129,9 @@ impl Search {
         let pass = state.candidate(&name, |candidate| {
             let open = |lane: &Requirements| eligible::reasons(candidate, lane).is_empty();
             // The lanes of classes that it does not take are looked at too: the report says so.
-            let mut classes = candidate.ability.classes.clone();
-            classes.extend(
-                Class::ALL.iter().filter(|class| !candidate.ability.classes.contains(class)),
-            );
+            let mut classes = eligible::preferred(candidate.ability);
+            let others: Vec<_> = Class::ALL.iter().filter(|c| !classes.contains(c)).collect();
+            classes.extend(others);
             let wish = Wish { classes: &classes, open: &open };
             self.cursor.pass(&wish, &mut |note| see(note, &mut lost))
         })?;
@@ -142,7 +147,11 @@ impl Search {
                 } else {
                     self.census.take(self.bench.surroundings.pool.layout())?.by_class()
                 };
-                self.report(&state, &Found { lost, closed, limited, queue });
+                let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
+                    true => loads::pending(self.bench.surroundings.pool.layout())?,
+                    false => Vec::new(),
+                };
+                self.report(&state, &Found { lost, closed, limited, queue, asked });
                 Ok(None)
             }
         }

@@ -179,7 +179,7 @@ pub fn start(order: Order) -> Result<Running, StartError> {
     // meanwhile has copies of them, and with them the lock, for the moment before it becomes its
     // program.
     let turn = children::turn();
-    let mut log = open_log(&order)?;
+    let mut log = open_log(&order.log_path, (order.task, order.attempt))?;
     let log_identity = LogIdentity::of_file(&log).map_err(file("look at", &order.log_path))?;
     let started = (Instant::now(), Moment::now());
     let spawned = prepared.and_then(|prepared| spawn(&order, prepared, &log));
@@ -249,8 +249,15 @@ fn make_parents(log_path: &Path) -> Result<(), StartError> {
     fs::create_dir_all(parent).map_err(file("make directory", parent))
 }
 
-fn open_log(order: &Order) -> Result<File, StartError> {
-    let path = &order.log_path;
+/// Opens a run's log, with its directory, and locks it for as long as the file is open.
+///
+/// # Errors
+/// Also when an earlier run's processes can still write there.
+pub fn run_log(path: &Path, run: (TaskId, u32)) -> Result<File, StartError> {
+    open_log(path, run)
+}
+
+fn open_log(path: &Path, run: (TaskId, u32)) -> Result<File, StartError> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
     let options = options.append(true).create(true).mode(0o600).custom_flags(flags);
@@ -266,14 +273,13 @@ fn open_log(order: &Order) -> Result<File, StartError> {
         Ok(()) => Ok(log),
         Err(TryLockError::Error(source)) => Err(file("lock log", path)(source)),
         Err(TryLockError::WouldBlock) => {
-            Err(StartError::LogHeld { log: path.clone(), holders: holders(order) })
+            Err(StartError::LogHeld { log: path.to_owned(), holders: holders(path, run) })
         }
     }
 }
 
-fn holders(order: &Order) -> String {
-    let found =
-        Mark::new(order.task, order.attempt, &order.log_path).and_then(|m| fence::processes(&m));
+fn holders(path: &Path, (task, attempt): (TaskId, u32)) -> String {
+    let found = Mark::new(task, attempt, path).and_then(|m| fence::processes(&m));
     let names: Vec<_> = found.into_iter().flatten().map(|found| found.to_string()).collect();
     if names.is_empty() { "a process that cannot be seen".to_owned() } else { names.join(", ") }
 }

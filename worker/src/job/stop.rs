@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::server::Cancel;
+
 /// Why a job is to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -16,7 +18,8 @@ pub enum Why {
     Returned,
 }
 
-/// How a job can be ended from another thread. Made for one job; copies are the same handle.
+/// How a job, or a request to a model, can be ended from another thread. Made for one attempt;
+/// copies are the same handle.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<Inner>);
 
@@ -28,6 +31,8 @@ struct Inner {
     asked: OwnedFd,
     /// The same, once somebody did not want to wait for the grace.
     hurried: OwnedFd,
+    /// How a request is given up.
+    cancel: Cancel,
 }
 
 impl Stop {
@@ -37,13 +42,15 @@ impl Stop {
     /// When no more descriptors can be had.
     pub fn new() -> std::io::Result<Self> {
         let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        Ok(Self(Arc::new(Inner { why: Mutex::new(None), asked: bell()?, hurried: bell()? })))
+        let (why, cancel) = (Mutex::new(None), Cancel::default());
+        Ok(Self(Arc::new(Inner { why, asked: bell()?, hurried: bell()?, cancel })))
     }
 
     /// TERM now, KILL after the grace.
     pub fn ask(&self, why: Why) {
         self.0.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         ring(&self.0.asked);
+        self.0.cancel.give_up();
     }
 
     /// KILL now, also if it was asked before and the grace is not over.
@@ -56,6 +63,12 @@ impl Stop {
     #[must_use]
     pub fn why(&self) -> Option<Why> {
         *self.0.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How a request that runs for the same attempt is given up; it is when this is asked.
+    #[must_use]
+    pub fn cancel(&self) -> &Cancel {
+        &self.0.cancel
     }
 
     pub(super) fn asked(&self) -> &OwnedFd {

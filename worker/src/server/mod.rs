@@ -3,6 +3,14 @@
 //! Every call blocks the thread that makes it and can be given up from another one through
 //! [`Cancel`]. Nothing in here touches the pool.
 
+mod address;
+mod error;
+mod http;
+mod lines;
+mod managed;
+mod ollama;
+mod openai;
+
 use std::fmt::Debug;
 use std::io::Write;
 use std::time::Duration;
@@ -10,6 +18,12 @@ use std::time::Duration;
 use shared::llm::{Answer, HeldModel, Loads, ServerKind};
 use shared::outcome::Cause;
 use shared::task::Spec;
+
+pub use address::{Address, BadAddress};
+pub use http::Limits;
+pub use managed::{Managed, Program, Start};
+pub use ollama::Ollama;
+pub use openai::OpenAi;
 
 /// A model server.
 pub trait Server: Debug + Send + Sync {
@@ -64,6 +78,15 @@ pub trait Server: Debug + Send + Sync {
     /// # Errors
     /// When there is no complete answer.
     fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure>;
+
+    /// Ends the server and starts it anew, where it is ours to start; `false` where it is not.
+    fn restart(&self) -> bool {
+        false
+    }
+
+    /// The worker ends: so does, with all that it started, a server that is ours. Returns when it
+    /// is gone. Others are left alone.
+    fn end(&self) {}
 }
 
 /// Options of a model, by name, as `num_ctx`.
@@ -147,5 +170,17 @@ impl Cancel {
     /// The call is over: nothing is left to end.
     pub fn ended(&self) {
         self.inner().end = None;
+    }
+
+    /// Waits so long, or until it is given up; `false` when it is.
+    pub fn pause(&self, length: Duration) -> bool {
+        let (give_up, given_up) = crossbeam_channel::bounded(1);
+        let begun = self.begins(move || {
+            // Nobody listens any more once the pause is over.
+            let _over = give_up.send(());
+        });
+        let over = begun && given_up.recv_timeout(length).is_err();
+        self.ended();
+        over && !self.is_given_up()
     }
 }

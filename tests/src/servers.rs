@@ -1,0 +1,177 @@
+//! Model servers for tests: the stand-in for Ollama, and a real llama-server where there is one.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use serde_json::Value;
+
+use crate::process::Proc;
+use crate::{Pool, programs};
+
+/// The stand-in for Ollama, running.
+#[derive(Debug)]
+pub struct FakeOllama {
+    proc: Proc,
+    settings: PathBuf,
+    requests: PathBuf,
+    address: String,
+}
+
+impl FakeOllama {
+    /// Starts one; its settings are described in `src/bin/fake_ollama/settings.rs`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn start(pool: &Pool, settings: Value) -> Self {
+        Self::named(pool, "ollama", settings)
+    }
+
+    /// The same where a test needs several.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn named(pool: &Pool, name: &str, settings: Value) -> Self {
+        let file = |end: &str| PathBuf::from(pool.at(&format!("{name}.{end}")));
+        let (settings_file, requests) = (file("json"), file("requests"));
+        write(&settings_file, &requests, settings);
+        let mut command = pool.command("fake-ollama", &["serve"]);
+        command.env("FAKE_OLLAMA", &settings_file).env("OLLAMA_HOST", "127.0.0.1:0");
+        let proc = pool.start(&mut command);
+        let address = pool.until("the stand-in to listen", || {
+            let said = proc.stderr();
+            // A line may be seen before all of it is written.
+            let whole = said.rsplit_once('\n')?.0;
+            let line = whole.lines().find_map(|line| line.strip_prefix("Listening on "));
+            line.map(|address| format!("http://{address}"))
+        });
+        Self { proc, settings: settings_file, requests, address }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> &Proc {
+        &self.proc
+    }
+
+    /// Its process, to be ended.
+    #[must_use]
+    pub fn into_process(self) -> Proc {
+        self.proc
+    }
+
+    /// Changes what it does from the next request on.
+    ///
+    /// # Panics
+    ///
+    /// When the settings cannot be written.
+    pub fn set(&self, settings: Value) {
+        write(&self.settings, &self.requests, settings);
+    }
+
+    /// All requests so far, as `{"method", "path", "body"}`.
+    ///
+    /// # Panics
+    ///
+    /// When one cannot be understood.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.requests).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// The bodies of the requests to one path.
+    #[must_use]
+    pub fn bodies(&self, path: &str) -> Vec<Value> {
+        let requests = self.requests().into_iter().filter(|request| request["path"] == path);
+        requests.map(|mut request| request["body"].take()).collect()
+    }
+}
+
+fn write(file: &PathBuf, requests: &PathBuf, mut settings: Value) {
+    settings["requests"] = requests.to_string_lossy().into();
+    let aside = file.with_extension("new");
+    fs::write(&aside, settings.to_string()).expect("write the settings aside");
+    #[expect(clippy::disallowed_methods, reason = "a test's own file, read by another process")]
+    fs::rename(aside, file).expect("put the settings in place");
+}
+
+/// A port that nobody listens at, a moment ago.
+///
+/// # Panics
+///
+/// When there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen at any port");
+    listener.local_addr().expect("a listener has an address").port()
+}
+
+/// A real llama-server with a model of a few hundred kilobytes.
+#[derive(Debug)]
+pub struct Llama {
+    proc: Proc,
+    address: String,
+}
+
+impl Llama {
+    /// Starts one with `slow.gguf` or `tiny.gguf`, named as in the file, and more words. `None`,
+    /// which it says on stderr, where there is no llama-server: see `run.sh`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn start(pool: &Pool, model: &str, more: &[&str]) -> Option<Self> {
+        let (server, models) = llama_models()?;
+        let port = free_port();
+        let mut command = Command::new(server);
+        command.env_clear().env("HOME", pool.home()).env("PATH", env::var_os("PATH")?);
+        command.current_dir(pool.home()).stdin(Stdio::null()).arg("-m");
+        command.arg(models.join(format!("{model}.gguf"))).args(["--alias", model, "-c", "2048"]);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]).args(more);
+        let proc = pool.start(&mut command);
+        pool.until_true("llama-server to listen", || proc.stderr().contains("server is listening"));
+        Some(Self { proc, address: format!("http://127.0.0.1:{port}") })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> &Proc {
+        &self.proc
+    }
+}
+
+/// The program llama-server and the folder of its models, from `$LLAMA_SERVER` and `$LLAMA_MODELS`,
+/// which `run.sh` sets, or from where it puts them. `None`, which it says, where there are none.
+#[must_use]
+pub fn llama_models() -> Option<(PathBuf, PathBuf)> {
+    let kept = programs::target().parent()?.join("llm");
+    let server =
+        env::var_os("LLAMA_SERVER").map_or_else(|| kept.join("llama-server"), PathBuf::from);
+    let models = env::var_os("LLAMA_MODELS").map_or(kept, PathBuf::from);
+    if server.is_file() && models.join("tiny.gguf").is_file() {
+        return Some((server, models));
+    }
+    // Where run.sh promised one, there must be one.
+    assert!(env::var_os("LLAMA_SERVER").is_none(), "{} is missing", server.display());
+    eprintln!("SKIPPED: there is no llama-server; `./run.sh test` gets one");
+    None
+}

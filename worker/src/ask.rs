@@ -1,0 +1,220 @@
+//! One attempt of an `llm` task: a request to the model server, its answer streamed into the run
+//! log. Beside [`crate::run`], which claims and records, as [`crate::job`] is for commands.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use queue::dir::claim::Claim;
+use queue::retry::Verdict;
+use shared::emit;
+use shared::event::Event;
+use shared::outcome::Cause;
+use shared::time::Moment;
+
+use crate::job::{self, Stop, Why};
+use crate::models::Models;
+use crate::run::{Bench, Went, not_started, what};
+use crate::server::{Again, Failure};
+
+/// What an attempt that needs the model server works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    pub(crate) bench: &'a Bench,
+    pub(crate) models: &'a Models,
+    pub(crate) claim: &'a Claim,
+    pub(crate) stop: &'a Stop,
+}
+
+/// Why we gave a request up, if we did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GaveUp {
+    /// Its time limit was over.
+    Timeout,
+    /// Somebody asked.
+    Asked(Why),
+    /// We did not.
+    No,
+}
+
+/// Asks the model, and says how that went.
+pub(crate) fn ask(work: Work<'_>, model: &str) -> Went {
+    let begun = match Begun::new(work) {
+        Ok(begun) => begun,
+        Err(went) => return *went,
+    };
+    let Work { bench, models, claim, stop } = work;
+    let (name, what) = (claim.name(), what(claim));
+    let (task, attempt, log) = (name.id, name.attempt, begun.log_path.clone());
+    let (model_name, server) = (model.to_owned(), models.server().address().to_owned());
+    emit!(Event::ModelAsked { task, attempt, what, model: model_name, server, log });
+    let spec = &claim.task().spec;
+    let _asking = models.asking();
+    let (asked, gave_up) = begun.within(spec.timeout.map(|span| span.0), stop, |mut log| {
+        models.server().ask(spec, stop.cancel(), &mut log)
+    });
+    match asked {
+        Ok(answer) => {
+            models.answered(&bench.desk, model, &answer);
+            Went { answer: Some(answer), ..begun.went(Verdict::Succeeded, None) }
+        }
+        Err(failure) => {
+            if is_servers_fault(&failure, gave_up) {
+                models.doubt(&bench.desk, model);
+            }
+            begun.failed(&failure, gave_up)
+        }
+    }
+}
+
+/// Whether the next request may well fail the same way: only a canary tells.
+fn is_servers_fault(failure: &Failure, gave_up: GaveUp) -> bool {
+    let server = matches!(failure.cause, Cause::ServerError | Cause::Oom | Cause::GpuError);
+    match (gave_up, failure.again) {
+        (GaveUp::Asked(Why::Stalled), _) => true,
+        (GaveUp::Timeout | GaveUp::Asked(Why::Cancelled | Why::Returned), _) => false,
+        (GaveUp::No, Again::Maybe) => server,
+        (GaveUp::No, Again::Later | Again::Never | Again::GivenUp) => false,
+    }
+}
+
+/// An attempt whose log is open.
+pub(crate) struct Begun {
+    log: File,
+    log_path: std::path::PathBuf,
+    at: Moment,
+    since: Instant,
+}
+
+impl Begun {
+    /// Opens and locks the log, and says that the attempt runs.
+    pub(crate) fn new(work: Work<'_>) -> Result<Self, Box<Went>> {
+        let Work { bench, claim, .. } = work;
+        let name = claim.name();
+        let log_path = bench.surroundings.pool.layout().run_log(name.id, name.attempt);
+        let log = job::run_log(&log_path, (name.id, name.attempt))
+            .map_err(|err| Box::new(not_started(claim, &err)))?;
+        let begun = Self { log, log_path, at: Moment::now(), since: Instant::now() };
+        bench.desk.update(name, |job| job.run.started_at = Some(begun.at));
+        Ok(begun)
+    }
+
+    /// A line in the run log, for people.
+    pub(crate) fn say(&self, text: &str) {
+        // That it could not be written is less than what it says, which the ledger says too.
+        let _unwritten = writeln!(&self.log, "{text}");
+    }
+
+    /// How long it has run.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Does something that is given up when it is asked, or takes longer than `limit`.
+    pub(crate) fn within<T>(
+        &self,
+        limit: Option<Duration>,
+        stop: &Stop,
+        work: impl FnOnce(&File) -> Result<T, Failure>,
+    ) -> (Result<T, Failure>, GaveUp) {
+        let late = AtomicBool::new(false);
+        let give_up = || {
+            late.store(true, Ordering::Release);
+            stop.cancel().give_up();
+        };
+        let result = watched(limit, give_up, || work(&self.log));
+        let gave_up = match (stop.why(), late.load(Ordering::Acquire)) {
+            (Some(why), _) => GaveUp::Asked(why),
+            (None, true) => GaveUp::Timeout,
+            (None, false) => GaveUp::No,
+        };
+        (result, gave_up)
+    }
+
+    /// How it went, with its times.
+    pub(crate) fn went(&self, verdict: Verdict, message: Option<String>) -> Went {
+        let (started_at, wall) = (Some(self.at), Some(self.elapsed()));
+        Went { message, started_at, wall, ..Went::new(verdict) }
+    }
+
+    /// That it failed, in its log too.
+    pub(crate) fn failed(&self, failure: &Failure, gave_up: GaveUp) -> Went {
+        let (verdict, message) = judge(failure, gave_up, self.elapsed());
+        if let Some(message) = &message {
+            self.say(&format!("\nbrainstem: {message}"));
+        }
+        self.went(verdict, message)
+    }
+}
+
+/// What a request that failed means for its task. Pure.
+pub(crate) fn judge(
+    failure: &Failure,
+    gave_up: GaveUp,
+    wall: Duration,
+) -> (Verdict, Option<String>) {
+    let said = Some(failure.message.clone());
+    match (gave_up, failure.again) {
+        (GaveUp::Asked(Why::Cancelled), _) => (Verdict::Cancelled(Cause::Cancelled), None),
+        (GaveUp::Asked(Why::Returned), _) => (Verdict::Returned, None),
+        (GaveUp::Asked(Why::Stalled), _) => {
+            let text = "ended because it made no progress for its stall limit".to_owned();
+            (Verdict::Failed(Cause::Stalled), Some(text))
+        }
+        (GaveUp::Timeout, _) => {
+            let text = format!("ended at its time limit, after {:.0} s", wall.as_secs_f64());
+            (Verdict::Failed(Cause::Timeout), Some(text))
+        }
+        (GaveUp::No, Again::Never) => (Verdict::Refused(failure.cause), said),
+        (GaveUp::No, Again::Later) => (Verdict::NotReady, said),
+        (GaveUp::No, Again::Maybe | Again::GivenUp) => (Verdict::Failed(failure.cause), said),
+    }
+}
+
+/// Works, and has `late` called from another thread when that takes longer than `limit`.
+fn watched<T>(limit: Option<Duration>, late: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    let Some(limit) = limit else { return work() };
+    std::thread::scope(|scope| {
+        let (done, over) = bounded::<()>(0);
+        scope.spawn(move || {
+            if over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                late();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_request_means() {
+        let failure = |again| Failure { cause: Cause::ServerError, again, message: "no".into() };
+        let verdict = |gave_up, again| judge(&failure(again), gave_up, Duration::from_secs(1)).0;
+        for (gave_up, again, expected) in [
+            (GaveUp::No, Again::Maybe, Verdict::Failed(Cause::ServerError)),
+            (GaveUp::No, Again::Later, Verdict::NotReady),
+            (GaveUp::No, Again::Never, Verdict::Refused(Cause::ServerError)),
+            (GaveUp::Timeout, Again::GivenUp, Verdict::Failed(Cause::Timeout)),
+            (GaveUp::Asked(Why::Cancelled), Again::GivenUp, Verdict::Cancelled(Cause::Cancelled)),
+            (GaveUp::Asked(Why::Stalled), Again::GivenUp, Verdict::Failed(Cause::Stalled)),
+            (GaveUp::Asked(Why::Returned), Again::Maybe, Verdict::Returned),
+        ] {
+            assert_eq!(verdict(gave_up, again), expected, "{gave_up:?} {again:?}");
+        }
+    }
+
+    #[test]
+    fn work_that_takes_too_long_is_told_so() {
+        let (late, told) = bounded(1);
+        let work = || told.recv().is_ok();
+        assert!(watched(Some(Duration::from_millis(1)), || late.send(()).unwrap(), work));
+        assert_eq!(watched(Some(Duration::from_secs(3600)), || panic!("late"), || 3), 3);
+    }
+}

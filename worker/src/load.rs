@@ -1,0 +1,127 @@
+//! One attempt of a `resource` task: loads a model or unloads it. Loaded means that the server
+//! says so *and* that the model has answered one token.
+
+use std::time::Duration;
+
+use queue::retry::Verdict;
+use shared::llm::{HeldModel, ModelVerb, is_same_model};
+use shared::outcome::Cause;
+
+use crate::ask::{Begun, GaveUp, Work};
+use crate::models::Alone;
+use crate::run::Went;
+use crate::server::{Again, Failure, Options};
+
+/// Does what the task says, alone on the GPU.
+pub(crate) fn turn_over(work: Work<'_>, verb: ModelVerb, model: &str) -> Went {
+    let begun = match Begun::new(work) {
+        Ok(begun) => begun,
+        Err(went) => return *went,
+    };
+    let Work { bench, models, claim, stop } = work;
+    let limit = claim.task().spec.timeout.map(|span| span.0);
+    let address = models.server().address();
+    begun.say(&format!("{verb} {model} at {address}"));
+    let (done, gave_up) = begun.within(limit, stop, |_log| {
+        if models.alone(stop.cancel()) == Alone::GivenUp {
+            return Err(given_up());
+        }
+        models.note(&bench.desk, |book, now| book.begins(verb, model, now));
+        match verb {
+            ModelVerb::Load => load(work, &begun, model),
+            ModelVerb::Unload => unload(work, model),
+        }
+    });
+    match done {
+        Ok(()) => {
+            begun.say(&format!("done after {:.1} s", begun.elapsed().as_secs_f64()));
+            begun.went(Verdict::Succeeded, None)
+        }
+        Err(failure) => {
+            remember(work, (verb, model), &failure, gave_up);
+            once(begun.failed(&failure, gave_up))
+        }
+    }
+}
+
+fn given_up() -> Failure {
+    let message = "given up while it waited for the requests before it".to_owned();
+    Failure { cause: Cause::Cancelled, again: Again::GivenUp, message }
+}
+
+fn load(work: Work<'_>, begun: &Begun, model: &str) -> Result<(), Failure> {
+    let Work { bench, models, claim, stop } = work;
+    let none = Options::new();
+    let options = claim.task().spec.options.as_ref().unwrap_or(&none);
+    models.server().load(model, options, stop.cancel())?;
+    let took = begun.elapsed();
+    let held = models.server().held()?;
+    begun.say(&describe(&held, model, took));
+    if !held.iter().any(|held| is_same_model(&held.model, model)) {
+        let address = models.server().address();
+        let message = format!("{address} says that it has loaded {model}, and does not list it");
+        return Err(Failure { cause: Cause::ServerError, again: Again::Maybe, message });
+    }
+    models.note(&bench.desk, |book, now| book.holds(held, models.server().loads(), now));
+    let canary = models.canary(&bench.desk, model, Some(took))?;
+    begun.say(&format!("one token came within {:.3} s", canary.as_secs_f64()));
+    Ok(())
+}
+
+/// What the server says of the model that it has just loaded.
+fn describe(held: &[HeldModel], model: &str, took: Duration) -> String {
+    let found = held.iter().find(|held| is_same_model(&held.model, model));
+    let size = found.and_then(|held| held.size);
+    let vram = found.and_then(|held| held.vram);
+    let took = took.as_secs_f64();
+    match (size, vram) {
+        (Some(size), Some(vram)) => {
+            format!("loaded after {took:.1} s: {size}, of which {vram} in GPU memory")
+        }
+        (Some(size), None) => format!("loaded after {took:.1} s: {size}"),
+        (None, _) => format!("loaded after {took:.1} s"),
+    }
+}
+
+fn unload(work: Work<'_>, model: &str) -> Result<(), Failure> {
+    let Work { bench, models, stop, .. } = work;
+    models.server().unload(model, stop.cancel())?;
+    models.note(&bench.desk, |book, _now| book.unloaded(model));
+    // What else it holds now decides what may run.
+    models.look(&bench.desk);
+    Ok(())
+}
+
+/// A load that failed is not asked for again in vain; one that was given up says nothing.
+fn remember(work: Work<'_>, (verb, model): (ModelVerb, &str), failure: &Failure, gave_up: GaveUp) {
+    let Work { bench, models, .. } = work;
+    let failed = match (verb, gave_up, failure.again) {
+        (ModelVerb::Load, GaveUp::Timeout, _) => Some(Cause::Timeout),
+        (ModelVerb::Load, GaveUp::No, Again::Maybe | Again::Never) => Some(failure.cause),
+        (ModelVerb::Load, GaveUp::No, Again::Later | Again::GivenUp)
+        | (ModelVerb::Load, GaveUp::Asked(_), _)
+        | (ModelVerb::Unload, _, _) => None,
+    };
+    models.note(&bench.desk, |book, now| match failed {
+        Some(cause) => book.load_failed(model, &Failure { cause, ..failure.clone() }, now),
+        None => {
+            book.gave_up(now);
+            Vec::new()
+        }
+    });
+    models.look(&bench.desk);
+}
+
+/// Whoever asked for the load decides anew: it is not tried again by itself.
+fn once(went: Went) -> Went {
+    let verdict = match went.verdict {
+        Verdict::Failed(cause) => Verdict::Refused(cause),
+        other @ (Verdict::Succeeded
+        | Verdict::Refused(_)
+        | Verdict::Cancelled(_)
+        | Verdict::NotReady
+        | Verdict::Returned
+        | Verdict::WorkerDied) => other,
+    };
+    Went { verdict, ..went }
+}

@@ -1,0 +1,397 @@
+//! What is known of a model server, and what follows from each new look at it. Pure: it is told
+//! what was seen and when, and returns what is to be said.
+//!
+//! One failed look is not yet a server that is down, and one canary that died is not yet a wedged
+//! one; but from the first doubt on no task is given to a model until it has answered again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use shared::event::Event;
+use shared::llm::{
+    Answer, Canary, FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb,
+    is_same_model,
+};
+use shared::name::Name;
+use shared::outcome::Cause;
+use shared::time::Moment;
+
+use super::speed::{Speed, Turn};
+use crate::server::{Failure, Server};
+
+/// So many looks in a row must fail before an answering server is called down, and so many
+/// canaries before it is called wedged.
+const STRIKES: u32 = 2;
+
+/// A moment, for people and for measuring.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// By the wall clock.
+    pub at: Moment,
+    /// By the monotonic one.
+    pub tick: Instant,
+}
+
+impl Now {
+    /// This one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { at: Moment::now(), tick: Instant::now() }
+    }
+}
+
+impl Default for Now {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The book.
+#[derive(Debug)]
+pub struct Book {
+    worker: Name,
+    server: ModelServer,
+    /// Looks in a row that failed.
+    silent: u32,
+    /// Canaries in a row that died while the server answered pings.
+    mute: u32,
+    /// What a `resource` task does now.
+    at_work: Option<(ModelVerb, String)>,
+    /// When each model last answered anything.
+    proofs: BTreeMap<String, Instant>,
+    /// Models whose arrival was said.
+    said: BTreeSet<String>,
+    speeds: BTreeMap<String, Speed>,
+}
+
+impl Book {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new(worker: Name, server: &dyn Server, now: Now) -> Self {
+        let server = ModelServer {
+            kind: server.kind(),
+            address: server.address().to_owned(),
+            loads: server.loads(),
+            health: Health::Unknown,
+            health_since: now.at,
+            error: None,
+            models: Vec::new(),
+            known: None,
+            failed_loads: Vec::new(),
+            canary: None,
+        };
+        Self {
+            worker,
+            server,
+            silent: 0,
+            mute: 0,
+            at_work: None,
+            proofs: BTreeMap::new(),
+            said: BTreeSet::new(),
+            speeds: BTreeMap::new(),
+        }
+    }
+
+    /// As the heartbeat says it.
+    #[must_use]
+    pub fn server(&self) -> &ModelServer {
+        &self.server
+    }
+
+    /// It did not answer.
+    pub fn silent(&mut self, failure: &Failure, now: Now) -> Vec<Event> {
+        self.silent += 1;
+        let (worker, server) = (self.worker.clone(), self.server.address.clone());
+        let error = failure.message.clone();
+        if self.server.health == Health::Down {
+            return vec![Event::ServerDownAgain { worker, server, error }];
+        }
+        self.doubt_all(now);
+        if self.silent < STRIKES && self.server.health != Health::Unknown {
+            return Vec::new();
+        }
+        self.set_health(Health::Down, Some(error.clone()), now);
+        // Whatever it held, it is not known to hold it any more.
+        self.server.models.clear();
+        self.said.clear();
+        self.proofs.clear();
+        vec![Event::ServerDown { worker, server, error }]
+    }
+
+    /// It answered, and holds these.
+    pub fn holds(&mut self, held: Vec<HeldModel>, loads: Loads, now: Now) -> Vec<Event> {
+        self.silent = 0;
+        self.server.loads = loads;
+        let mut events = Vec::new();
+        match self.server.health {
+            Health::Up | Health::Wedged => {}
+            Health::Unknown | Health::Down => events.extend(self.is_up(now)),
+        }
+        let before = std::mem::take(&mut self.server.models);
+        self.server.models = held.into_iter().map(|held| self.merge(&before, held, now)).collect();
+        for gone in before {
+            if self.server.held(&gone.model).is_some() {
+                continue;
+            }
+            if self.is_at_work_with(&gone.model) {
+                self.server.models.push(gone);
+            } else if self.forget(&gone.model) {
+                let (worker, model) = (self.worker.clone(), gone.model);
+                events.push(Event::ModelUnloaded { worker, model, asked: false });
+            }
+        }
+        if self.server.health == Health::Wedged && self.server.models.is_empty() {
+            events.extend(self.is_up(now));
+        }
+        events
+    }
+
+    /// What one model's entry becomes when the server lists it.
+    fn merge(&self, before: &[HeldModel], held: HeldModel, now: Now) -> HeldModel {
+        let known = before.iter().find(|known| is_same_model(&known.model, &held.model));
+        let state = match (held.state, known.map(|known| known.state)) {
+            (_, Some(state)) if self.is_at_work_with(&held.model) => state,
+            (HeldState::Loading, _) => HeldState::Loading,
+            (HeldState::Unloading, _) => HeldState::Unloading,
+            (HeldState::Loaded | HeldState::Unproven, Some(HeldState::Loaded)) => HeldState::Loaded,
+            (HeldState::Loaded | HeldState::Unproven, _) => HeldState::Unproven,
+        };
+        let since = known.filter(|known| known.state == state).map_or(now.at, |known| known.since);
+        HeldModel { state, since, ..held }
+    }
+
+    /// The models it could load. A list that changes clears what was remembered of failed loads.
+    pub fn knows(&mut self, mut known: Vec<String>) {
+        known.sort();
+        let known = Some(known);
+        if self.server.known != known {
+            self.server.failed_loads.clear();
+            self.server.known = known;
+        }
+    }
+
+    /// A `resource` task begins its work.
+    pub fn begins(&mut self, verb: ModelVerb, model: &str, now: Now) -> Vec<Event> {
+        self.at_work = Some((verb, model.to_owned()));
+        let (worker, server) = (self.worker.clone(), self.server.address.clone());
+        match verb {
+            ModelVerb::Load => {
+                self.enter(model, HeldState::Loading, now);
+                vec![Event::ModelLoading { worker, model: model.to_owned(), server }]
+            }
+            ModelVerb::Unload => {
+                if self.server.held(model).is_some() {
+                    self.enter(model, HeldState::Unloading, now);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// That work was given up, or failed, in a way that says nothing about the model.
+    pub fn gave_up(&mut self, now: Now) {
+        if let Some((_verb, model)) = self.at_work.take() {
+            // Whether it is there the next look says.
+            self.doubt(&model, now);
+        }
+    }
+
+    /// A load failed.
+    pub fn load_failed(&mut self, model: &str, failure: &Failure, now: Now) -> Vec<Event> {
+        self.at_work = None;
+        self.forget(model);
+        self.server.models.retain(|held| !is_same_model(&held.model, model));
+        self.server.failed_loads.retain(|failed| !is_same_model(&failed.model, model));
+        let (model, message) = (model.to_owned(), failure.message.clone());
+        let (cause, error) = (failure.cause, message.clone());
+        let failed = FailedLoad { model: model.clone(), cause, message, at: now.at };
+        self.server.failed_loads.push(failed);
+        vec![Event::ModelLoadFailed { worker: self.worker.clone(), model, cause, error }]
+    }
+
+    /// An unload is done.
+    pub fn unloaded(&mut self, model: &str) -> Vec<Event> {
+        self.at_work = None;
+        self.forget(model);
+        self.server.models.retain(|held| !is_same_model(&held.model, model));
+        let (worker, model) = (self.worker.clone(), model.to_owned());
+        vec![Event::ModelUnloaded { worker, model, asked: true }]
+    }
+
+    /// A canary lives: the model answers. `load` is how long its loading took, where that was ours.
+    pub fn proven(
+        &mut self,
+        model: &str,
+        (took, load): (Duration, Option<Duration>),
+        now: Now,
+    ) -> Vec<Event> {
+        let mut events = self.answers(model, now);
+        let canary_seconds = took.as_secs_f64();
+        self.server.canary = Some(Canary { at: now.at, seconds: canary_seconds });
+        self.server.failed_loads.retain(|failed| !is_same_model(&failed.model, model));
+        if !self.said.insert(key(model)) {
+            return events;
+        }
+        let (worker, model) = (self.worker.clone(), model.to_owned());
+        let held = self.server.held(&model);
+        let (size, vram) = (held.and_then(|h| h.size), held.and_then(|h| h.vram));
+        let seconds = load.map(|load| load.as_secs_f64());
+        events.push(Event::ModelLoaded {
+            worker: worker.clone(),
+            model: model.clone(),
+            seconds,
+            canary_seconds,
+            size,
+            vram,
+        });
+        if let (Some(size), Some(vram)) = (size, vram)
+            && vram < size
+        {
+            events.push(Event::ModelOnCpu { worker, model, size, vram });
+        }
+        events
+    }
+
+    /// A canary died although the server answers pings.
+    pub fn mute(&mut self, model: &str, failure: &Failure, now: Now) -> Vec<Event> {
+        self.doubt(model, now);
+        self.mute += 1;
+        let (worker, model) = (self.worker.clone(), model.to_owned());
+        let error = failure.message.clone();
+        if self.mute < STRIKES {
+            return vec![Event::ModelSilent { worker, model, error }];
+        }
+        if self.server.health == Health::Wedged {
+            return Vec::new();
+        }
+        self.set_health(Health::Wedged, Some(error.clone()), now);
+        let server = self.server.address.clone();
+        vec![Event::ServerWedged { worker, server, model, error }]
+    }
+
+    /// A request of ours failed by the server's fault: it gets no other one before it has answered
+    /// a canary.
+    pub fn doubt(&mut self, model: &str, now: Now) {
+        self.proofs.remove(&key(model));
+        let held = self.server.models.iter_mut();
+        for held in held.filter(|held| is_same_model(&held.model, model)) {
+            if held.state != HeldState::Unproven {
+                (held.state, held.since) = (HeldState::Unproven, now.at);
+            }
+        }
+    }
+
+    fn doubt_all(&mut self, now: Now) {
+        let models: Vec<_> = self.server.models.iter().map(|held| held.model.clone()).collect();
+        for model in models.iter().filter(|model| !self.is_at_work_with(model)).collect::<Vec<_>>()
+        {
+            self.doubt(model, now);
+        }
+    }
+
+    /// A request of ours was answered, beside so many others.
+    pub fn answered(&mut self, model: &str, answer: &Answer, beside: u32) -> Vec<Event> {
+        let now = Now::new();
+        let mut events = self.answers(model, now);
+        let Some(rate) = Speed::of(answer, beside) else { return events };
+        let speed = self.speeds.entry(key(model)).or_default();
+        let (worker, model, tokens_per_second) = (self.worker.clone(), model.to_owned(), rate);
+        events.extend(speed.see(rate).map(|turn| match turn {
+            Turn::Slow { usual } => Event::ModelSlow { worker, model, tokens_per_second, usual },
+            Turn::QuickAgain => Event::ModelQuickAgain { worker, model, tokens_per_second },
+        }));
+        events
+    }
+
+    /// The model has just answered something.
+    fn answers(&mut self, model: &str, now: Now) -> Vec<Event> {
+        self.mute = 0;
+        if self.at_work.as_ref().is_some_and(|(verb, _)| *verb == ModelVerb::Load)
+            && self.is_at_work_with(model)
+        {
+            self.at_work = None;
+        }
+        self.proofs.insert(key(model), now.tick);
+        if !self.is_at_work_with(model) {
+            self.enter(model, HeldState::Loaded, now);
+        }
+        match self.server.health {
+            Health::Wedged => self.is_up(now),
+            Health::Up | Health::Down | Health::Unknown => Vec::new(),
+        }
+    }
+
+    /// The model that should answer a canary now: one that has yet to, or one that has not
+    /// answered anything for `interval`, where `idle`.
+    #[must_use]
+    pub fn due(&self, now: Now, pace: Pace) -> Option<String> {
+        if self.at_work.is_some() {
+            return None;
+        }
+        let is_due = |held: &&HeldModel| match (held.state, pace) {
+            (HeldState::Unproven, _) => true,
+            (HeldState::Loaded, Pace::Idle(interval)) => {
+                let proof = self.proofs.get(&key(&held.model));
+                proof.is_none_or(|proof| now.tick.saturating_duration_since(*proof) >= interval)
+            }
+            (HeldState::Loaded | HeldState::Loading | HeldState::Unloading, _) => false,
+        };
+        self.server.models.iter().find(is_due).map(|held| held.model.clone())
+    }
+
+    fn is_up(&mut self, now: Now) -> Vec<Event> {
+        let since = self.server.health_since;
+        let seconds = match self.server.health {
+            Health::Unknown => None,
+            Health::Up | Health::Down | Health::Wedged => Some(now.at.seconds_since(since)),
+        };
+        self.mute = 0;
+        self.set_health(Health::Up, None, now);
+        // What failed because the server was ill may go well now; what it does not have, or what
+        // does not fit, is as it was.
+        let lasts = |cause| matches!(cause, Cause::Oom | Cause::ModelMissing);
+        self.server.failed_loads.retain(|failed| lasts(failed.cause));
+        let (worker, server) = (self.worker.clone(), self.server.address.clone());
+        vec![Event::ServerUp { worker, server, seconds }]
+    }
+
+    fn set_health(&mut self, health: Health, error: Option<String>, now: Now) {
+        (self.server.health, self.server.health_since, self.server.error) = (health, now.at, error);
+    }
+
+    fn enter(&mut self, model: &str, state: HeldState, now: Now) {
+        let found = self.server.models.iter_mut().find(|held| is_same_model(&held.model, model));
+        match found {
+            Some(held) if held.state == state => {}
+            Some(held) => (held.state, held.since) = (state, now.at),
+            None => {
+                let (model, since) = (model.to_owned(), now.at);
+                self.server.models.push(HeldModel { model, state, since, size: None, vram: None });
+            }
+        }
+    }
+
+    /// Whether its arrival had been said.
+    fn forget(&mut self, model: &str) -> bool {
+        self.proofs.remove(&key(model));
+        self.said.remove(&key(model))
+    }
+
+    fn is_at_work_with(&self, model: &str) -> bool {
+        self.at_work.as_ref().is_some_and(|(_verb, at_work)| is_same_model(at_work, model))
+    }
+}
+
+/// How often canaries are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Requests run, and are canaries themselves.
+    Busy,
+    /// Nothing runs: each model after so long.
+    Idle(Duration),
+}
+
+/// One model, one entry, whatever tag it was written with.
+fn key(model: &str) -> String {
+    model.strip_suffix(":latest").unwrap_or(model).to_owned()
+}

@@ -1,0 +1,94 @@
+//! The requests that run now, and a load that waits until none does: what changes the GPU's memory
+//! must not meet a request half way.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::server::Cancel;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    running: Mutex<u32>,
+    left: Condvar,
+}
+
+/// A request that runs.
+#[derive(Debug)]
+#[must_use = "the request counts for as long as this lives"]
+pub struct Asking(Arc<Crowd>);
+
+/// What came of waiting for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// None is left.
+    Yes,
+    /// It was given up before.
+    GivenUp,
+}
+
+impl Crowd {
+    fn running(&self) -> MutexGuard<'_, u32> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn enter(crowd: &Arc<Self>) -> Asking {
+        *crowd.running() += 1;
+        Asking(crowd.clone())
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        *self.running()
+    }
+
+    pub(super) fn wait_alone(crowd: &Arc<Self>, cancel: &Cancel) -> Alone {
+        let waiting = crowd.clone();
+        // The lock is taken so that the call cannot fall between the look and the wait.
+        let wake = move || {
+            let _running = waiting.running();
+            waiting.left.notify_all();
+        };
+        if !cancel.begins(wake) {
+            return Alone::GivenUp;
+        }
+        let mut running = crowd.running();
+        while *running > 0 && !cancel.is_given_up() {
+            running = crowd.left.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(running);
+        cancel.ended();
+        if cancel.is_given_up() { Alone::GivenUp } else { Alone::Yes }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        *self.0.running() -= 1;
+        self.0.left.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_waits_for_the_requests_before_it() {
+        let crowd = Arc::<Crowd>::default();
+        let asking = Crowd::enter(&crowd);
+        let waiting = crowd.clone();
+        let load = std::thread::spawn(move || Crowd::wait_alone(&waiting, &Cancel::default()));
+        drop(asking);
+        assert_eq!(load.join().unwrap(), Alone::Yes);
+    }
+
+    #[test]
+    fn a_load_that_is_given_up_waits_for_nobody() {
+        let crowd = Arc::<Crowd>::default();
+        let _asking = Crowd::enter(&crowd);
+        let cancel = Cancel::default();
+        let (waiting, given_up) = (crowd.clone(), cancel.clone());
+        let load = std::thread::spawn(move || Crowd::wait_alone(&waiting, &given_up));
+        cancel.give_up();
+        assert_eq!(load.join().unwrap(), Alone::GivenUp);
+    }
+}

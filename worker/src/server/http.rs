@@ -1,0 +1,327 @@
+//! HTTP calls to one server, in the calling thread, given up from any other one.
+//!
+//! A call has an agent (a connection) to itself while it runs, because giving a call up ends all
+//! that its agent does. An agent whose answer was read to the end serves for a later call: on a
+//! kept connection a short request costs a fifth of what it costs on a new one. Such a connection
+//! may have been closed by the server meanwhile; then, and only then, a call is made again on a
+//! new one.
+
+use std::fmt;
+use std::io::Read;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{Request, Response};
+
+use super::error::{Refusal, words_of};
+use super::lines::{LineError, Lines};
+use super::{Address, Cancel, Failure};
+
+/// How long a server may take, and how much it may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// To accept a connection.
+    pub connect: Duration,
+    /// To answer what costs it nothing: a ping, a list.
+    pub glance: Duration,
+    /// From one piece of an answer to the next, and from the request to the first.
+    pub silence: Duration,
+    /// To load a model.
+    pub load: Duration,
+    /// To let go of a model.
+    pub unload: Duration,
+    /// The bytes of a line.
+    pub line: usize,
+    /// The bytes of an answer, as it comes.
+    pub answer: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            glance: Duration::from_secs(10),
+            silence: Duration::from_mins(10),
+            load: Duration::from_mins(30),
+            unload: Duration::from_mins(5),
+            line: 1024 * 1024,
+            answer: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// The bytes of a refusal that are looked at.
+const REFUSAL: u64 = 64 * 1024;
+/// The connections that are kept.
+const KEPT: usize = 8;
+
+/// Calls one server.
+pub(super) struct Client {
+    address: Address,
+    limits: Limits,
+    kept: Mutex<Vec<Agent>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) path: &'a str,
+    /// `None`: a GET.
+    pub(super) body: Option<&'a Value>,
+    /// The longest silence.
+    pub(super) patience: Duration,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// An answer whose head has come.
+pub(super) struct Reply<'a> {
+    client: &'a Client,
+    cancel: &'a Cancel,
+    agent: Option<Agent>,
+    response: Option<Response<ureq::Body>>,
+    what: String,
+    patience: Duration,
+}
+
+impl Client {
+    pub(super) fn new(address: Address, limits: Limits) -> Self {
+        Self { address, limits, kept: Mutex::default() }
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Agent>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_agent(&self) -> Agent {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(self.limits.connect))
+            .timeout_per_write(Some(self.limits.glance))
+            .max_idle_connections(1)
+            .build();
+        config.new_agent()
+    }
+
+    /// What a list or a ping answers, as JSON.
+    pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        let cancel = Cancel::default();
+        let patience = self.limits.glance;
+        self.call(Call { path, body: None, patience, cancel: &cancel })?.json()
+    }
+
+    /// The same where the server may not know the path: `None`.
+    pub(super) fn get_if_there(&self, path: &str) -> Result<Option<Value>, Failure> {
+        let cancel = Cancel::default();
+        let call = Call { path, body: None, patience: self.limits.glance, cancel: &cancel };
+        let reply = self.answered(call)?;
+        if reply.status() == 200 { reply.json().map(Some) } else { Ok(None) }
+    }
+
+    /// Makes a call; a status other than 200 to 299 is a failure.
+    pub(super) fn call<'a>(&'a self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
+        let mut reply = self.answered(call)?;
+        let status = reply.status();
+        if (200..300).contains(&status) {
+            return Ok(reply);
+        }
+        let body = reply.read(REFUSAL)?;
+        let words = words_of(&body);
+        Err(Refusal { what: &reply.what, status: Some(status), words: &words }.failure())
+    }
+
+    /// Makes a call; any status will do.
+    fn answered<'a>(&'a self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
+        let verb = if call.body.is_some() { "POST" } else { "GET" };
+        let what = format!("{}: {verb} {}", self.address, call.path);
+        let kept = self.kept().pop();
+        let was_kept = kept.is_some();
+        let agent = kept.unwrap_or_else(|| self.new_agent());
+        match self.send(&agent, call) {
+            Ok(response) => Ok(self.reply(agent, response, call, what)),
+            Err(error) if was_kept && is_stale(&error) && !call.cancel.is_given_up() => {
+                let agent = self.new_agent();
+                let sent = self.send(&agent, call);
+                let response = sent.map_err(|error| failed(&error, &what, call))?;
+                Ok(self.reply(agent, response, call, what))
+            }
+            Err(error) => Err(failed(&error, &what, call)),
+        }
+    }
+
+    fn reply<'a>(
+        &'a self,
+        agent: Agent,
+        response: Response<ureq::Body>,
+        call: Call<'a>,
+        what: String,
+    ) -> Reply<'a> {
+        let (agent, response) = (Some(agent), Some(response));
+        Reply { client: self, cancel: call.cancel, agent, response, what, patience: call.patience }
+    }
+
+    fn send(&self, agent: &Agent, call: Call<'_>) -> Result<Response<ureq::Body>, ureq::Error> {
+        let uri = format!("{}{}", self.address, call.path);
+        let ends = agent.clone();
+        if !call.cancel.begins(move || ends.shutdown()) {
+            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+        }
+        let sent = match call.body {
+            None => {
+                let request = Request::get(uri).body(())?;
+                agent.run(patient(agent, request, call.patience))
+            }
+            Some(body) => {
+                let request = Request::post(uri).header("content-type", "application/json");
+                let request = request.body(body.to_string())?;
+                agent.run(patient(agent, request, call.patience))
+            }
+        };
+        if sent.is_err() {
+            call.cancel.ended();
+        }
+        sent
+    }
+}
+
+fn patient<B: ureq::AsSendBody>(
+    agent: &Agent,
+    request: Request<B>,
+    patience: Duration,
+) -> Request<B> {
+    agent.configure_request(request).timeout_per_read(Some(patience)).build()
+}
+
+/// Whether a kept connection was closed before anything of an answer came.
+fn is_stale(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => !is_timeout(error),
+        ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => true,
+        _ => false,
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    matches!(inner, Some(ureq::Error::Timeout(_))) || matches!(error.kind(), TimedOut | WouldBlock)
+}
+
+fn failed(error: &ureq::Error, what: &str, call: Call<'_>) -> Failure {
+    if call.cancel.is_given_up() {
+        return Failure::given_up(what);
+    }
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect) => {
+            Failure::transport(what, "nobody answers there: no connection in time")
+        }
+        ureq::Error::Timeout(_) => Failure::silent(what, call.patience),
+        ureq::Error::Io(error) if is_timeout(error) => Failure::silent(what, call.patience),
+        error => Failure::transport(what, &error.to_string()),
+    }
+}
+
+impl Reply<'_> {
+    pub(super) fn status(&self) -> u16 {
+        self.response.as_ref().map_or(0, |response| response.status().as_u16())
+    }
+
+    /// What was asked, for messages.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Whether the answer is one JSON text and no stream.
+    pub(super) fn is_whole(&self) -> bool {
+        let headers = self.response.as_ref().map(Response::headers);
+        let kind = headers.and_then(|headers| headers.get("content-type")?.to_str().ok());
+        kind.is_some_and(|kind| kind.starts_with("application/json"))
+    }
+
+    /// All of the answer, as JSON.
+    pub(super) fn json(mut self) -> Result<Value, Failure> {
+        let body = self.read(self.client.limits.answer)?;
+        let text = String::from_utf8_lossy(&body);
+        serde_json::from_str(&text).map_err(|_not_json| {
+            let begins = super::lines::shown(&body);
+            Failure::transport(&self.what, &format!("answered what is not JSON: {begins}"))
+        })
+    }
+
+    /// Reads the whole body, if it is not above a limit, and keeps the connection for later.
+    fn read(&mut self, limit: u64) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        let Some(response) = self.response.take() else { return Ok(body) };
+        let mut reader = response.into_body().into_reader().take(limit + 1);
+        reader.read_to_end(&mut body).map_err(|error| self.broken(&LineError::Io(error)))?;
+        if body.len() as u64 > limit {
+            return Err(self.broken(&LineError::TooMuch { limit }));
+        }
+        self.keep();
+        Ok(body)
+    }
+
+    /// The lines of the answer. What is read from them is to be given back to `over`.
+    pub(super) fn lines(&mut self) -> Lines<ureq::BodyReader<'static>> {
+        let limits = &self.client.limits;
+        let body = self.response.take().map(Response::into_body);
+        let body = body.unwrap_or_else(|| ureq::Body::builder().data(Vec::new()));
+        Lines::new(body.into_reader(), limits.line, limits.answer)
+    }
+
+    /// The final marker has come: what is left is the end of the body.
+    pub(super) fn over<R: Read>(&mut self, mut lines: Lines<R>) {
+        if lines.skip_to_end() {
+            drop(lines);
+            self.keep();
+        }
+    }
+
+    fn keep(&mut self) {
+        self.cancel.ended();
+        let mut kept = self.client.kept();
+        if kept.len() < KEPT
+            && let Some(agent) = self.agent.take()
+        {
+            kept.push(agent);
+        }
+    }
+
+    /// Why there is no more of the answer.
+    pub(super) fn broken(&self, error: &LineError) -> Failure {
+        if self.cancel.is_given_up() {
+            return Failure::given_up(&self.what);
+        }
+        match error {
+            LineError::Io(error) if is_timeout(error) => Failure::silent(&self.what, self.patience),
+            LineError::Io(error) => {
+                Failure::transport(&self.what, &format!("the answer broke off: {error}"))
+            }
+            error => Failure::transport(&self.what, &error.to_string()),
+        }
+    }
+}
+
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        self.cancel.ended();
+    }
+}

@@ -1,0 +1,229 @@
+//! Servers that speak OpenAI's protocol: llama-server, llama-swap, vLLM, TGI and others.
+
+mod ask;
+mod family;
+mod merge;
+
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shared::llm::{Answer, HeldModel, Loads, ServerKind};
+use shared::task::Spec;
+
+use self::ask::{Asked, Comes};
+use self::family::Family;
+use self::merge::{Merged, says_something, text_of};
+use super::error::{Refusal, unwritten, words_in};
+use super::http::{Call, Client, Limits, Reply};
+use super::lines::Sent;
+use super::{Address, Again, Cancel, Failure, Options, Server};
+
+/// A server that speaks OpenAI's protocol.
+#[derive(Debug)]
+pub struct OpenAi {
+    client: Client,
+    /// Asked once it answers, and again after it did not: it may be another one then.
+    family: Mutex<Option<Family>>,
+}
+
+impl OpenAi {
+    /// The server at an address, which may not be there yet.
+    #[must_use]
+    pub fn new(address: Address, limits: Limits) -> Self {
+        Self { client: Client::new(address, limits), family: Mutex::default() }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<Family>> {
+        self.family.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn family(&self) -> Result<Family, Failure> {
+        if let Some(family) = *self.seen() {
+            return Ok(family);
+        }
+        let family = Family::detect(&self.client)?;
+        *self.seen() = Some(family);
+        Ok(family)
+    }
+
+    /// Whether it is still loading the model that it was started with.
+    fn health(&self) -> Result<Ready, Failure> {
+        match self.client.call(self.glance("/health", &Cancel::default())).map(drop) {
+            Ok(()) => Ok(Ready::Yes),
+            Err(failure) if failure.message.contains("Loading model") => Ok(Ready::Loading),
+            Err(failure) if failure.message.contains("status 404") => {
+                self.client.get("/v1/models").map(|_list| Ready::Yes)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn glance<'a>(&self, path: &'a str, cancel: &'a Cancel) -> Call<'a> {
+        Call { path, body: None, patience: self.client.limits().glance, cancel }
+    }
+
+    fn get_answer(&self, asked: &Asked, how: How<'_>) -> Result<Answer, Failure> {
+        let start = Instant::now();
+        let (path, body) = (asked.path.as_str(), Some(&asked.body));
+        let call = Call { path, body, patience: how.patience, cancel: how.cancel };
+        let reply = self.client.call(call)?;
+        // Some do not stream although they were asked to.
+        if asked.comes == Comes::Whole || reply.is_whole() {
+            let what = reply.what().to_owned();
+            let body = reply.json()?;
+            refuse_errors(&what, &body)?;
+            how.sink.write_all(text_of(&body).as_bytes()).map_err(|error| unwritten(&error))?;
+            return whole(&what, body, Times { first: None, all: start.elapsed() });
+        }
+        pieces(reply, start, how.sink)
+    }
+}
+
+/// How an answer is waited for.
+struct How<'a> {
+    patience: Duration,
+    cancel: &'a Cancel,
+    sink: &'a mut dyn Write,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Yes,
+    Loading,
+}
+
+struct Times {
+    first: Option<Duration>,
+    all: Duration,
+}
+
+fn pieces(mut reply: Reply<'_>, start: Instant, sink: &mut dyn Write) -> Result<Answer, Failure> {
+    let mut lines = reply.lines();
+    let mut merged = Merged::default();
+    let mut first = None;
+    loop {
+        match lines.next_event().map_err(|error| reply.broken(&error))? {
+            Sent::Over => {
+                return Err(Failure::transport(reply.what(), "the answer ended without [DONE]"));
+            }
+            Sent::Done => break,
+            Sent::Json(piece) => {
+                refuse_errors(reply.what(), &piece)?;
+                if first.is_none() && says_something(&piece) {
+                    first = Some(start.elapsed());
+                }
+                sink.write_all(text_of(&piece).as_bytes()).map_err(|error| unwritten(&error))?;
+                merged.take(piece);
+            }
+        }
+    }
+    reply.over(lines);
+    let all = start.elapsed();
+    match merged.into_body() {
+        Some(body) => whole(reply.what(), body, Times { first, all }),
+        None => Err(Failure::transport(reply.what(), "the answer holds nothing but its end")),
+    }
+}
+
+fn refuse_errors(what: &str, piece: &Value) -> Result<(), Failure> {
+    match piece.get("error").filter(|error| !error.is_null()) {
+        None => Ok(()),
+        Some(error) => {
+            let code = error.get("code").and_then(Value::as_u64);
+            let status = code.and_then(|code| u16::try_from(code).ok());
+            Err(Refusal { what, status, words: &words_in(error) }.failure())
+        }
+    }
+}
+
+fn whole(what: &str, body: Value, times: Times) -> Result<Answer, Failure> {
+    if body.get("choices").or_else(|| body.get("data")).is_none_or(|list| !list.is_array()) {
+        return Err(Failure::transport(what, "the answer has neither `choices` nor `data`"));
+    }
+    let number = |name: &str| body.pointer(&format!("/usage/{name}")).and_then(Value::as_u64);
+    Ok(Answer {
+        model: body.get("model").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        prompt_tokens: number("prompt_tokens"),
+        completion_tokens: number("completion_tokens"),
+        load_seconds: None,
+        first_token_seconds: times.first.map(|first| first.as_secs_f64()),
+        seconds: times.all.as_secs_f64(),
+        body,
+    })
+}
+
+impl Server for OpenAi {
+    fn kind(&self) -> ServerKind {
+        ServerKind::OpenAi
+    }
+
+    fn address(&self) -> &str {
+        self.client.address().as_str()
+    }
+
+    fn loads(&self) -> Loads {
+        self.seen().map_or(Loads::Fixed, Family::loads)
+    }
+
+    fn ping(&self) -> Result<(), Failure> {
+        let health = self.health().and_then(|ready| match ready {
+            Ready::Yes => self.family().map(drop),
+            Ready::Loading => Ok(()),
+        });
+        if health.is_err() {
+            *self.seen() = None;
+        }
+        health
+    }
+
+    fn known(&self) -> Result<Vec<String>, Failure> {
+        let said = self.client.get("/v1/models")?;
+        Ok(family::listed_models(&said).filter_map(family::id).map(str::to_owned).collect())
+    }
+
+    fn held(&self) -> Result<Vec<HeldModel>, Failure> {
+        match self.health()? {
+            Ready::Yes => self.family()?.held(&self.client),
+            Ready::Loading => Ok(Vec::new()),
+        }
+    }
+
+    /// The options are left to how the server was started: none of these servers takes any.
+    fn load(&self, model: &str, _options: &Options, cancel: &Cancel) -> Result<(), Failure> {
+        self.family()?.load(&self.client, model, cancel)
+    }
+
+    fn unload(&self, model: &str, cancel: &Cancel) -> Result<(), Failure> {
+        self.family()?.unload(&self.client, model, cancel)
+    }
+
+    fn canary(&self, model: &str, patience: Duration) -> Result<Duration, Failure> {
+        let start = Instant::now();
+        let cancel = Cancel::default();
+        let ask = |path: &str, body: Value, comes| {
+            let asked = Asked { path: path.to_owned(), body, comes };
+            let how = How { patience, cancel: &cancel, sink: &mut std::io::sink() };
+            self.get_answer(&asked, how).map(drop)
+        };
+        let body = json!({ "model": model, "prompt": "1", "max_tokens": 1, "stream": true });
+        let asked = ask("/v1/completions", body, Comes::InPieces);
+        let answered = match asked {
+            // A server that only embeds says so in many ways, and answers this.
+            Err(failure) if failure.again == Again::Never => {
+                let body = json!({ "model": model, "input": "1" });
+                ask("/v1/embeddings", body, Comes::Whole).map_err(|_neither| failure)
+            }
+            asked => asked,
+        };
+        answered.map(|()| start.elapsed())
+    }
+
+    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure> {
+        let what = || format!("{}: asking", self.client.address());
+        let asked = ask::asked(spec).map_err(|problem| Failure::unaskable(&what(), &problem))?;
+        let patience = self.client.limits().silence;
+        self.get_answer(&asked, How { patience, cancel, sink })
+    }
+}
