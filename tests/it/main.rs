@@ -16,6 +16,7 @@ mod json;
 mod kit;
 mod layout;
 mod places;
+mod server_families;
 mod server_managed;
 mod server_ollama;
 mod server_openai;

@@ -20,6 +20,7 @@ mod house;
 mod pool;
 mod process;
 mod programs;
+mod scripted;
 mod servers;
 mod wait;
 
@@ -30,4 +31,5 @@ pub use pool::{Fifo, Held, Pool};
 pub use process::{Proc, Ran};
 pub use programs::program;
 pub use rustix::process::Signal;
+pub use scripted::Scripted;
 pub use servers::{FakeOllama, Llama, free_port, llama_models};
