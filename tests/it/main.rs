@@ -23,6 +23,7 @@ mod llm_cli;
 mod llm_results;
 mod models;
 mod places;
+mod server_families;
 mod server_managed;
 mod server_ollama;
 mod server_openai;

@@ -1,7 +1,7 @@
 //! Model servers for tests: the stand-in for Ollama, and a real llama-server where there is one.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
@@ -99,7 +99,7 @@ impl FakeOllama {
     }
 }
 
-fn write(file: &PathBuf, requests: &PathBuf, mut settings: Value) {
+fn write(file: &Path, requests: &Path, mut settings: Value) {
     settings["requests"] = requests.to_string_lossy().into();
     let aside = file.with_extension("new");
     fs::write(&aside, settings.to_string()).expect("write the settings aside");

@@ -159,10 +159,8 @@ impl Failure {
 
 /// The run's log could not take the text.
 pub(super) fn unwritten(error: &std::io::Error) -> Failure {
-    let cause = match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Cause::DiskFull,
-        _ => Cause::ServerError,
-    };
+    let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let cause = if is_full { Cause::DiskFull } else { Cause::ServerError };
     let message = format!("could not write the answer to the run's log: {error}");
     Failure { cause, again: Again::Maybe, message }
 }
@@ -171,82 +169,86 @@ pub(super) fn unwritten(error: &std::io::Error) -> Failure {
 mod tests {
     use super::*;
 
+    use Again::{Later, Maybe, Never};
+    use Cause::{GpuError, ModelMissing, Oom, ServerError, Timeout};
+
+    type Known = (Option<u16>, &'static str, Cause, Again);
+
+    const KNOWN: &[Known] = &[
+        (Some(404), "model 'nope' not found", ModelMissing, Never),
+        (Some(404), "model 'nope:latest' not found", ModelMissing, Never),
+        (Some(404), "model \"nope\" not found, try pulling it first", ModelMissing, Never),
+        (Some(404), "model '' not found", ModelMissing, Never),
+        (Some(400), "invalid model name", ModelMissing, Never),
+        (Some(400), "model 'nope' not found", ModelMissing, Never),
+        (Some(404), "The model `x` not found. (NotFoundError)", ModelMissing, Never),
+        (Some(400), "missing request body", ServerError, Never),
+        (Some(400), "unexpected EOF", ServerError, Never),
+        (Some(400), "json: cannot unmarshal number into Go struct field", ServerError, Never),
+        (Some(400), "time: invalid duration \"abc\"", ServerError, Never),
+        (Some(500), "option \"num_predict\" must be of type integer", ServerError, Never),
+        (
+            Some(400),
+            "request (3019 tokens) exceeds the available context size (512 tokens)",
+            ServerError,
+            Never,
+        ),
+        (
+            Some(503),
+            "server busy, please try again.  maximum pending requests exceeded",
+            ServerError,
+            Later,
+        ),
+        (Some(503), "Loading model (unavailable_error)", ServerError, Later),
+        (Some(429), "too many requests", ServerError, Later),
+        (Some(503), "EngineDeadError", ServerError, Maybe),
+        (
+            Some(500),
+            "llama-server process has terminated: exit status 1: cudaMalloc failed: out of \
+             memory\nerror loading model: unable to allocate CUDA0 buffer",
+            Oom,
+            Maybe,
+        ),
+        (Some(500), "llama-server process has terminated: exit status 1", ServerError, Maybe),
+        (Some(500), "llama runner process has terminated: signal: killed", ServerError, Maybe),
+        (
+            Some(500),
+            "model requires more system memory (9 GiB) than is available (7 GiB)",
+            Oom,
+            Maybe,
+        ),
+        (Some(500), "timed out waiting for llama-server to start - ", Timeout, Maybe),
+        (
+            Some(500),
+            "timed out waiting for llama runner to start - progress 0.42 - ",
+            Timeout,
+            Maybe,
+        ),
+        (
+            None,
+            "an error was encountered while running the model: unexpected EOF",
+            ServerError,
+            Maybe,
+        ),
+        (None, "CUDA error: an illegal memory access was encountered", GpuError, Maybe),
+        (None, "CUDA error: out of memory", Oom, Maybe),
+        (Some(403), "", ServerError, Never),
+        (Some(401), "Invalid API Key (authentication_error)", ServerError, Never),
+        (
+            Some(501),
+            "This server does not support embeddings. Start it with `--embeddings`",
+            ServerError,
+            Never,
+        ),
+        (Some(400), "\"tiny\" does not support chat", ServerError, Never),
+        (Some(404), "File Not Found (not_found_error)", ServerError, Maybe),
+        (Some(500), "EngineCore encountered an issue", ServerError, Maybe),
+        (Some(504), "upstream timed out", Timeout, Maybe),
+    ];
+
     #[test]
     fn each_known_error_has_its_cause() {
-        use Again::{Later, Maybe, Never};
-        use Cause::{GpuError, ModelMissing, Oom, ServerError, Timeout};
-        let table: [(Option<u16>, &str, Cause, Again); 33] = [
-            (Some(404), "model 'nope' not found", ModelMissing, Never),
-            (Some(404), "model 'nope:latest' not found", ModelMissing, Never),
-            (Some(404), "model \"nope\" not found, try pulling it first", ModelMissing, Never),
-            (Some(404), "model '' not found", ModelMissing, Never),
-            (Some(400), "invalid model name", ModelMissing, Never),
-            (Some(400), "model 'nope' not found", ModelMissing, Never),
-            (Some(404), "The model `x` not found. (NotFoundError)", ModelMissing, Never),
-            (Some(400), "missing request body", ServerError, Never),
-            (Some(400), "unexpected EOF", ServerError, Never),
-            (Some(400), "json: cannot unmarshal number into Go struct field", ServerError, Never),
-            (Some(400), "time: invalid duration \"abc\"", ServerError, Never),
-            (Some(500), "option \"num_predict\" must be of type integer", ServerError, Never),
-            (
-                Some(400),
-                "request (3019 tokens) exceeds the available context size (512 tokens)",
-                ServerError,
-                Never,
-            ),
-            (
-                Some(503),
-                "server busy, please try again.  maximum pending requests exceeded",
-                ServerError,
-                Later,
-            ),
-            (Some(503), "Loading model (unavailable_error)", ServerError, Later),
-            (Some(429), "too many requests", ServerError, Later),
-            (Some(503), "EngineDeadError", ServerError, Maybe),
-            (
-                Some(500),
-                "llama-server process has terminated: exit status 1: cudaMalloc failed: out of \
-                 memory\nerror loading model: unable to allocate CUDA0 buffer",
-                Oom,
-                Maybe,
-            ),
-            (Some(500), "llama-server process has terminated: exit status 1", ServerError, Maybe),
-            (Some(500), "llama runner process has terminated: signal: killed", ServerError, Maybe),
-            (
-                Some(500),
-                "model requires more system memory (9 GiB) than is available (7 GiB)",
-                Oom,
-                Maybe,
-            ),
-            (Some(500), "timed out waiting for llama-server to start - ", Timeout, Maybe),
-            (
-                Some(500),
-                "timed out waiting for llama runner to start - progress 0.42 - ",
-                Timeout,
-                Maybe,
-            ),
-            (
-                None,
-                "an error was encountered while running the model: unexpected EOF",
-                ServerError,
-                Maybe,
-            ),
-            (None, "CUDA error: an illegal memory access was encountered", GpuError, Maybe),
-            (None, "CUDA error: out of memory", Oom, Maybe),
-            (Some(403), "", ServerError, Never),
-            (Some(401), "Invalid API Key (authentication_error)", ServerError, Never),
-            (
-                Some(501),
-                "This server does not support embeddings. Start it with `--embeddings`",
-                ServerError,
-                Never,
-            ),
-            (Some(400), "\"tiny\" does not support chat", ServerError, Never),
-            (Some(404), "File Not Found (not_found_error)", ServerError, Maybe),
-            (Some(500), "EngineCore encountered an issue", ServerError, Maybe),
-            (Some(504), "upstream timed out", Timeout, Maybe),
-        ];
-        for (status, words, cause, again) in table {
+        for (status, words, cause, again) in KNOWN.iter().copied() {
             assert_eq!(classify(status, words), (cause, again), "{status:?} {words}");
         }
     }

@@ -43,9 +43,9 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(5),
             glance: Duration::from_secs(10),
-            silence: Duration::from_mins(10),
-            load: Duration::from_mins(30),
-            unload: Duration::from_mins(5),
+            silence: Duration::from_secs(10 * 60),
+            load: Duration::from_secs(30 * 60),
+            unload: Duration::from_secs(5 * 60),
             line: 1024 * 1024,
             answer: 64 * 1024 * 1024,
         }
@@ -212,11 +212,10 @@ fn patient<B: ureq::AsSendBody>(
 
 /// Whether a kept connection was closed before anything of an answer came.
 fn is_stale(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Io(error) => !is_timeout(error),
-        ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => true,
-        _ => false,
+    if let ureq::Error::Io(error) = error {
+        return !is_timeout(error);
     }
+    matches!(error, ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed)
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {
@@ -229,14 +228,14 @@ fn failed(error: &ureq::Error, what: &str, call: Call<'_>) -> Failure {
     if call.cancel.is_given_up() {
         return Failure::given_up(what);
     }
-    match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect) => {
-            Failure::transport(what, "nobody answers there: no connection in time")
-        }
-        ureq::Error::Timeout(_) => Failure::silent(what, call.patience),
-        ureq::Error::Io(error) if is_timeout(error) => Failure::silent(what, call.patience),
-        error => Failure::transport(what, &error.to_string()),
+    if matches!(error, ureq::Error::Timeout(ureq::Timeout::Connect)) {
+        return Failure::transport(what, "nobody answers there: no connection in time");
     }
+    let is_silent = matches!(error, ureq::Error::Timeout(_));
+    if is_silent || matches!(error, ureq::Error::Io(error) if is_timeout(error)) {
+        return Failure::silent(what, call.patience);
+    }
+    Failure::transport(what, &error.to_string())
 }
 
 impl Reply<'_> {
@@ -310,13 +309,13 @@ impl Reply<'_> {
         if self.cancel.is_given_up() {
             return Failure::given_up(&self.what);
         }
-        match error {
-            LineError::Io(error) if is_timeout(error) => Failure::silent(&self.what, self.patience),
-            LineError::Io(error) => {
-                Failure::transport(&self.what, &format!("the answer broke off: {error}"))
+        if let LineError::Io(error) = error {
+            if is_timeout(error) {
+                return Failure::silent(&self.what, self.patience);
             }
-            error => Failure::transport(&self.what, &error.to_string()),
+            return Failure::transport(&self.what, &format!("the answer broke off: {error}"));
         }
+        Failure::transport(&self.what, &error.to_string())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 pub(crate) const USAGE: &str = "usage: bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] \
-     [--only spawn,submit,wake,claim,idle,large]";
+     [--only spawn,submit,wake,claim,idle,large,llm]";
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(crate) enum Part {
     Claim,
     Idle,
     Large,
+    Llm,
 }
 
 /// How long it may take.
@@ -71,6 +72,7 @@ fn part(word: &str) -> Result<Part, String> {
         "claim" => Part::Claim,
         "idle" => Part::Idle,
         "large" => Part::Large,
+        "llm" => Part::Llm,
         other => return Err(format!("there is no part `{other}`")),
     })
 }

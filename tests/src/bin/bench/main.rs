@@ -22,6 +22,7 @@ mod claimer;
 mod daemon;
 mod idle;
 mod large;
+mod llm;
 mod measure;
 mod plot;
 mod raw;
@@ -63,6 +64,9 @@ fn measure_all(args: &Args) -> ExitCode {
     }
     if wants(Part::Wake) {
         wake::measure(args, &place, &mut report);
+    }
+    if wants(Part::Llm) {
+        llm::measure(args, &mut report);
     }
     // These share the large pool, which takes a while to fill.
     if [Part::Claim, Part::Idle, Part::Large].into_iter().any(wants) {

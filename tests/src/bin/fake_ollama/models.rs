@@ -254,9 +254,8 @@ impl State {
             Some("stall") => return refused("timed out waiting for llama-server to start - "),
             Some(_) | None => {}
         }
-        let runner = runner().or_else(|error| {
-            Err(NoTurn::Refused(500, format!("could not start the runner: {error}")))
-        })?;
+        let not_started = |error: io::Error| format!("could not start the runner: {error}");
+        let runner = runner().map_err(|error| NoTurn::Refused(500, not_started(error)))?;
         let held = Held {
             model: want.model.clone(),
             options: of_the_load(&want.options),

@@ -32,12 +32,12 @@ pub(crate) fn serve(stream: TcpStream, answer: impl Fn(&Call) -> io::Result<()>)
 
 fn read(mut stream: TcpStream, came: &mut Vec<u8>) -> Option<Call> {
     loop {
-        if let Some((mut call, head, length)) = parse(came, &stream) {
-            if came.len() >= head + length {
-                call.body = came[head..head + length].to_vec();
-                came.drain(..head + length);
-                return Some(call);
-            }
+        if let Some((mut call, head, length)) = parse(came, &stream)
+            && came.len() >= head + length
+        {
+            call.body = came[head..head + length].to_vec();
+            came.drain(..head + length);
+            return Some(call);
         }
         let mut piece = [0; 16 * 1024];
         match stream.read(&mut piece) {

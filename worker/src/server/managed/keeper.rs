@@ -15,9 +15,9 @@ use super::process::{Process, Start};
 
 /// The first pause before another start, which doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Who ran so long starts with the first pause again.
-const STEADY: Duration = Duration::from_mins(1);
+const STEADY: Duration = Duration::from_secs(60);
 
 /// What a server is started with besides what it is always started with.
 #[derive(Clone, Debug, PartialEq, Eq)]

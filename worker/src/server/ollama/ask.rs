@@ -117,10 +117,8 @@ fn translated(request: &Request) -> Result<(Shape, Map<String, Value>), String> 
     for (theirs, ours) in OPTIONS {
         if let Some(value) = body.get(theirs).filter(|value| !value.is_null()) {
             // A single word that ends the answer may stand alone there, and not here.
-            let value = match value {
-                Value::String(word) if ours == "stop" => json!([word]),
-                value => value.clone(),
-            };
+            let stands_alone = ours == "stop" && value.is_string();
+            let value = if stands_alone { json!([value]) } else { value.clone() };
             options.insert(ours.to_owned(), value);
         }
     }
