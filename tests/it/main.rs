@@ -15,6 +15,7 @@ mod jobs;
 mod json;
 mod kit;
 mod layout;
+mod placement;
 mod places;
 mod steps;
 mod watch;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 pub(crate) const USAGE: &str = "usage: bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] \
-     [--only spawn,submit,wake,claim,idle,large]";
+     [--only spawn,submit,wake,claim,idle,large,placement] [PART…]";
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(crate) enum Part {
     Claim,
     Idle,
     Large,
+    Placement,
 }
 
 /// How long it may take.
@@ -48,6 +49,7 @@ impl Args {
                 "--plot" => args.plot = Some(value()?.into()),
                 "--dir" => args.dir = value()?.into(),
                 "--only" => args.only = value()?.split(',').map(part).collect::<Result<_, _>>()?,
+                word if !word.starts_with('-') => args.only.push(part(word)?),
                 other => return Err(format!("`{other}` is not understood")),
             }
         }
@@ -71,6 +73,7 @@ fn part(word: &str) -> Result<Part, String> {
         "claim" => Part::Claim,
         "idle" => Part::Idle,
         "large" => Part::Large,
+        "placement" => Part::Placement,
         other => return Err(format!("there is no part `{other}`")),
     })
 }

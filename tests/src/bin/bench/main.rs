@@ -23,6 +23,7 @@ mod daemon;
 mod idle;
 mod large;
 mod measure;
+mod placement;
 mod plot;
 mod raw;
 mod report;
@@ -63,6 +64,9 @@ fn measure_all(args: &Args) -> ExitCode {
     }
     if wants(Part::Wake) {
         wake::measure(args, &place, &mut report);
+    }
+    if wants(Part::Placement) {
+        placement::measure(args, &mut report);
     }
     // These share the large pool, which takes a while to fill.
     if [Part::Claim, Part::Idle, Part::Large].into_iter().any(wants) {
