@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use brain::core::fleet::Fleet;
 use brain::core::place::Request;
+use brain::core::snapshot::Lane;
 use brain::core::{At, Command, Core, Event as Seen};
 use queue::ledger::Brief;
 use shared::id::TaskId;
@@ -73,6 +74,7 @@ pub struct Sim<'a> {
     pub(super) now: u64,
     next: BTreeSet<(u64, Next)>,
     arrived: usize,
+    pub(super) lanes: Vec<Lane>,
     pub(super) waiting: Vec<VecDeque<usize>>,
     pub(super) workers: Vec<Worker>,
     pub(super) open: Vec<Open>,
@@ -108,6 +110,7 @@ impl<'a> Sim<'a> {
             now: 0,
             next: BTreeSet::from([(0, Next::Arrives), (0, Next::Look)]),
             arrived: 0,
+            lanes: set_up.models.iter().map(|model| super::view::lane(&model.name)).collect(),
             waiting: vec![VecDeque::new(); set_up.models.len()],
             workers: vec![worker; set_up.workers],
             open: Vec::new(),

@@ -52,11 +52,15 @@ pub(super) fn brief(
 
 /// One look.
 pub(super) fn snapshot(sim: &Sim<'_>, cycle: u64) -> Snapshot {
-    let models = sim.set_up.models.iter().zip(&sim.waiting);
-    let lanes: Vec<Lane> = models
-        .filter_map(|(model, waiting)| {
-            let oldest = sim.set_up.prompts[*waiting.front()?].arrives;
-            Some(lane(&model.name, waiting.len() as u64, oldest))
+    let lanes: Vec<Lane> = sim
+        .lanes
+        .iter()
+        .zip(&sim.waiting)
+        .filter_map(|(lane, waiting)| {
+            let mut lane = lane.clone();
+            lane.count.oldest = Some(wall(sim.set_up.prompts[*waiting.front()?].arrives));
+            lane.count.pending = waiting.len() as u64;
+            Some(lane)
         })
         .collect();
     let counts = Counts {
@@ -77,7 +81,8 @@ pub(super) fn snapshot(sim: &Sim<'_>, cycle: u64) -> Snapshot {
     }
 }
 
-fn lane(model: &str, pending: u64, oldest: u64) -> Lane {
+/// The lane of a model, without tasks. Its name is a hash, and so is made once.
+pub(super) fn lane(model: &str) -> Lane {
     let needs = Requirements {
         class: Class::Llm,
         model: Some(model.to_owned()),
@@ -91,9 +96,9 @@ fn lane(model: &str, pending: u64, oldest: u64) -> Lane {
         class: Class::Llm,
         model: needs.model.clone(),
         priority_max: 5,
-        pending,
+        pending: 0,
         head: None,
-        oldest: Some(wall(oldest)),
+        oldest: None,
     };
     Lane { count, needs: Some(Arc::new(needs)), limited: None }
 }
