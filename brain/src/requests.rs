@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn a_worker_is_asked_once_and_what_nobody_took_can_be_taken_back() {
         let dir = tempfile::tempdir().unwrap();
-        let pool = Pool::create(&dir.path().join("pool"), Rules::default(), Privacy::Owner).unwrap();
+        let pool =
+            Pool::create(&dir.path().join("pool"), Rules::default(), Privacy::Owner).unwrap();
         ask(&pool, &request()).unwrap();
         ask(&pool, &request()).unwrap();
         let lane = Requirements::of(&task(&request()), &[]).lane();

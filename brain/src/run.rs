@@ -326,9 +326,9 @@ impl Brain {
         });
         // A task is counted before it is claimed, listed while it runs, and in the ledger and in its
         // worker's heartbeat when it has ended: looked at in this order, none is overlooked.
-        let requests = lanes.as_ref().and_then(|lanes| {
-            self.step("read requests", |brain| brain.observer.requests(lanes))
-        });
+        let requests = lanes
+            .as_ref()
+            .and_then(|lanes| self.step("read requests", |brain| brain.observer.requests(lanes)));
         let processing = self.step("list what runs", |brain| brain.observer.processing())?;
         let workers = self.step("read heartbeats", |brain| brain.observer.workers(&lives))?;
         let ended = self.step("follow the ledger", |brain| brain.observer.ended());

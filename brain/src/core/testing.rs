@@ -90,15 +90,14 @@ impl Stage {
 
     /// So many pending tasks of a class, in one lane; returns the first.
     pub(crate) fn lane(&mut self, class: Class, pending: u64) -> TaskId {
-        let needs =
-            Requirements {
-                class,
-                model: None,
-                gpu_memory: None,
-                limits: Vec::new(),
-                worker: None,
-                max_wait: None,
-            };
+        let needs = Requirements {
+            class,
+            model: None,
+            gpu_memory: None,
+            limits: Vec::new(),
+            worker: None,
+            max_wait: None,
+        };
         let head = TaskId::new();
         let count = LaneCount {
             lane: needs.lane(),

@@ -84,7 +84,9 @@ impl fmt::Display for Placement {
         write!(f, "{} of work, load {}, ", tenths(self.work_seconds), tenths(self.load_seconds))?;
         write!(f, "oldest waits {}, ", tenths(self.oldest_seconds))?;
         match self.end_before {
-            Some(before) => write!(f, "ends in {} instead of {})", tenths(self.end_after), tenths(before)),
+            Some(before) => {
+                write!(f, "ends in {} instead of {})", tenths(self.end_after), tenths(before))
+            }
             None => write!(f, "ends in {})", tenths(self.end_after)),
         }
     }

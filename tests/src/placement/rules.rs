@@ -42,9 +42,7 @@ fn make_room(set_up: &SetUp, held: &mut Vec<usize>, model: usize, keep: Keep) ->
     let size = |models: &[usize]| -> u64 { models.iter().map(|m| set_up.models[*m].gib).sum() };
     let room = set_up.gpu_gib.unwrap_or(0);
     let mut took = 0;
-    while !held.is_empty()
-        && (keep == Keep::One || size(held) + set_up.models[model].gib > room)
-    {
+    while !held.is_empty() && (keep == Keep::One || size(held) + set_up.models[model].gib > room) {
         held.remove(0);
         took += UNLOAD;
     }

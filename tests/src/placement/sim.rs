@@ -96,13 +96,8 @@ impl<'a> Sim<'a> {
         let mut settings = Settings::default();
         settings.max_wait = Span(Duration::from_millis(set_up.max_wait));
         settings.vram_reserve = Bytes(0);
-        let worker = Worker {
-            doing: Doing::Nothing,
-            held: Vec::new(),
-            changed: 0,
-            turn: 0,
-            life: 1,
-        };
+        let worker =
+            Worker { doing: Doing::Nothing, held: Vec::new(), changed: 0, turn: 0, life: 1 };
         Self {
             core: Core::new(&settings, Fleet::none()),
             settings,
@@ -299,7 +294,10 @@ impl<'a> Sim<'a> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Request(what) => {
-                let line = format!("{} {} {} {} for {}", self.now, what.worker, what.verb, what.model, what.goal);
+                let line = format!(
+                    "{} {} {} {} for {}",
+                    self.now, what.worker, what.verb, what.model, what.goal
+                );
                 self.went.decisions.push(line);
                 let name = TaskName::first(self.id(self.now));
                 self.open.push(Open { name, what });

@@ -73,7 +73,9 @@ pub(super) fn snapshot(sim: &Sim<'_>, cycle: u64) -> Snapshot {
         cycle,
         counts: Some(Arc::new(counts)),
         lanes,
-        workers: workers.map(|(index, worker)| (worker_name(index), seen(sim, index, worker))).collect(),
+        workers: workers
+            .map(|(index, worker)| (worker_name(index), seen(sim, index, worker)))
+            .collect(),
         processing: processing(sim),
         requests: sim.open.iter().map(request).collect(),
         ended: sim.ended.clone(),

@@ -4,7 +4,7 @@ use shared::event::Purpose;
 use shared::llm::Loads;
 
 use super::plan::Planner;
-use super::world::{Demand, Doing, Kind, Place, Standing};
+use super::world::{Demand, Doing, Kind, Place, Resident, Standing};
 
 /// Off by so many places, scripts and models are shared anew.
 const UNEVEN: f64 = 0.75;
@@ -73,7 +73,10 @@ impl Planner<'_> {
         const SOLE: f64 = 1e12;
         let wanted = &self.world.demands[demand];
         let overdue = wanted.slack <= 0.0;
-        if !overdue && !self.has_stayed(place) {
+        // Loads may not take more than a third of the time, however much is overdue.
+        let least = if overdue { 0.0 } else { self.rules.min_residency };
+        let earned = |held: &Resident| held.seconds >= least.max(2.0 * wanted.load);
+        if !place.held.iter().all(earned) {
             return None;
         }
         let (mut harm, mut purpose) = (0.0, None);
@@ -144,7 +147,9 @@ impl Planner<'_> {
 
     fn usable(&self) -> usize {
         let usable = |place: &&Place| {
-            place.standing != Standing::Out && place.loads == Loads::OnRequest && place.takes_scripts
+            place.standing != Standing::Out
+                && place.loads == Loads::OnRequest
+                && place.takes_scripts
         };
         self.world.places.iter().filter(usable).count()
     }
@@ -180,9 +185,9 @@ impl Planner<'_> {
         order.sort_by(|a, b| self.end(*b).total_cmp(&self.end(*a)));
         for demand in order {
             let wanted = &self.world.demands[demand];
-            let place = self.indices().find(|index| {
-                self.can_have(*index, wanted) && self.world.places[*index].is_cold()
-            });
+            let place = self
+                .indices()
+                .find(|index| self.can_have(*index, wanted) && self.world.places[*index].is_cold());
             if let Some(place) = place
                 && self.assign(place, demand, Purpose::Share)
             {

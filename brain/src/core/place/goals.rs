@@ -26,7 +26,13 @@ pub(crate) struct Goals {
 
 impl Goals {
     /// Takes in a look and what was asked for in it.
-    pub(crate) fn look(&mut self, at: At, (world, steps): (&World, &[Step]), warn: Duration, out: &mut Vec<Command>) {
+    pub(crate) fn look(
+        &mut self,
+        at: At,
+        (world, steps): (&World, &[Step]),
+        warn: Duration,
+        out: &mut Vec<Command>,
+    ) {
         self.note(at, world, steps);
         self.forget(world);
         let mut late: BTreeMap<String, (f64, Vec<Name>)> = BTreeMap::new();
@@ -69,7 +75,9 @@ impl Goals {
                 *worker != step.worker || (step.verb == ModelVerb::Load && *model == step.model)
             });
             if step.verb == ModelVerb::Load {
-                self.since.entry((step.worker.clone(), step.model.clone())).or_insert(at.now.as_secs_f64());
+                self.since
+                    .entry((step.worker.clone(), step.model.clone()))
+                    .or_insert(at.now.as_secs_f64());
             }
         }
     }
@@ -95,9 +103,10 @@ impl Goals {
         for demand in &world.demands {
             let Kind::Model(model) = &demand.kind else { continue };
             let served = world.places.iter().any(|place| place.serves(&demand.kind));
-            let mut places = world.places.iter().filter(|place| {
-                place.standing != Standing::Out && place.loads == Loads::OnRequest
-            });
+            let mut places = world
+                .places
+                .iter()
+                .filter(|place| place.standing != Standing::Out && place.loads == Loads::OnRequest);
             let open = places.clone().any(|place| world.hindrance(place, demand).is_none());
             if served || open {
                 continue;

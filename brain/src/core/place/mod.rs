@@ -116,7 +116,13 @@ impl Placer {
     }
 
     /// Takes in a look. Nothing can be asked of workers that are `hung`.
-    pub(crate) fn look(&mut self, at: At, seen: &Snapshot, hung: &BTreeSet<Name>, out: &mut Vec<Command>) {
+    pub(crate) fn look(
+        &mut self,
+        at: At,
+        seen: &Snapshot,
+        hung: &BTreeSet<Name>,
+        out: &mut Vec<Command>,
+    ) {
         self.measure(seen, out);
         // What could not be counted is not gone.
         if seen.counts.is_none() {
@@ -152,7 +158,10 @@ impl Placer {
         }
         for (_name, worker) in seen.alive() {
             let server = worker.own_heartbeat().and_then(|own| own.ability.server.as_ref());
-            server.iter().flat_map(|server| &server.models).for_each(|held| self.measured.held(held));
+            server
+                .iter()
+                .flat_map(|server| &server.models)
+                .for_each(|held| self.measured.held(held));
         }
     }
 
@@ -173,10 +182,13 @@ impl Placer {
 
 fn tell(at: At, cycle: u64, step: &Step, out: &mut Vec<Command>) {
     let placement = step.placement.clone();
-    say(out, match step.verb {
-        ModelVerb::Load => Event::LoadInserted { placement: placement.clone() },
-        ModelVerb::Unload => Event::UnloadInserted { placement: placement.clone() },
-    });
+    say(
+        out,
+        match step.verb {
+            ModelVerb::Load => Event::LoadInserted { placement: placement.clone() },
+            ModelVerb::Unload => Event::UnloadInserted { placement: placement.clone() },
+        },
+    );
     out.push(Command::RecordPlacement(Decision { timestamp: at.wall, cycle, placement }));
     out.push(Command::Request(Request {
         worker: step.worker.clone(),

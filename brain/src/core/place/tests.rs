@@ -36,8 +36,7 @@ fn stage_with(settings: &Settings, workers: u32) -> Stage {
         let now = stage.at().wall;
         stage.beat(&worker, |beat| {
             beat.at = now;
-            beat.ability.classes =
-                vec![Class::Resource, Class::Script, Class::Cpu, Class::Llm];
+            beat.ability.classes = vec![Class::Resource, Class::Script, Class::Cpu, Class::Llm];
             beat.ability.server = Some(server(number));
         });
     }
@@ -75,13 +74,8 @@ fn set(stage: &mut Stage, worker: &str, change: impl FnOnce(&mut ModelServer)) {
 /// The worker holds this model, for so many seconds already.
 fn holds(stage: &mut Stage, worker: &str, model: &str, seconds: i64) {
     let since = stage.at().wall.plus_millis(-seconds * 1_000);
-    let held = HeldModel {
-        model: model.into(),
-        state: HeldState::Loaded,
-        since,
-        size: None,
-        vram: None,
-    };
+    let held =
+        HeldModel { model: model.into(), state: HeldState::Loaded, since, size: None, vram: None };
     set(stage, worker, |server| server.models = vec![held]);
 }
 
@@ -326,8 +320,9 @@ fn no_task_waits_longer_than_it_may_and_no_model_leaves_at_once() {
         (10, 1_000, false),
         (570, 1_000, false),
         (590, 1_000, true),
-        (590, 10, false),
-        (601, 10, true),
+        (590, 25, false),
+        (601, 25, true),
+        (601, 15, false),
     ] {
         let mut stage = stage(1);
         holds(&mut stage, "worker-1", "a", resident);
@@ -450,9 +445,7 @@ fn a_model_goes_where_it_fits_beside_what_others_use() {
 
 #[test]
 fn two_models_share_a_gpu_where_both_certainly_fit() {
-    for (size, expected) in
-        [(4, "worker-1 load_llm b"), (5, "worker-1 unload_llm a for b")]
-    {
+    for (size, expected) in [(4, "worker-1 load_llm b"), (5, "worker-1 unload_llm a for b")] {
         let mut stage = stage(1);
         has_size(&mut stage, "a", 3);
         has_size(&mut stage, "b", size);

@@ -190,7 +190,11 @@ pub(crate) struct World {
 
 impl World {
     /// What can be seen in this look.
-    pub(crate) fn new(at: At, (seen, hung): (&Snapshot, &BTreeSet<Name>), (rules, measured): (&Rules, &Measured)) -> Self {
+    pub(crate) fn new(
+        at: At,
+        (seen, hung): (&Snapshot, &BTreeSet<Name>),
+        (rules, measured): (&Rules, &Measured),
+    ) -> Self {
         let view = View { at, seen, hung, rules, measured };
         let asked = view.asked();
         let sizes = measured.models.iter();
@@ -297,7 +301,8 @@ impl View<'_> {
 
     fn wanted(&self) -> BTreeSet<String> {
         let llm = self.seen.lanes.iter().filter(|lane| lane.count.class == Class::Llm);
-        llm.filter_map(|lane| lane.count.model.as_deref().map(bare_name).map(str::to_owned)).collect()
+        llm.filter_map(|lane| lane.count.model.as_deref().map(bare_name).map(str::to_owned))
+            .collect()
     }
 
     fn heartbeats(&self) -> impl Iterator<Item = &Heartbeat> {
@@ -313,9 +318,11 @@ impl View<'_> {
 
     /// The disk says what a worker has: its heartbeat may be a moment old.
     fn uses_gpu(&self, worker: &Name) -> bool {
-        self.seen.processing.iter().filter(|held| held.worker == *worker).any(|held| {
-            held.task.as_ref().is_none_or(|task| task.class != Class::Cpu)
-        })
+        self.seen
+            .processing
+            .iter()
+            .filter(|held| held.worker == *worker)
+            .any(|held| held.task.as_ref().is_none_or(|task| task.class != Class::Cpu))
     }
 
     fn helpers(&self) -> (u64, u64) {
@@ -427,7 +434,11 @@ impl View<'_> {
             loads: server.loads,
             held,
             doing: if busy { Doing::Something } else { Doing::Nothing },
-            slots: able.iter().map(|member| u64::from(member.ability.gpu_slots)).sum::<u64>().max(1),
+            slots: able
+                .iter()
+                .map(|member| u64::from(member.ability.gpu_slots))
+                .sum::<u64>()
+                .max(1),
             room,
             spare,
             takes_scripts: scripts,

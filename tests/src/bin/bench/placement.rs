@@ -2,9 +2,7 @@
 //! model per server, with Ollama's own rule (as many models as fit, the least recently used goes),
 //! and beside what no rule can beat. Nothing here depends on the machine.
 
-use tests::placement::{
-    Arrivals, Keep, SetUp, Sim, Went, bound, first_come_first_served, mixed,
-};
+use tests::placement::{Arrivals, Keep, SetUp, Sim, Went, bound, first_come_first_served, mixed};
 
 use crate::args::Args;
 use crate::report::{Goal, Report, Row};
@@ -18,10 +16,9 @@ const TICK: u64 = 1_000;
 
 pub(crate) fn measure(args: &Args, report: &mut Report) {
     let prompts = args.pick(2_000, 10_000);
-    for (name, arrivals, max_wait) in [
-        ("batch", Arrivals::Batch, HOUR),
-        ("stream at 75%", Arrivals::Stream(0.75), FIVE_MINUTES),
-    ] {
+    for (name, arrivals, max_wait) in
+        [("batch", Arrivals::Batch, HOUR), ("stream at 75%", Arrivals::Stream(0.75), FIVE_MINUTES)]
+    {
         for workers in [2, 4] {
             let set_up = mixed(workers, prompts, arrivals, max_wait);
             let name = format!("{name}, {prompts} prompts, {workers} workers");
@@ -49,7 +46,11 @@ fn compare(name: &str, set_up: &SetUp, report: &mut Report) {
     }
     report.add(Row {
         goal: Goal::Factor(1.0),
-        ..seconds(&format!("{name}: longest wait, beside its bound"), went.longest_wait, longest(set_up))
+        ..seconds(
+            &format!("{name}: longest wait, beside its bound"),
+            went.longest_wait,
+            longest(set_up),
+        )
     });
     for (rule, other) in [("FIFO", &fifo), ("Ollama's LRU", &lru)] {
         let title = format!("{name}: longest wait, beside {rule}");
