@@ -308,7 +308,16 @@ impl<'a> Sim<'a> {
                     self.went.said.push(format!("{} {}", event.name(), event.message()));
                 }
             }
-            other => drop(other),
+            // There is nobody to start, to end or to drain here, and nothing is written down.
+            Command::Spawn(_)
+            | Command::Stall { .. }
+            | Command::Drain(_)
+            | Command::Undrain(_)
+            | Command::Record(_)
+            | Command::RecordPlacement(_)
+            | Command::Terminate(_)
+            | Command::Kill(_)
+            | Command::Finish => {}
         }
     }
 
