@@ -4,24 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::dir::census::{Counts, LaneCount};
-use queue::heartbeat::Standing;
 use queue::lane::Requirements;
 use queue::ledger::{About as Ended, Brief};
 use shared::gpu::{GpuReading, Reading};
 use shared::id::TaskId;
-use shared::llm::{
-    FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb, ServerKind,
-};
-use shared::name::Name;
+use shared::llm::{Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb, ServerKind};
 use shared::outcome::{Cause, Next, Outcome};
-use shared::quantity::{Bytes, Span};
+use shared::quantity::Bytes;
 use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::super::snapshot::{About, Held, Lane, Life, Paused};
-use super::super::testing::{Stage, name, names, words};
-use super::super::{Command, Event};
+use super::super::Command;
+use super::super::snapshot::{About, Held, Lane};
+use super::super::testing::{Stage, name};
 use super::Request;
 
 /// An hour after the beginning of all time: tasks can be older than the stage.

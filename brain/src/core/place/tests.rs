@@ -3,26 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::dir::census::{Counts, LaneCount};
 use queue::heartbeat::Standing;
-use queue::lane::Requirements;
-use queue::ledger::{About as Ended, Brief};
-use shared::gpu::{GpuReading, Reading};
 use shared::id::TaskId;
-use shared::llm::{
-    FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb, ServerKind,
-};
+use shared::llm::{FailedLoad, Health, Loads, ModelVerb};
 use shared::name::Name;
-use shared::outcome::{Cause, Next, Outcome};
-use shared::quantity::{Bytes, Span};
+use shared::outcome::Cause;
+use shared::quantity::Span;
 use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::super::snapshot::{About, Held, Lane, Life, Paused};
+use super::super::snapshot::{Life, Paused};
 use super::super::testing::{Stage, name, names, words};
 use super::super::{Command, Event};
-use super::Request;
 
 use super::scene::*;
 
