@@ -9,7 +9,7 @@ usage() {
     cat <<'TEXT'
 usage: ./run.sh COMMAND [ARGUMENTS]
 
-  bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] [--only PART,…]
+  bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] [PART…]
                 build for speed, and measure the pool beside what the machine allows (its pools in DIR,
                 else in target/bench; all of it takes minutes and 5 GB there, --quick one minute)
   demo [DIR]    build, and run a real batch over the files of DIR (else of sources on this machine)

@@ -17,6 +17,7 @@
 mod evidence;
 mod fake_gpus;
 mod house;
+pub mod placement;
 mod pool;
 mod process;
 mod programs;

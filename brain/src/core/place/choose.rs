@@ -4,7 +4,7 @@ use shared::event::Purpose;
 use shared::llm::Loads;
 
 use super::plan::Planner;
-use super::world::{Demand, Doing, Kind, Place, Standing};
+use super::world::{Demand, Doing, Kind, Place, Resident, Standing};
 
 /// Off by so many places, scripts and models are shared anew.
 const UNEVEN: f64 = 0.75;
@@ -73,7 +73,10 @@ impl Planner<'_> {
         const SOLE: f64 = 1e12;
         let wanted = &self.world.demands[demand];
         let overdue = wanted.slack <= 0.0;
-        if !overdue && !self.has_stayed(place) {
+        // Loads may not take more than a third of the time, however much is overdue.
+        let least = if overdue { 0.0 } else { self.rules.min_residency };
+        let earned = |held: &Resident| held.seconds >= least.max(2.0 * wanted.load);
+        if !place.held.iter().all(earned) {
             return None;
         }
         let (mut harm, mut purpose) = (0.0, None);

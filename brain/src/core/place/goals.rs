@@ -18,8 +18,8 @@ use super::world::{Kind, Stage, Standing, World};
 /// Models that workers should have, and models that nobody can have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Goals {
-    /// Since when.
-    since: BTreeMap<(Name, String), Duration>,
+    /// Since when, in seconds on the brain's clock; before that began where an earlier brain asked.
+    since: BTreeMap<(Name, String), f64>,
     unconsumed: Conditions<String>,
     nowhere: Conditions<String>,
 }
@@ -35,15 +35,15 @@ impl Goals {
     ) {
         self.note(at, world, steps);
         self.forget(world);
-        let mut late: BTreeMap<String, (Duration, Vec<Name>)> = BTreeMap::new();
+        let mut late: BTreeMap<String, (f64, Vec<Name>)> = BTreeMap::new();
         for ((worker, model), since) in &self.since {
-            let age = at.now.saturating_sub(*since);
+            let age = at.now.as_secs_f64() - since;
             let taken = world.asked.iter().any(|asked| {
                 asked.worker == *worker && asked.model == *model && asked.stage == Stage::Taken
             });
             // What is being loaded makes progress; if it does not, its task is stuck, and that is
             // said elsewhere.
-            if age >= warn && !taken {
+            if age >= warn.as_secs_f64() && !taken {
                 let entry = late.entry(model.clone()).or_default();
                 entry.0 = entry.0.max(age);
                 entry.1.push(worker.clone());
@@ -51,7 +51,7 @@ impl Goals {
         }
         for (model, (age, workers)) in &late {
             if let Some(count) = self.unconsumed.holds(at, model) {
-                let (model, seconds, workers) = (model.clone(), age.as_secs_f64(), workers.clone());
+                let (model, seconds, workers) = (model.clone(), *age, workers.clone());
                 say(out, Event::LoadUnconsumed { model, seconds, workers, count });
             }
         }
@@ -67,8 +67,7 @@ impl Goals {
         for asked in loads {
             let key = (asked.worker.clone(), asked.model.clone());
             // A brain that has just started knows from the task since when.
-            let age = Duration::try_from_secs_f64(asked.age).unwrap_or_default();
-            self.since.entry(key).or_insert(at.now.saturating_sub(age));
+            self.since.entry(key).or_insert(at.now.as_secs_f64() - asked.age);
         }
         for step in steps {
             // A worker has one goal at a time.
@@ -76,7 +75,9 @@ impl Goals {
                 *worker != step.worker || (step.verb == ModelVerb::Load && *model == step.model)
             });
             if step.verb == ModelVerb::Load {
-                self.since.entry((step.worker.clone(), step.model.clone())).or_insert(at.now);
+                self.since
+                    .entry((step.worker.clone(), step.model.clone()))
+                    .or_insert(at.now.as_secs_f64());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Placing models: which worker should hold which, so that every GPU that can help, helps.
 //!
-//! - `world`: what is decided from, drawn from one look
+//! - `world`, `see`: what is decided from, drawn from one look
 //! - `plan`, `choose`: what is asked of whom, a pure function of the world
 //! - `withdraw`: requests whose goal is gone
 //! - `goals`: what is expected and does not come
@@ -14,6 +14,9 @@ mod choose;
 mod goals;
 mod history;
 mod plan;
+#[cfg(test)]
+mod scene;
+mod see;
 #[cfg(test)]
 mod tests;
 mod withdraw;

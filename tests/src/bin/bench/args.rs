@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 pub(crate) const USAGE: &str = "usage: bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] \
-     [--only spawn,submit,wake,claim,idle,large,llm]";
+     [--only spawn,submit,wake,claim,idle,large,llm,placement] [PART…]";
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub(crate) enum Part {
     Idle,
     Large,
     Llm,
+    Placement,
 }
 
 /// How long it may take.
@@ -49,6 +50,7 @@ impl Args {
                 "--plot" => args.plot = Some(value()?.into()),
                 "--dir" => args.dir = value()?.into(),
                 "--only" => args.only = value()?.split(',').map(part).collect::<Result<_, _>>()?,
+                word if !word.starts_with('-') => args.only.push(part(word)?),
                 other => return Err(format!("`{other}` is not understood")),
             }
         }
@@ -73,6 +75,7 @@ fn part(word: &str) -> Result<Part, String> {
         "idle" => Part::Idle,
         "large" => Part::Large,
         "llm" => Part::Llm,
+        "placement" => Part::Placement,
         other => return Err(format!("there is no part `{other}`")),
     })
 }

@@ -24,6 +24,7 @@ mod idle;
 mod large;
 mod llm;
 mod measure;
+mod placement;
 mod plot;
 mod raw;
 mod report;
@@ -67,6 +68,9 @@ fn measure_all(args: &Args) -> ExitCode {
     }
     if wants(Part::Llm) {
         llm::measure(args, &mut report);
+    }
+    if wants(Part::Placement) {
+        placement::measure(args, &mut report);
     }
     // These share the large pool, which takes a while to fill.
     if [Part::Claim, Part::Idle, Part::Large].into_iter().any(wants) {
