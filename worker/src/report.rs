@@ -140,7 +140,6 @@ mod tests {
             limits: vec![],
             worker: None,
             max_wait: None,
-            max_wait: None,
         };
         let closed = vec![(lane.lane(), lane)];
         let found = Found { closed, queue: BTreeMap::from([(Class::Llm, 125)]), ..nothing() };
@@ -158,6 +157,7 @@ mod tests {
         let classes = vec![Class::Resource, Class::Script, Class::Cpu, Class::Llm];
         let ability = Ability { server: Some(server), classes, ..ability() };
         let lane = Requirements {
+            max_wait: None,
             class: Class::Llm,
             model: Some("qwen2.5:7b".into()),
             gpu_memory: None,

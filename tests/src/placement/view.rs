@@ -153,6 +153,7 @@ fn seen(sim: &Sim<'_>, index: usize, worker: &Worker) -> SeenWorker {
     };
     let dead = worker.doing == Doing::Dead;
     let heartbeat = Heartbeat {
+        uptime: None,
         schema: SCHEMA.to_owned(),
         worker: name,
         process,
