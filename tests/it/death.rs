@@ -191,7 +191,8 @@ fn a_worker_killed_at_any_moment_loses_nothing_and_doubles_nothing() {
         let expected: Vec<_> = (1..=attempts.len() as u64).map(Some).collect();
         assert_eq!(attempts, expected, "each attempt is in the ledger once");
     }
-    assert!(deaths <= 6, "one slot, six deaths: {deaths} attempts lost");
+    // At each death one may run, and one may have ended and not be recorded.
+    assert!(deaths <= 12, "one slot, six deaths: {deaths} attempts lost");
 }
 
 // --- poison ---

@@ -176,9 +176,12 @@ fn all_is_well(pool: &Pool) {
         let lines = said(pool, alarm);
         assert!(lines.is_empty(), "{lines:?}");
     }
-    let seen = pool.queue(&["workers", "--json"]).success().json();
-    let worker = &seen["workers"][0];
-    assert_eq!((&worker["alive"], &worker["status"]), (&json!(true), &json!("processing")));
+    let worker = pool.until("the worker to be seen at work", || {
+        let seen = pool.queue(&["workers", "--json"]).success().json();
+        let worker = seen["workers"][0].clone();
+        assert_eq!(worker["alive"], json!(true), "{worker}");
+        (worker["status"] == json!("processing")).then_some(worker)
+    });
     assert!(worker["heartbeat_age_seconds"].as_f64().unwrap() < 60.0, "{worker}");
     let status = pool.queue(&["status", "--json"]).success().json();
     assert_eq!(status["warnings"], json!([]), "{status}");

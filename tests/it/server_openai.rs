@@ -25,7 +25,8 @@ fn ask(server: &dyn Server, spec: &Spec) -> Result<(Answer, String), Failure> {
     Ok((answer, String::from_utf8(log).unwrap()))
 }
 
-fn request(url: &str, body: Value) -> Spec {
+fn request(url: &str, mut body: Value) -> Spec {
+    body["model"] = "tiny".into();
     spec(json!({"model": "tiny", "request": {"url": url, "body": body}}))
 }
 

@@ -72,9 +72,6 @@ pub enum Phase {
     Stuck,
 }
 
-/// So many ends may wait to be recorded before no more tasks are taken: on a slow disk.
-const MOST_OVER: usize = 64;
-
 impl Desk {
     /// An empty desk.
     #[must_use]
@@ -184,11 +181,16 @@ impl State {
         self.jobs.iter().filter(|job| job.phase != Phase::Over)
     }
 
-    /// Whether ends are recorded as fast as jobs end.
+    /// Whether ends are recorded as fast as jobs end: no more may wait for that than the worker has
+    /// slots, because what ended and is not recorded runs again if the worker dies.
     #[must_use]
     pub fn keeps_up(&self) -> bool {
         self.jobs.iter().all(|job| job.phase != Phase::Stuck)
-            && self.jobs.iter().filter(|job| job.phase == Phase::Over).count() < MOST_OVER
+            && self.jobs.iter().filter(|job| job.phase == Phase::Over).count() < self.slots()
+    }
+
+    fn slots(&self) -> usize {
+        (self.ability.gpu_slots + self.ability.cpu_slots) as usize
     }
 
     /// Whether the main thread may wait for what was just cleared away.

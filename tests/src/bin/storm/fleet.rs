@@ -280,10 +280,12 @@ impl Fleet {
         [count("worker"), self.kept.iter().sum(), count("brain")]
     }
 
-    /// How many attempts each worker can have lost at most: as many as it has slots, each time.
+    /// How many attempts each worker can have lost at most: each time as many as it has slots, and
+    /// as many that had ended and were not recorded yet.
     pub(crate) fn losses(&self) -> BTreeMap<&str, u32> {
-        let posts = self.posts.iter().map(|post| (post.name.as_str(), post.deaths * post.slots));
+        let posts =
+            self.posts.iter().map(|post| (post.name.as_str(), post.deaths * post.slots * 2));
         let kept = kept::NAMES.into_iter().zip(self.kept);
-        posts.chain(kept.map(|(name, deaths)| (name, deaths * kept::SLOTS))).collect()
+        posts.chain(kept.map(|(name, deaths)| (name, deaths * kept::SLOTS * 2))).collect()
     }
 }

@@ -76,12 +76,11 @@ fn response_format(format: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use shared::task::parse_spec;
-
     use super::*;
 
     fn ask(spec: &Value) -> Asked {
-        asked(&parse_spec(spec.to_string().as_bytes()).unwrap()).unwrap()
+        // As it is, also what a submitter would refuse.
+        asked(&serde_json::from_value(spec.clone()).unwrap()).unwrap()
     }
 
     #[test]
