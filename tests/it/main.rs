@@ -22,6 +22,7 @@ mod layout;
 mod llm_cli;
 mod llm_results;
 mod models;
+mod night;
 mod placement;
 mod places;
 mod server_families;
