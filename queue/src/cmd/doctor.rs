@@ -11,6 +11,7 @@ use crossbeam_channel::bounded;
 use notify::{RecursiveMode, Watcher as _};
 use queue::cli::{Failure, Resolved};
 use queue::dir::lock::{Holder, Lock};
+use queue::dir::network::network_of;
 use queue::dir::{Pool, Rules, reserve};
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
@@ -226,7 +227,13 @@ impl Room {
         let heard = rung.recv_timeout(Duration::from_secs(2));
         drop(watcher);
         heard.map_err(|_timeout| slow("no notice within 2 s".to_owned()))?;
-        Ok("a change is noticed at once".to_owned())
+        Ok(match network_of(&self.0) {
+            None => "a change is noticed at once".to_owned(),
+            Some(kind) => format!(
+                "a change made on this machine is noticed at once; this is {kind}, where those made \
+                 on others are not: workers look every second instead"
+            ),
+        })
     }
 
     fn clock(&self) -> Tried {

@@ -12,6 +12,7 @@ use shared::name::Name;
 use shared::task::Class;
 
 use super::layout::Layout;
+use super::network::network_of;
 use super::publish;
 
 /// Wakes the workers that take this class.
@@ -85,6 +86,8 @@ pub struct Listener {
     rung: Receiver<()>,
     ring: Sender<()>,
     watcher: Option<notify::RecommendedWatcher>,
+    /// The network file system it is on: bells rung on other machines are not heard.
+    network: Option<&'static str>,
 }
 
 impl Listener {
@@ -92,9 +95,10 @@ impl Listener {
     #[must_use]
     pub fn new(layout: &Layout, bells: &Bells) -> Self {
         let (ring, rung) = bounded(1);
-        let mut listener =
-            Self { dir: layout.doorbells(), bells: bells.names(), rung, ring, watcher: None };
+        let (dir, bells) = (layout.doorbells(), bells.names());
+        let mut listener = Self { dir, bells, rung, ring, watcher: None, network: None };
         listener.arm();
+        listener.network = network_of(&listener.dir);
         listener
     }
 
@@ -113,7 +117,7 @@ impl Listener {
     /// How long to wait at most before looking anyway.
     #[must_use]
     pub fn patience(&self, hearing: Duration, deaf: Duration) -> Duration {
-        if self.hears() { hearing } else { deaf }
+        if self.hears() && self.network.is_none() { hearing } else { deaf }
     }
 
     /// Listens again where that was lost: the directory was removed, or watches were used up.

@@ -15,6 +15,7 @@ pub mod lease;
 pub mod limit;
 pub mod listing;
 pub mod lock;
+pub mod network;
 pub mod person;
 pub mod places;
 pub(crate) mod plain;
