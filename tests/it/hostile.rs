@@ -279,9 +279,10 @@ fn crowd(pool: &Pool, size: usize) -> Vec<Proc> {
 fn a_crowd_of_workers_shares_the_tasks_and_loses_none() {
     const CROWD: usize = 20;
     let pool = quick_pool("");
-    let gate = pool.fifo("gate");
+    // One for each: whoever opens a FIFO to write lets all go that stand at it.
+    let gates: Vec<_> = (0..CROWD).map(|n| pool.fifo(&format!("gate-{n}"))).collect();
     let workers = crowd(&pool, CROWD);
-    let first = submit_all(&pool, (0..CROWD).map(|_| job(&["mark=runs", &gate.word()])));
+    let first = submit_all(&pool, gates.iter().map(|gate| job(&["mark=runs", &gate.word()])));
     let more = submit_all(&pool, (0..100).map(|_| job(&["mark=runs"])));
     let all: BTreeSet<String> = first.iter().chain(&more).map(ToString::to_string).collect();
     // Each of them has one that does not end: nobody could take two.
@@ -290,7 +291,7 @@ fn a_crowd_of_workers_shares_the_tasks_and_loses_none() {
         files.filter_map(|path| Some(path.parent()?.to_owned())).collect::<BTreeSet<_>>()
     };
     pool.until_true("everybody to have one", || holders().len() == CROWD);
-    for _one in &first {
+    for gate in &gates {
         gate.release();
     }
     pool.until_true("all to end", || pool.marks("runs").len() == 2 * all.len());
