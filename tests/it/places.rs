@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tests::{Pool, Ran};
+use tests::{Pool, Ran, program};
 
 use crate::disk::Disk;
 use crate::kit::*;
@@ -230,4 +230,26 @@ fn a_read_only_pool_can_be_looked_at_and_says_what_it_cannot_do() {
     let fit = |check: &Value| check["ok"] == true;
     assert!(!doctor["checks"].as_array().unwrap().iter().all(fit), "{doctor}");
     assert_eq!(place(&pool, id.parse().unwrap()), "pending a1f0d0");
+}
+
+/// A container's `exec` makes such a process: its group and its session are of outside, and have
+/// the number 0 inside.
+#[test]
+fn a_worker_whose_process_group_is_outside_its_pid_namespace_ends_what_jobs_leave() {
+    let pool = quick_pool("");
+    let worker = program("worker");
+    let words = ["-U", "-r", "-p", "-f", "--mount-proc", "--kill-child"];
+    let words = [&words[..], &[worker.to_str().unwrap(), "--cpu", "--name", "w"]].concat();
+    let mut inside = pool.start(&mut pool.foreign("unshare", &words));
+    let up = pool.until("the worker, or its end", || {
+        (pool.heartbeat("w").is_some() || !inside.is_running()).then(|| inside.is_running())
+    });
+    if !up && inside.stderr().contains("unshare:") {
+        tests::skip(&format!("needs namespaces: {}", inside.stderr()));
+        return;
+    }
+    let id = submit(&pool, job(&["child", "daemon", "say=x"]));
+    until_succeeded(&pool, id);
+    let commands: Vec<_> = pool.alive().into_iter().map(|one| one.command).collect();
+    assert!(commands.iter().all(|command| !command.contains("fake-job")), "{commands:?}");
 }

@@ -123,7 +123,8 @@ pub(super) fn unknown(leader: u32) -> Vec<u32> {
 
 /// Reaps orphans that are over.
 pub(super) fn reap_orphans() {
-    let own_group = rustix::process::getpgrp().as_raw_nonzero().get().unsigned_abs();
+    // Not by `getpgrp`, which has no value for the 0 of a group made outside our PID namespace.
+    let Some(own_group) = fence::stat(std::process::id()).map(|own| own.group) else { return };
     let _still = stillness();
     let registry = registry();
     for pid in all() {
