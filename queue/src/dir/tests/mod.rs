@@ -7,6 +7,8 @@ mod keep;
 mod many;
 mod plug;
 mod power;
+mod put_aside;
+mod together;
 mod turns;
 
 use std::path::Path;
