@@ -7,7 +7,9 @@ mod keep;
 mod many;
 mod plug;
 mod power;
+mod promoter;
 mod put_aside;
+mod squatters;
 mod together;
 mod turns;
 
