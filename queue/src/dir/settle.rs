@@ -64,6 +64,8 @@ pub struct Settled {
     pub fates: Vec<(TaskName, Result<Fate, Error>)>,
     /// The worker's own record, where it could be read.
     pub record: Option<Record>,
+    /// Processes of its model server that were ended.
+    pub servers: u64,
 }
 
 impl Settled {
@@ -102,6 +104,7 @@ impl Settler<'_> {
             lease.write(&self.settling(worker, record.as_ref()))?;
         }
         let mut settled = Settled::default();
+        settled.servers = self.end_server(worker, record.as_ref())?;
         std::thread::scope(|scope| {
             let (record, here) = (record.as_ref(), fault::here());
             let fate = |name| {
@@ -204,6 +207,19 @@ impl Settler<'_> {
             true => Fate::Cancelled,
             false => Fate::PutBack { next: line.next, name: line.next_name, ended },
         })
+    }
+
+    /// Ends the model server that the worker started: nobody else would, and the GPU's memory would
+    /// stay its own.
+    fn end_server(&self, worker: &Name, record: Option<&Record>) -> Result<u64, Error> {
+        let here = Process::current();
+        let was_here = |process: &Process| process.host == here.host && process.boot == here.boot;
+        if !record.is_none_or(|record| was_here(&record.process)) {
+            return Ok(0);
+        }
+        let root = self.pool.root();
+        let ended = fence::end_server(&fence::server_mark(root, worker));
+        ended.at("look for the model server of a worker of", root)
     }
 
     /// The line about this attempt, if its end was recorded: by the worker, or by an earlier
