@@ -26,6 +26,7 @@ mod night;
 mod own_server;
 mod placement;
 mod places;
+mod real_llama;
 mod server_families;
 mod server_managed;
 mod server_ollama;

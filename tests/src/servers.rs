@@ -172,6 +172,6 @@ pub fn llama_models() -> Option<(PathBuf, PathBuf)> {
     }
     // Where run.sh promised one, there must be one.
     assert!(env::var_os("LLAMA_SERVER").is_none(), "{} is missing", server.display());
-    eprintln!("SKIPPED: there is no llama-server; `./run.sh test` gets one");
+    crate::skip("needs llama-server, which `./run.sh test` gets");
     None
 }
