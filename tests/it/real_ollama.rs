@@ -56,5 +56,5 @@ fn a_worker_loads_asks_cancels_and_unloads_a_real_ollama() {
     assert_eq!(end_of(&pool, &odd)["outcome"], "failed");
     assert_eq!(lines_of(&pool, &odd).len(), 1, "a 500 that will always be one");
     assert_eq!(end_of(&pool, &turn(&pool, "unload_llm", "tiny"))["outcome"], "succeeded");
-    assert_eq!(server(&pool)["models"], json!([]));
+    pool.until_true("the heartbeat to say so", || server(&pool)["models"] == json!([]));
 }
