@@ -105,6 +105,17 @@ prepare_llama() {
     export LLAMA_SERVER=$server LLAMA_MODELS=$llm
 }
 
+# One that can be a router, out of Debian's own package.
+prepare_router() {
+    local kept=${CARGO_TARGET_DIR:-$here/target}/llm
+    if [[ ! -e $kept/router/llama-router ]]; then
+        command -v apt-get >/dev/null || return 1
+        printf 'run.sh: getting a llama-server that can be a router\n' >&2
+        bash "$here/tests/llm/llama_router.sh" "$kept/router" "$kept/python/bin/python3" >&2 || return 1
+    fi
+    export LLAMA_ROUTER=$kept/router/llama-router
+}
+
 # The official clients of Ollama and OpenAI, out of Python's index: no stand-in is better than what
 # they make of its answers.
 client_packages=(ollama==0.6.3 openai==3.54.0)
@@ -129,6 +140,9 @@ run_tests() {
     prepare
     if [[ -z ${LLAMA_SERVER-} ]] && ! prepare_llama; then
         printf 'run.sh: NO LLAMA-SERVER could be had: the tests against a real one are SKIPPED\n' >&2
+    fi
+    if [[ -z ${LLAMA_ROUTER-} ]] && ! prepare_router; then
+        printf 'run.sh: NO ROUTER could be had: the tests against a real one are SKIPPED\n' >&2
     fi
     if [[ -z ${LLM_CLIENTS-} ]] && ! prepare_clients; then
         printf 'run.sh: THE OFFICIAL CLIENTS could not be had: the tests with them are SKIPPED\n' >&2

@@ -29,6 +29,7 @@ mod placement;
 mod places;
 mod real_llama;
 mod real_ollama;
+mod real_router;
 mod server_families;
 mod server_managed;
 mod server_ollama;

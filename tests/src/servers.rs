@@ -177,6 +177,24 @@ pub fn llama_models() -> Option<(PathBuf, PathBuf)> {
     None
 }
 
+/// A real llama-server that can be a router, from `$LLAMA_ROUTER`, which `run.sh` sets, or from where
+/// it puts it. `None`, which it says, where there is none.
+///
+/// # Panics
+///
+/// When `$LLAMA_ROUTER` is not there.
+#[must_use]
+pub fn llama_router() -> Option<PathBuf> {
+    let kept = programs::target().parent()?.join("llm/router/llama-router");
+    let router = env::var_os("LLAMA_ROUTER").map_or(kept, PathBuf::from);
+    if router.is_file() {
+        return Some(router);
+    }
+    assert!(env::var_os("LLAMA_ROUTER").is_none(), "{} is missing", router.display());
+    crate::skip("needs a llama-server that can be a router, which `./run.sh test` gets");
+    None
+}
+
 /// A real `ollama`, serving the tiny model under the name `tiny` (see [`Ollama::start`]).
 #[derive(Debug)]
 pub struct Ollama {
