@@ -89,9 +89,10 @@ fn a_real_router_says_that_a_model_is_corrupt_or_not_there() {
     let pool = quick(SOON);
     let Some((_router, address)) = router(&pool, "2") else { return };
     let _worker = worker(&pool, &address);
-    for (model, cause, words) in
-        [("corrupt", "server_error", "ended with 1"), ("nope", "model_missing", "it has only corrupt, other, tiny")]
-    {
+    for (model, cause, words) in [
+        ("corrupt", "server_error", "ended with 1"),
+        ("nope", "model_missing", "it has only corrupt, other, tiny"),
+    ] {
         let line = end_of(&pool, &turn(&pool, "load_llm", model));
         assert_eq!((&line["outcome"], &line["cause"]), (&json!("failed"), &json!(cause)), "{line}");
         assert!(line["error_message"].as_str().unwrap().contains(words), "{line}");

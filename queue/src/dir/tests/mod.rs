@@ -86,6 +86,7 @@ fn record(lease: &Lease, ledger: &Ledger) -> Record {
         life: ledger.writer().life.clone(),
         gpu: None,
         writers: vec![ledger.writer().clone()],
+        server: None,
         since: shared::time::Moment::now(),
     }
 }
