@@ -1,7 +1,9 @@
 //! The check of the checks: each flush that the protocol rests on is taken out, as if the program
 //! did without it, and the model must find what is lost then.
 
-use super::scenes::{FAILED, PLAIN, submit, submit_batch, submit_keyed, submit_two, work};
+use super::scenes::{
+    FAILED, PLAIN, submit, submit_batch, submit_keyed, submit_two, work, work_together,
+};
 use super::{Scene, Stage, is_flush_of, play_without};
 
 type Act = fn(&Stage);
@@ -11,7 +13,8 @@ fn without_any_one_flush_something_is_lost() {
     let single: Act = |stage| submit_two(stage, PLAIN);
     let held: Act = |stage| submit_two(stage, r#"{"shell": "true", "hold": true}"#);
     let end: Act = |stage| work(stage, FAILED);
-    let flushes: [(&str, Act); 9] = [
+    let together: Act = |stage| work_together(stage);
+    let flushes: [(&str, Act); 10] = [
         ("/incoming/", single),
         ("/pool/pending", single),
         ("/pool/held", held),
@@ -20,6 +23,7 @@ fn without_any_one_flush_something_is_lost() {
         ("/pool/keys", submit_keyed),
         ("/pool/processing", end),
         (".jsonl", end),
+        (".jsonl", together),
         ("/pool/delayed", end),
     ];
     for (part, act) in flushes {

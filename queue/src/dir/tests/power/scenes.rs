@@ -5,7 +5,7 @@ use shared::outcome::{Cause, Next};
 use shared::task::Task;
 use shared::time::Moment;
 
-use super::super::super::claim::Claim;
+use super::super::super::claim::{self, Claim};
 use super::super::super::control::{self, Message, Verb};
 use super::super::super::history::Ledger;
 use super::super::super::keys::Keys;
@@ -134,6 +134,34 @@ fn an_attempt_that_has_ended_is_neither_forgotten_nor_run_again() {
             },
         );
     }
+}
+
+#[test]
+fn ends_that_are_recorded_together_are_neither_forgotten_nor_run_again() {
+    play(
+        100,
+        &Scene {
+            prepare: &|stage| (0..3).for_each(|_n| _ = submit(stage, PLAIN)),
+            act: &|stage, ()| work_together(stage),
+        },
+    );
+}
+
+pub(super) fn work_together(stage: &Stage) {
+    let ledger = ledger(&stage.pool, "worker-1");
+    let _lease = lease_of(&stage.pool, "worker-1", &ledger);
+    let mut cursor = cursor(&stage.pool, "worker-1");
+    let ends: Vec<_> = [Verdict::Succeeded, FAILED, Verdict::Returned]
+        .into_iter()
+        .filter_map(|verdict| {
+            let claim = claim(&mut cursor)?;
+            let line = line(claim.task(), claim.name(), verdict);
+            Some((claim, line))
+        })
+        .collect();
+    let said: Vec<_> = ends.iter().map(|(claim, line)| (line.clone(), claim.name())).collect();
+    assert!(claim::end_all(&ledger, ends).iter().all(Result::is_ok));
+    said.iter().for_each(|(line, name)| stage.ended(line, *name));
 }
 
 #[test]
