@@ -34,21 +34,30 @@ pub fn server_mark(pool: &Path, worker: &Name) -> String {
 pub fn end_server(mark: &str) -> io::Result<u64> {
     let mut ended = 0;
     for _look in 0..LOOKS {
-        match kill_all(mark)? {
-            0 => break,
-            killed => ended += killed,
+        let round = kill_all(mark)?;
+        ended += round.killed;
+        // Who does not even end when killed is not waited for again and again.
+        if round.killed == 0 || round.late > 0 {
+            break;
         }
     }
     Ok(ended)
 }
 
-fn kill_all(mark: &str) -> io::Result<u64> {
+#[derive(Default)]
+struct Round {
+    killed: u64,
+    /// Those that were not gone in time.
+    late: u64,
+}
+
+fn kill_all(mark: &str) -> io::Result<Round> {
     let wanted = format!("{SERVER_MARK}={mark}");
     let carries = |pid: u32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
     };
-    let mut killed = 0;
+    let mut round = Round::default();
     for pid in proc::all()?.filter(|pid| *pid != std::process::id()) {
         if !carries(pid) {
             continue;
@@ -58,9 +67,10 @@ fn kill_all(mark: &str) -> io::Result<u64> {
         // Looked at once more, now that the number cannot become another's.
         if carries(pid) && pidfd_send_signal(&handle, Signal::KILL).is_ok() {
             let patience = Timespec::try_from(GONE).ok();
-            let _late = poll(&mut [PollFd::new(&handle, PollFlags::IN)], patience.as_ref());
-            killed += 1;
+            let gone = poll(&mut [PollFd::new(&handle, PollFlags::IN)], patience.as_ref());
+            round.killed += 1;
+            round.late += u64::from(gone == Ok(0));
         }
     }
-    Ok(killed)
+    Ok(round)
 }
