@@ -9,12 +9,13 @@ use shared::outcome::{Cause, Outcome};
 use shared::task::Task;
 use shared::time::Moment;
 
+use super::super::claim::{Claim, end_all};
 use super::super::person::{self, Change, Ender, Reason};
 use super::super::promote::Promoter;
 use super::super::submit::Submitter;
 use super::super::{Pool, places, roll};
 use super::plug::{Notes, everything, lines, what_must_hold};
-use super::{claim, cursor, end, ledger, pool_at, scratch, task};
+use super::{claim, cursor, end, ledger, line, pool_at, scratch, task};
 use crate::retry::Verdict;
 
 const WORKERS: usize = 8;
@@ -77,6 +78,39 @@ fn eight_workers_take_two_thousand_tasks_once_each_and_in_order() {
             }
         }
     }
+}
+
+#[test]
+fn threads_that_record_their_ends_in_groups_of_one_ledger_lose_and_double_none() {
+    let home = scratch();
+    let pool = pool_at(&home.path().join("pool"));
+    let tasks: Vec<_> = (0..600).map(|_| task(r#"{"shell": "true"}"#)).collect();
+    submit_all(&pool, &tasks);
+    let (pool, ledger) = (&pool, ledger(&pool, "worker"));
+    let in_groups = |worker: String| {
+        let mut cursor = cursor(pool, &worker);
+        for size in (1..=7).cycle() {
+            let group: Vec<_> = (0..size).map_while(|_| claim(&mut cursor)).collect();
+            if group.is_empty() {
+                return;
+            }
+            let ended = |claim: Box<Claim>| {
+                let line = line(claim.task(), claim.name(), Verdict::Succeeded);
+                (claim, line)
+            };
+            let results = end_all(&ledger, group.into_iter().map(ended).collect());
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+        }
+    };
+    thread::scope(|scope| {
+        for number in 0..4 {
+            scope.spawn(move || in_groups(format!("worker-{number}")));
+        }
+    });
+    assert_eq!(everything(pool), []);
+    let ended: Vec<TaskId> = lines(pool).iter().map(|brief| brief.id).collect();
+    assert_eq!(ended.len(), 600);
+    assert_eq!(ended.iter().collect::<HashSet<_>>(), tasks.iter().map(|task| &task.id).collect());
 }
 
 #[test]
