@@ -111,6 +111,25 @@ fn a_request_that_is_cancelled_in_mid_stream_frees_the_real_server() {
     assert_eq!(end_of(&pool, &next)["outcome"], "succeeded");
 }
 
+/// With one slot the second answer would begin when the first has ended.
+#[test]
+fn a_real_server_that_batches_gives_as_many_answers_at_once_as_a_worker_has_slots() {
+    let pool = quick(SOON);
+    let Some(llama) = Llama::start(&pool, "slow", &["-np", "3", "-c", "6144"]) else { return };
+    let worker = pool.worker(&["--gpu", "0", "--slots", "3", "--openai-url", llama.address()]);
+    pool.until_event("worker-worker-0", "server.up");
+    let asked: Vec<String> = (0..3).map(|_| submit(&pool, long("slow"))).collect();
+    asked.iter().for_each(|id| until_answering(&pool, id));
+    assert!(asked.iter().all(|id| lines_of(&pool, id).is_empty()), "one waited for another");
+    for id in &asked {
+        pool.queue(&["cancel", id]).success();
+        assert_eq!(end_of(&pool, id)["outcome"], "cancelled");
+    }
+    let next = submit(&pool, short("slow"));
+    assert_eq!(end_of(&pool, &next)["outcome"], "succeeded");
+    drop(worker);
+}
+
 /// The process of the server, below its worker.
 fn server_pid(pool: &Pool) -> Option<u32> {
     let alive = pool.alive();
