@@ -29,7 +29,7 @@ use shared::time::Moment;
 use crate::cli::{Args, Plan};
 use crate::desk::Desk;
 use crate::engine::{self, Engine};
-use crate::environment::Surroundings;
+use crate::environment::{Surroundings, passed_on};
 use crate::floor::{Floor, Tools};
 use crate::heart::Heart;
 use crate::job;
@@ -308,6 +308,7 @@ fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
         worker: plan.name.clone(),
         gpu: gpu.uuid.clone().or(index),
         ollama_host: plan.engine.as_ref().and_then(Engine::ollama_host),
+        own: passed_on(std::env::vars_os()),
     }
 }
 

@@ -36,17 +36,21 @@ pub struct Surroundings {
     pub gpu: Option<String>,
     /// Its Ollama server, as `127.0.0.1:11437`.
     pub ollama_host: Option<String>,
+    /// What jobs get of its own environment: see [`passed_on`].
+    pub own: Vec<(OsString, OsString)>,
+}
+
+/// What of the worker's environment every job gets. It does not change while the worker lives.
+#[must_use]
+pub fn passed_on(own: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    own.filter(|(name, _value)| name.to_str().is_some_and(is_allowed)).collect()
 }
 
 impl Surroundings {
     /// The whole environment of the job of `claim`. Later entries win over earlier ones.
-    pub fn of(
-        &self,
-        claim: &Claim,
-        own: impl Iterator<Item = (OsString, OsString)>,
-    ) -> Vec<(OsString, OsString)> {
-        let mut all: Vec<(OsString, OsString)> =
-            own.filter(|(name, _value)| name.to_str().is_some_and(is_allowed)).collect();
+    #[must_use]
+    pub fn of(&self, claim: &Claim) -> Vec<(OsString, OsString)> {
+        let mut all = self.own.clone();
         let task = claim.task();
         let mut set = |name: &str, value: &str| all.push((name.into(), value.into()));
         set("CUDA_DEVICE_ORDER", "PCI_BUS_ID");

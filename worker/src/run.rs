@@ -126,7 +126,7 @@ fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
     Order {
         argv,
         cwd: task.spec.cwd.as_ref().map_or_else(|| root.to_owned(), Into::into),
-        env: bench.surroundings.of(claim, std::env::vars_os()),
+        env: bench.surroundings.of(claim),
         stdin: task.spec.stdin.as_ref().map(|text| text.as_bytes().to_vec()),
         log_path: bench.surroundings.pool.layout().run_log(name.id, name.attempt),
         task: name.id,
