@@ -105,6 +105,34 @@ prepare_llama() {
     export LLAMA_SERVER=$server LLAMA_MODELS=$llm
 }
 
+# One that can be a router, out of Debian's own package.
+prepare_router() {
+    local kept=${CARGO_TARGET_DIR:-$here/target}/llm
+    if [[ ! -e $kept/router/llama-router ]]; then
+        command -v apt-get >/dev/null || return 1
+        printf 'run.sh: getting a llama-server that can be a router\n' >&2
+        bash "$here/tests/llm/llama_router.sh" "$kept/router" "$kept/python/bin/python3" >&2 || return 1
+    fi
+    export LLAMA_ROUTER=$kept/router/llama-router
+}
+
+# The official clients of Ollama and OpenAI, out of Python's index: no stand-in is better than what
+# they make of its answers.
+client_packages=(ollama==0.6.3 openai==3.54.0)
+prepare_clients() {
+    local kept=${CARGO_TARGET_DIR:-$here/target}/llm/clients
+    local stamp=$kept/${client_packages[*]}
+    if [[ ! -e $stamp ]]; then
+        printf 'run.sh: getting the clients %s\n' "${client_packages[*]}" >&2
+        {
+            python3 -m venv "$kept" &&
+                "$kept/bin/python3" -m pip install --quiet --disable-pip-version-check "${client_packages[@]}"
+        } >&2 || return 1
+        touch "$stamp"
+    fi
+    export LLM_CLIENTS=$kept/bin/python3
+}
+
 run_tests() {
     # The clock of the programs under test is set with it.
     need faketime faketime
@@ -112,6 +140,12 @@ run_tests() {
     prepare
     if [[ -z ${LLAMA_SERVER-} ]] && ! prepare_llama; then
         printf 'run.sh: NO LLAMA-SERVER could be had: the tests against a real one are SKIPPED\n' >&2
+    fi
+    if [[ -z ${LLAMA_ROUTER-} ]] && ! prepare_router; then
+        printf 'run.sh: NO ROUTER could be had: the tests against a real one are SKIPPED\n' >&2
+    fi
+    if [[ -z ${LLM_CLIENTS-} ]] && ! prepare_clients; then
+        printf 'run.sh: THE OFFICIAL CLIENTS could not be had: the tests with them are SKIPPED\n' >&2
     fi
     # The tests start the programs themselves, so those are built first.
     cargo build --workspace

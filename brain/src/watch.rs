@@ -263,8 +263,8 @@ impl Means {
             let settlement = match settled {
                 Ok(settled) => {
                     let left = if settled.is_complete() { Left::Nothing } else { Left::Something };
-                    let fates = Ok(settled.fates);
-                    Settlement { worker: worker.clone(), fates, left, seconds }
+                    let (fates, servers) = (Ok(settled.fates), settled.servers);
+                    Settlement { worker: worker.clone(), fates, servers, left, seconds }
                 }
                 Err(err) => failed(worker, err, seconds),
             };
@@ -294,7 +294,8 @@ impl Means {
 }
 
 fn failed(worker: &Name, err: Error, seconds: f64) -> Settlement {
-    Settlement { worker: worker.clone(), fates: Err(err), left: Left::Something, seconds }
+    let (fates, left) = (Err(err), Left::Something);
+    Settlement { worker: worker.clone(), fates, servers: 0, left, seconds }
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ impl Scene {
             life: Incarnation::new(),
             gpu: None,
             writers: Vec::new(),
+            server: None,
             since: Moment::now(),
         };
         lease.write(&record).unwrap();

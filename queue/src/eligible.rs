@@ -241,6 +241,12 @@ mod tests {
         assert_eq!(codes(&two, &[run(Class::Script)], &needs(3)), []);
         assert_eq!(codes(&two, &[run(Class::Script)], &needs(4)), [Code::VramShort]);
         assert_eq!(codes(&two, &[], &needs(9)), [Code::VramNever]);
+        // Anybody may ask for more than there is in the world.
+        let all = || Run { gpu_memory: Some(Bytes(u64::MAX)), ..run(Class::Script) };
+        let three = Ability { gpu_slots: 3, ..two.clone() };
+        assert_eq!(codes(&three, &[all(), all()], &needs(1)), [Code::VramShort]);
+        let most = Requirements { gpu_memory: Some(Bytes(u64::MAX)), ..needs(1) };
+        assert_eq!(codes(&three, &[all()], &most), [Code::VramNever, Code::VramShort]);
         let unknown = Ability { gpu_memory: None, ..two };
         assert_eq!(codes(&unknown, &[], &needs(9)), [], "unknown is not zero");
     }

@@ -68,6 +68,7 @@ impl Dying {
             life: writer.life.clone(),
             gpu: None,
             writers: vec![writer.clone()],
+            server: None,
             since: Moment::now(),
         };
         lease.write(&record).unwrap();

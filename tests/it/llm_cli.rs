@@ -27,6 +27,7 @@ fn server(pool: &Pool, name: &str, known: &[&str]) -> Lease {
         life: life.clone(),
         gpu: Some(0),
         writers: Vec::new(),
+        server: None,
         since: now,
     };
     lease.write(&record).unwrap();

@@ -14,10 +14,11 @@ use tests::{FakeOllama, Pool};
 use crate::steps::{messages, quick, until_over};
 
 /// Looks and canaries that come soon.
-const SOON: &str = "server_poll = \"100ms\"\ncanary_interval = \"300ms\"\ncanary_patience = \"1s\"";
+pub(crate) const SOON: &str =
+    "server_poll = \"100ms\"\ncanary_interval = \"300ms\"\ncanary_patience = \"1s\"";
 
 /// Submits a task that people's commands would refuse, as the brain's are.
-fn submit(pool: &Pool, spec: Value) -> String {
+pub(crate) fn submit(pool: &Pool, spec: Value) -> String {
     let opened = queue::Pool::open(Path::new(&pool.dir()), Rules::default()).unwrap();
     let task = Task {
         id: TaskId::new(),
@@ -33,11 +34,11 @@ fn submit(pool: &Pool, spec: Value) -> String {
     task.id.to_string()
 }
 
-fn ask(pool: &Pool, model: &str) -> String {
+pub(crate) fn ask(pool: &Pool, model: &str) -> String {
     submit(pool, json!({"class": "llm", "model": model, "prompt": "hi"}))
 }
 
-fn turn(pool: &Pool, verb: &str, model: &str) -> String {
+pub(crate) fn turn(pool: &Pool, verb: &str, model: &str) -> String {
     submit(
         pool,
         json!({"class": "resource", "verb": verb, "model": model, "worker": "worker-0",
@@ -52,12 +53,12 @@ fn worker(pool: &Pool, fake: &FakeOllama) -> tests::Proc {
 }
 
 /// The line of how a task ended.
-fn end_of(pool: &Pool, id: &str) -> Value {
+pub(crate) fn end_of(pool: &Pool, id: &str) -> Value {
     until_over(pool, id)
 }
 
 /// What the worker's heartbeat says of its server.
-fn server(pool: &Pool) -> Value {
+pub(crate) fn server(pool: &Pool) -> Value {
     pool.heartbeat("worker-0").map_or(Value::Null, |mut beat| beat["ability"]["server"].take())
 }
 
@@ -82,7 +83,7 @@ fn a_model_is_loaded_asked_and_unloaded_and_the_answer_stands_in_the_ledger() {
     assert_eq!(done["extra"]["completion_tokens"], line["answer"]["completion_tokens"]);
     let unload = end_of(&pool, &turn(&pool, "unload_llm", "tiny"));
     assert_eq!(unload["outcome"], "succeeded");
-    assert_eq!(server(&pool)["models"], json!([]));
+    pool.until_true("the heartbeat to say so", || server(&pool)["models"] == json!([]));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The servers that load by words of their own, as their manuals and sources have them: llama-server
 //! as a router, llama-swap, vLLM with sleep mode.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ fn error(status: u16, message: &str) -> (u16, Value) {
     )
 }
 
-/// A router: a load takes two looks; `b` never gets there.
+/// A router: a load takes two looks; `b` never gets there, and `c` was seen by nobody to try.
 fn router(looks: &mut u32, value: &mut &'static str, what: &str, body: &Value) -> (u16, Value) {
     match what {
         "GET /health" => (200, json!({"status": "ok"})),
@@ -46,6 +47,7 @@ fn router(looks: &mut u32, value: &mut &'static str, what: &str, body: &Value) -
             let failed = json!({"value": "unloaded", "failed": true, "exit_code": 1});
             let models = json!([
                 {"id": "a", "status": {"value": *value}},
+                {"id": "c", "status": failed},
                 {"id": "b", "status": if *looks == 1 && *value == "b" { json!({"value": "loading"}) } else { failed }},
             ]);
             (200, json!({"data": models, "object": "list"}))
@@ -61,7 +63,8 @@ fn router(looks: &mut u32, value: &mut &'static str, what: &str, body: &Value) -
             (*looks, *value) = (0, "b");
             (200, json!({"success": true}))
         }
-        "POST /models/load" => error(404, "model not found"),
+        "POST /models/load" if body["model"] == "c" => (200, json!({"success": true})),
+        "POST /models/load" => error(404, "File Not Found"),
         "POST /models/unload" if *value == "loaded" => {
             *value = "unloaded";
             (200, json!({"success": true}))
@@ -74,12 +77,20 @@ fn router(looks: &mut u32, value: &mut &'static str, what: &str, body: &Value) -
 #[test]
 fn a_router_of_llama_server_loads_and_unloads() {
     let (mut looks, mut value) = (0, "unloaded");
-    let script = Scripted::start(move |what, body| router(&mut looks, &mut value, what, body));
+    let router_looks = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&router_looks);
+    let script = Scripted::start(move |what, body| {
+        if body["model"] == "c" {
+            counted.store(0, Ordering::Relaxed);
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        router(&mut looks, &mut value, what, body)
+    });
     let server = client(&script);
     assert_eq!(server.loads(), Loads::Fixed);
     server.ping().unwrap();
     assert_eq!(server.loads(), Loads::OnRequest);
-    assert_eq!(server.known().unwrap(), ["a", "b"]);
+    assert_eq!(server.known().unwrap(), ["a", "c", "b"]);
     assert_eq!(held(&server), []);
     load(&server, "a").unwrap();
     assert_eq!(held(&server), [("a".to_owned(), HeldState::Unproven)]);
@@ -87,11 +98,15 @@ fn a_router_of_llama_server_loads_and_unloads() {
     server.unload("a", &Cancel::default()).unwrap();
     server.unload("a", &Cancel::default()).unwrap();
     assert_eq!(held(&server), []);
-    let missing = load(&server, "c").unwrap_err();
+    let missing = load(&server, "d").unwrap_err();
     assert_eq!((missing.cause, missing.again), (Cause::ModelMissing, Again::Never));
     let failed = load(&server, "b").unwrap_err();
     assert_eq!((failed.cause, failed.again), (Cause::ServerError, Again::Maybe));
     assert!(failed.message.contains("ended with 1"), "{failed}");
+    let failed = load(&server, "c").unwrap_err();
+    assert_eq!((failed.cause, failed.again), (Cause::ServerError, Again::Maybe));
+    // It says so itself: nobody waits in case that something comes of it.
+    assert!(router_looks.load(Ordering::Relaxed) < 20);
 }
 
 #[test]

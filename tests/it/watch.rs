@@ -234,8 +234,16 @@ fn sleepy(pool: &Pool) -> Lease {
     let lease = Lease::try_take(&inside, &worker).unwrap().unwrap();
     let (role, gpu, writers) = (Role::Working, None, vec![]);
     let (who, owner) = (worker.clone(), process.clone());
-    let record =
-        Record { worker: who, role, process: owner, life: life.clone(), gpu, writers, since: now };
+    let record = Record {
+        worker: who,
+        role,
+        process: owner,
+        life: life.clone(),
+        gpu,
+        writers,
+        server: None,
+        since: now,
+    };
     lease.write(&record).unwrap();
     let ability = Ability {
         classes: vec![Class::Cpu],

@@ -34,5 +34,7 @@ pub use process::{Proc, Ran};
 pub use programs::program;
 pub use rustix::process::Signal;
 pub use scripted::Scripted;
-pub use servers::{FakeOllama, Llama, free_port, llama_models};
+pub use servers::{
+    FakeOllama, Llama, Ollama, client_python, free_port, llama_models, llama_router,
+};
 pub use skip::skip;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -326,6 +327,15 @@ const NO_READER: i32 = rustix::io::Errno::NXIO.raw_os_error();
 pub struct Held(File);
 
 impl Held {
+    /// Writes a text that it reads.
+    ///
+    /// # Panics
+    ///
+    /// When it is gone.
+    pub fn say(&mut self, text: &str) {
+        self.0.write_all(text.as_bytes()).expect("somebody reads it");
+    }
+
     /// Lets the job go on.
     pub fn release(self) {
         drop(self.0);

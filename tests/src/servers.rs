@@ -1,4 +1,5 @@
-//! Model servers for tests: the stand-in for Ollama, and a real llama-server where there is one.
+//! Model servers for tests: the stand-in for Ollama, and a real llama-server and a real Ollama where
+//! there are such.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -172,6 +173,94 @@ pub fn llama_models() -> Option<(PathBuf, PathBuf)> {
     }
     // Where run.sh promised one, there must be one.
     assert!(env::var_os("LLAMA_SERVER").is_none(), "{} is missing", server.display());
-    eprintln!("SKIPPED: there is no llama-server; `./run.sh test` gets one");
+    crate::skip("needs llama-server, which `./run.sh test` gets");
+    None
+}
+
+/// A real llama-server that can be a router, from `$LLAMA_ROUTER`, which `run.sh` sets, or from where
+/// it puts it. `None`, which it says, where there is none.
+///
+/// # Panics
+///
+/// When `$LLAMA_ROUTER` is not there.
+#[must_use]
+pub fn llama_router() -> Option<PathBuf> {
+    let kept = programs::target().parent()?.join("llm/router/llama-router");
+    let router = env::var_os("LLAMA_ROUTER").map_or(kept, PathBuf::from);
+    if router.is_file() {
+        return Some(router);
+    }
+    assert!(env::var_os("LLAMA_ROUTER").is_none(), "{} is missing", router.display());
+    crate::skip("needs a llama-server that can be a router, which `./run.sh test` gets");
+    None
+}
+
+/// A real `ollama`, serving the tiny model under the name `tiny` (see [`Ollama::start`]).
+#[derive(Debug)]
+pub struct Ollama {
+    proc: Proc,
+    address: String,
+}
+
+impl Ollama {
+    /// Starts `$OLLAMA_BIN`, with models of this house only. `None`, which it says, where that is
+    /// not set, or where there is no model to give it: no package registry has an Ollama.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start, or does not take the model.
+    #[must_use]
+    pub fn start(pool: &Pool) -> Option<Self> {
+        let Some(program) = env::var_os("OLLAMA_BIN") else {
+            crate::skip("needs a real Ollama: set OLLAMA_BIN to its program");
+            return None;
+        };
+        let (_server, models) = llama_models()?;
+        let host = format!("127.0.0.1:{}", free_port());
+        let program = PathBuf::from(program).into_os_string().into_string().expect("a UTF-8 path");
+        let command = |words: &[&str]| {
+            let mut command = pool.foreign(&program, words);
+            command.env("OLLAMA_HOST", &host).env("OLLAMA_MODELS", pool.at("ollama-models"));
+            command.env("OLLAMA_NO_CLOUD", "1");
+            command
+        };
+        let proc = pool.start(&mut command(&["serve"]));
+        pool.until_true("ollama to listen", || std::net::TcpStream::connect(&host).is_ok());
+        let model = pool.home().join("Modelfile");
+        let file = models.join("tiny.gguf");
+        fs::write(&model, format!("FROM {}\n", file.display())).expect("write the Modelfile");
+        let made = pool.start(&mut command(&["create", "tiny", "-f", "Modelfile"])).end();
+        let _made = made.success();
+        Some(Self { proc, address: format!("http://{host}") })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> &Proc {
+        &self.proc
+    }
+}
+
+/// A Python in which the official clients of Ollama and OpenAI are installed, from `$LLM_CLIENTS`,
+/// which `run.sh` sets, or from where it puts them. `None`, which it says, where there is none.
+///
+/// # Panics
+///
+/// When `$LLM_CLIENTS` is not there.
+#[must_use]
+pub fn client_python() -> Option<PathBuf> {
+    let kept = programs::target().parent()?.join("llm/clients/bin/python3");
+    let python = env::var_os("LLM_CLIENTS").map_or(kept, PathBuf::from);
+    if python.is_file() {
+        return Some(python);
+    }
+    assert!(env::var_os("LLM_CLIENTS").is_none(), "{} is missing", python.display());
+    crate::skip("needs the clients of Ollama and OpenAI, which `./run.sh test` gets");
     None
 }

@@ -170,7 +170,7 @@ fn start_own(own: &Own, place: &Place<'_>, limits: Limits) -> Result<Managed, Fa
         gpu: place.gpu.clone(),
         env: Vec::new(),
         log: pool.logs().join(format!("server-{worker}.log")),
-        mark: format!("{}:{worker}", pool.root().display()),
+        mark: queue::fence::server_mark(pool.root(), worker),
         grace: place.settings.grace_period.0,
     };
     Managed::start(program, start, limits).map_err(|err| {

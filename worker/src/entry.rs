@@ -206,13 +206,16 @@ fn record(lease: &Lease, me: &Me, gpu: Option<u32>) -> Record {
         life: me.writer.life.clone(),
         gpu,
         writers: vec![me.writer.clone()],
+        server: None,
         since: me.started_at,
     }
 }
 
 /// From here on the lease, the place in `processing/` and the messages are this life's.
 fn take_up(pool: &Pool, plan: &Plan, lease: &Lease, me: &Me) -> Result<(), Failure> {
-    lease.write(&record(lease, me, plan.gpu))?;
+    let has_own = matches!(plan.engine, Some(Engine::Own(_)));
+    let server = has_own.then(|| queue::fence::server_mark(pool.root(), &plan.name));
+    lease.write(&Record { server, ..record(lease, me, plan.gpu) })?;
     make_place(pool, &pool.layout().processing_of(&plan.name))?;
     // What was asked of the life before was not asked of this one.
     for verb in [Verb::Drain, Verb::Stop] {

@@ -37,6 +37,8 @@ pub struct Settlement {
     pub worker: Name,
     /// What became of each task, or why nothing could be done at all.
     pub fates: Result<Fates, Error>,
+    /// Processes of its model server that were ended.
+    pub servers: u64,
     /// Whether anything is left.
     pub left: Left,
     /// How long it took, from the death on.
@@ -80,6 +82,10 @@ impl Settling {
     /// Its affairs were looked through.
     pub fn settled(&mut self, at: At, settlement: &Settlement, out: &mut Vec<Command>) {
         let worker = &settlement.worker;
+        if settlement.servers > 0 {
+            let what = format!("processes of the model server that {worker} left");
+            say(out, Event::Cleaned { what, count: settlement.servers });
+        }
         match &settlement.fates {
             Err(err) => self.failed(at, worker, err.to_string(), out),
             Ok(fates) => {

@@ -183,6 +183,7 @@ fn alive(worker: &str, gpu: Option<u32>) -> Worker {
         life: life.clone(),
         gpu,
         writers: Vec::new(),
+        server: None,
         since: Moment::from_unix_millis(0),
     };
     let ability = Ability {

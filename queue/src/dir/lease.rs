@@ -29,6 +29,9 @@ pub struct Record {
     pub gpu: Option<u32>,
     /// Whose ledger files may speak of tasks that are still in `processing/<worker>/`.
     pub writers: Vec<Writer>,
+    /// What the processes of the model server carry that the worker started itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
     /// Since when.
     pub since: Moment,
 }

@@ -59,6 +59,8 @@ pub struct Promoter {
     /// Dependencies that were looked up once; from then on the ledger tells.
     looked_up: HashSet<TaskId>,
     stamps: BTreeMap<Segment, Stamp>,
+    /// The second of the last step: what was due by then and is still there could not be released.
+    stepped: Option<i64>,
 }
 
 /// When a directory last changed, since when we have seen it so, and whether it was listed long
@@ -91,6 +93,7 @@ impl Promoter {
             ended: HashMap::new(),
             looked_up: HashSet::new(),
             stamps: BTreeMap::new(),
+            stepped: None,
         })
     }
 
@@ -100,13 +103,16 @@ impl Promoter {
         self.waiting.len()
     }
 
-    /// The second at which the next delay is over.
+    /// The second at which the next delay is over. Not one that was over at the last step: who
+    /// waited until then would not wait at all, as long as something there cannot be released.
     pub fn next_due(&self) -> Result<Option<i64>, Error> {
-        Ok(listing::due_times(self.pool.layout())?.first().copied())
+        let mut dues = listing::due_times(self.pool.layout())?.into_iter();
+        Ok(dues.find(|due| self.stepped.is_none_or(|stepped| *due > stepped)))
     }
 
     /// Does what is due now.
     pub fn step(&mut self, ledger: &Ledger, now: Moment) -> Result<Vec<Promotion>, Error> {
+        self.stepped = Some(now.unix_seconds());
         let mut done = self.delays(now)?;
         self.discover(&mut done)?;
         for brief in self.follower.poll(self.pool.layout())? {

@@ -152,6 +152,10 @@ pub(crate) fn move_into(from: &Path, to: &Path) -> Result<(Moved, Target), Error
             {
                 Moved::TargetThere
             }
+            // Somebody's file is where one of the target's directories belongs.
+            Err(err) if err.kind() == io::ErrorKind::NotADirectory => {
+                return Err(err).at("move into place", to);
+            }
             Err(err) => return Err(err).at("move", from),
         };
         return Ok((moved, made));

@@ -79,6 +79,9 @@ const MAX_NAME_BYTES: usize = 200;
 
 /// Puts the file or directory at `path` into `rejected/`, with the reason beside it. Returns where
 /// it is now; `None` when it was gone.
+///
+/// Where there is no room for the reason, only who called can still say it, so that is no error:
+/// the file is out of the way.
 pub fn reject(layout: &Layout, path: &Path, problem: &str) -> Result<Option<PathBuf>, Error> {
     let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // With a number and `.reason` it must still be a name. The reason tells the whole path.
@@ -100,7 +103,7 @@ pub fn reject(layout: &Layout, path: &Path, problem: &str) -> Result<Option<Path
         match publish::move_new(path, &target)? {
             Moved::Yes => {
                 let text = format!("{}\n{problem}\n", path.display());
-                publish::replace(&reason, text.as_bytes(), Durability::Atomic)?;
+                let _best = publish::replace(&reason, text.as_bytes(), Durability::Atomic);
                 return Ok(Some(target));
             }
             Moved::SourceGone => return Ok(None),

@@ -64,6 +64,8 @@ pub struct Settled {
     pub fates: Vec<(TaskName, Result<Fate, Error>)>,
     /// The worker's own record, where it could be read.
     pub record: Option<Record>,
+    /// Processes of its model server that were ended.
+    pub servers: u64,
 }
 
 impl Settled {
@@ -101,7 +103,8 @@ impl Settler<'_> {
         if !tasks.is_empty() && record.is_some() {
             lease.write(&self.settling(worker, record.as_ref()))?;
         }
-        let mut settled = Settled::default();
+        let servers = self.end_server(worker, record.as_ref())?;
+        let mut settled = Settled { servers, ..Settled::default() };
         std::thread::scope(|scope| {
             let (record, here) = (record.as_ref(), fault::here());
             let fate = |name| {
@@ -141,6 +144,7 @@ impl Settler<'_> {
             life: before.map_or_else(Incarnation::default, |record| record.life.clone()),
             gpu: before.and_then(|record| record.gpu),
             writers,
+            server: before.and_then(|record| record.server.clone()),
             since: Moment::now(),
         }
     }
@@ -153,7 +157,7 @@ impl Settler<'_> {
             (_, Role::Settling(by)) => Role::Settled(by.clone()),
             (_, role @ (Role::Working | Role::Settled(_) | Role::Over)) => role.clone(),
         };
-        Record { role, writers: Vec::new(), ..settling }
+        Record { role, writers: Vec::new(), server: None, ..settling }
     }
 
     fn settle_task(
@@ -204,6 +208,20 @@ impl Settler<'_> {
             true => Fate::Cancelled,
             false => Fate::PutBack { next: line.next, name: line.next_name, ended },
         })
+    }
+
+    /// Ends the model server that the worker started: nobody else would, and the GPU's memory would
+    /// stay its own.
+    fn end_server(&self, worker: &Name, record: Option<&Record>) -> Result<u64, Error> {
+        let (root, here) = (self.pool.root(), Process::current());
+        let was_here = |process: &Process| process.host == here.host && process.boot == here.boot;
+        let mark = match record {
+            Some(record) if !was_here(&record.process) => None,
+            Some(record) => record.server.clone(),
+            None => Some(fence::server_mark(root, worker)),
+        };
+        let ended = mark.map_or(Ok(0), |mark| fence::end_server(&mark));
+        ended.at("look for the model server of a worker of", root)
     }
 
     /// The line about this attempt, if its end was recorded: by the worker, or by an earlier

@@ -1,12 +1,13 @@
 //! What lies where only directories of the pool belong: a file that somebody put straight into
-//! `pending/`, into a lane or into a priority. No worker meets it there, so it is looked for now
-//! and then, and put aside with a reason, as every other file that is no task.
+//! `pending/`, into a lane or into a priority, into `delayed/` or onto a shelf. Nobody meets it
+//! there as a task, and in the place of a directory it stops whoever needs that one; so it is
+//! looked for now and then, and put aside with a reason, as every other file that is no task.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::layout::{Layout, Segment, parse_priority};
+use super::layout::{Layout, Segment, Shelf, parse_priority};
 use super::{listing, reject};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
@@ -42,7 +43,8 @@ impl Tidy {
     }
 }
 
-/// Puts aside whatever is in the upper three levels of `pending/` and is no directory of ours.
+/// Puts aside whatever is in the upper three levels of `pending/`, or in the first one of `delayed/`
+/// and of the shelves, and is no directory of ours.
 pub fn put_aside(layout: &Layout) -> Result<Vec<PutAside>, Error> {
     let pending = layout.pending();
     let mut strays = strays(&pending, "lanes", |name| name.parse::<LaneName>().is_ok())?;
@@ -54,6 +56,12 @@ pub fn put_aside(layout: &Layout) -> Result<Vec<PutAside>, Error> {
             let segment = |name: &str| Segment::parse(name).is_some();
             strays.extend(self::strays(&dir, "directories of tasks", segment)?);
         }
+    }
+    let is_due = |name: &str| name.parse::<i64>().is_ok();
+    strays.extend(self::strays(&layout.delayed(), "times", is_due)?);
+    for shelf in [Shelf::Waiting, Shelf::Held, Shelf::Failed] {
+        let segment = |name: &str| Segment::parse(name).is_some();
+        strays.extend(self::strays(&layout.shelf(shelf), "directories of tasks", segment)?);
     }
     let mut aside = Vec::new();
     for (path, problem) in strays {

@@ -12,6 +12,7 @@
 mod end;
 mod proc;
 mod scan;
+mod server;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -28,6 +29,7 @@ pub use proc::{
     Identity, Stat, boot_id, command_line, members_of_group, process_identity, stat, state_of,
 };
 pub use scan::{Carries, processes};
+pub use server::{SERVER_MARK, end_server, server_mark};
 pub use usage::{Usage, usage};
 
 /// Which file a log is, whatever its name is by now.

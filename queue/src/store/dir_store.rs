@@ -77,6 +77,7 @@ impl DirStore {
             life: writer.life.clone(),
             gpu: None,
             writers: vec![writer],
+            server: None,
             since: Moment::now(),
         }
     }

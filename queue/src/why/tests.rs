@@ -68,6 +68,7 @@ fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Leas
         life: life.clone(),
         gpu: ability.gpu,
         writers: Vec::new(),
+        server: None,
         since: Moment::now(),
     };
     lease.write(&record).unwrap();

@@ -149,6 +149,7 @@ fn seen(sim: &Sim<'_>, index: usize, worker: &Worker) -> SeenWorker {
         life: life.clone(),
         gpu: u32::try_from(index).ok(),
         writers: Vec::new(),
+        server: None,
         since: wall(0),
     };
     let dead = worker.doing == Doing::Dead;

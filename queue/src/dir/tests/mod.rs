@@ -7,6 +7,10 @@ mod keep;
 mod many;
 mod plug;
 mod power;
+mod promoter;
+mod put_aside;
+mod squatters;
+mod together;
 mod turns;
 
 use std::path::Path;
@@ -82,6 +86,7 @@ fn record(lease: &Lease, ledger: &Ledger) -> Record {
         life: ledger.writer().life.clone(),
         gpu: None,
         writers: vec![ledger.writer().clone()],
+        server: None,
         since: shared::time::Moment::now(),
     }
 }

@@ -62,8 +62,16 @@ enum Cut {
     Error(Errno),
 }
 
+/// What must hold after the restart, whatever the scene.
+pub(super) type Holds = fn(&Pool, &Notes);
+
 /// Plays the scene with every cut at every change.
 pub(super) fn play<T>(scene: &Scene<'_, T>) {
+    play_where(scene, what_must_hold);
+}
+
+/// The same, for a scene after which something else must hold.
+pub(super) fn play_where<T>(scene: &Scene<'_, T>, holds: Holds) {
     use Errno as E;
     for cut in [
         Cut::Dies,
@@ -74,7 +82,7 @@ pub(super) fn play<T>(scene: &Scene<'_, T>) {
         Cut::Error(E::ACCESS),
     ] {
         let mut n = 0;
-        while play_once(scene, cut, n) {
+        while play_once(scene, holds, (cut, n)) {
             n += 1;
             assert!(n < 1000, "the scene does not end");
         }
@@ -83,7 +91,7 @@ pub(super) fn play<T>(scene: &Scene<'_, T>) {
 }
 
 /// Returns whether something was cut.
-fn play_once<T>(scene: &Scene<'_, T>, cut: Cut, n: u32) -> bool {
+fn play_once<T>(scene: &Scene<'_, T>, holds: Holds, (cut, n): (Cut, u32)) -> bool {
     let home = scratch();
     let root = home.path().join("pool");
     let pool = pool_at(&root);
@@ -109,7 +117,7 @@ fn play_once<T>(scene: &Scene<'_, T>, cut: Cut, n: u32) -> bool {
         }
         let pool = pool_at(&root);
         recover(&pool, cut).unwrap();
-        what_must_hold(&pool, &notes);
+        holds(&pool, &notes);
         (scene.check)(&pool, &notes, acted);
         goes_on(&pool);
     }));

@@ -83,11 +83,28 @@ pub(crate) fn turn<'a>(
         while turn.pass(Duration::from_secs(1), || call.is_gone()) {}
         return Err(Refused::Io(io::Error::other("nobody listens")));
     }
+    if !prompt.text.is_empty() {
+        hold(&turn, settings, prompt, call)?;
+    }
     let tokens = tokens_in(&prompt.text);
     if prompt.is_strict && tokens > turn.context() {
         return Err(too_long(tokens, turn.context()));
     }
     Ok(turn)
+}
+
+/// What `hold` does: a test sees how many stand here at once, and lets them go.
+fn hold(turn: &Turn<'_>, settings: &Settings, prompt: &Prompt, call: &Call) -> Result<(), Refused> {
+    if settings.fault() != Some("hold") {
+        return Ok(());
+    }
+    settings.note(&json!({ "method": "HELD", "path": call.path, "body": prompt.text }));
+    while Settings::read().fault() == Some("hold") {
+        if !turn.pass(Duration::from_millis(20), || call.is_gone()) {
+            return Err(Refused::Io(io::Error::other("nobody listens")));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn tokens_in(text: &str) -> u64 {

@@ -8,9 +8,12 @@
 //!
 //! `load_fault` is one of `die` (the model is corrupt), `oom`, `stall`. `fault` is about what models
 //! are asked: `busy`, `wedge` (answers pings only), `html`, `half_line`, `cut` (no end), `long_line`
-//! (10 MB), `bad_utf8`, `endless`, `kill_runner` (after the second token). Every request is appended
-//! to the file `requests` as a line `{"method", "path", "body"}`.
+//! (10 MB), `bad_utf8`, `endless`, `kill_runner` (after the second token), `hold` (has its turn, and
+//! answers when that is no longer set). Every request is appended to the file `requests` as a line
+//! `{"method", "path", "body"}`; one that is held, once more with the method `HELD`.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -52,8 +55,16 @@ impl Settings {
         self.0.get("fault")?.as_str()
     }
 
-    pub(crate) fn requests(&self) -> Option<&str> {
+    fn requests(&self) -> Option<&str> {
         self.0.get("requests")?.as_str()
+    }
+
+    /// Appends a line to the file of requests.
+    pub(crate) fn note(&self, line: &Value) {
+        let Some(file) = self.requests() else { return };
+        if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(file) {
+            let _ = file.write_all(format!("{line}\n").as_bytes()); // a test that looks will notice
+        }
     }
 
     pub(crate) fn models(&self) -> Map<String, Value> {

@@ -1,6 +1,6 @@
 //! The promise, point by point. What holds is silent; what does not is a sentence with evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use queue::ledger::Line;
 use serde_json::Value;
@@ -140,7 +140,8 @@ fn submitted(storm: &Storm, history: &History) -> Broken {
             .collect();
         let (asked, there) = (submitted.orders.len(), found.len());
         let first = submitted.orders.first().map_or("", |order| order.label.as_str());
-        if let Some(twice) = found.iter().find(|ids| ids.len() > 1) {
+        let twice = |ids: &&&BTreeSet<&str>| ids.len() > 1 && !was_run_again(history, ids);
+        if let Some(twice) = found.iter().find(twice) {
             broken.push(format!("submitted once and there more than once: {twice:?}"));
         }
         let printed = match &submitted.answer {
@@ -163,6 +164,20 @@ fn submitted(storm: &Storm, history: &History) -> Broken {
         broken.extend(lost.map(|id| format!("{id} was acknowledged and is lost")));
     }
     broken
+}
+
+/// Whoever submits a batch once more under its key, because he was killed the first time, has run
+/// again what has failed, or was cancelled, by then.
+fn was_run_again(history: &History, ids: &BTreeSet<&str>) -> bool {
+    // In the order of their ids, which is that of their making.
+    let earlier = ids.iter().take(ids.len() - 1);
+    let mut ends = earlier.map(|id| history.stories.get(*id).and_then(Story::last));
+    ends.all(|last| {
+        last.is_some_and(|line| {
+            let missing = matches!(line.outcome, Outcome::Failed | Outcome::Cancelled);
+            missing && is_end(line) && line.task.batch_id.is_some()
+        })
+    })
 }
 
 /// What nobody cancelled ends as its kind does.

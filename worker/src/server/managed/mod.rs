@@ -63,7 +63,7 @@ impl Managed {
     /// When the processes of this machine cannot be looked at, or no thread can be had. A program
     /// that cannot be started is no error here: it is tried again, and [`Server::ping`] says why.
     pub fn start(program: Program, start: Start, limits: Limits) -> io::Result<Self> {
-        process::end_left_over(&start.mark)?;
+        queue::fence::end_server(&start.mark)?;
         let address = Address::local(start.port);
         let port = start.port;
         let keeper = Keeper::new(start)?;

@@ -1,8 +1,8 @@
 //! A model server's process: started in a group of its own, waited for, ended with all that it
-//! started. And what a worker that was killed left behind.
+//! started.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -12,23 +12,16 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
-    pidfd_send_signal, waitid,
-};
+use queue::fence::SERVER_MARK;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::job::{Known, spawn_known};
 use crate::server::lines::shown_whole;
 
-/// By this variable a server's processes are known, whoever their parent is by now.
-const MARK: &str = "BRAINSTEM_MODEL_SERVER";
 /// A log that is longer is begun anew with the next start.
 const LOG_KEPT: u64 = 16 * 1024 * 1024;
 /// As much of the end of the log is shown when the server ended.
 const LOG_SHOWN: u64 = 1000;
-/// How long killed processes may take to be gone.
-const GONE: Duration = Duration::from_secs(10);
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -79,7 +72,7 @@ impl Process {
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             .envs(env.iter().map(|(name, value)| (name, value)))
             .envs(start.env.iter().map(|(name, value)| (name, value)))
-            .env(MARK, &start.mark)
+            .env(SERVER_MARK, &start.mark)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -128,32 +121,4 @@ fn tail(log: &Path, begins: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(LOG_SHOWN).read_to_end(&mut bytes)?;
     Ok(shown_whole(&bytes))
-}
-
-/// Kills what carries this mark: servers, and their children, of a worker that was killed.
-pub(super) fn end_left_over(mark: &str) -> io::Result<usize> {
-    let wanted = format!("{MARK}={mark}");
-    let carries = |pid: u32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
-    };
-    let mut ended = 0;
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        if pid == std::process::id() || !carries(pid) {
-            continue;
-        }
-        let Some(raw) = Pid::from_raw(pid.cast_signed()) else { continue };
-        let Ok(handle) = pidfd_open(raw, PidfdFlags::empty()) else { continue };
-        // Looked at once more, now that the number cannot become another's.
-        if carries(pid) && pidfd_send_signal(&handle, Signal::KILL).is_ok() {
-            let patience = Timespec::try_from(GONE).ok();
-            let _late = poll(&mut [PollFd::new(&handle, PollFlags::IN)], patience.as_ref());
-            ended += 1;
-        }
-    }
-    Ok(ended)
 }

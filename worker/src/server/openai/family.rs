@@ -88,7 +88,9 @@ impl Family {
                 self.knows_it(client, model)?;
                 post("/wake_up", &json!({}))?;
             }
+            // It says "File Not Found" to a name that it does not know, as to any wrong path.
             Self::Router => {
+                self.knows_it(client, model)?;
                 let asked = post("/models/load", &json!({ "model": model }));
                 unless_it_says(asked, "already")?;
             }
@@ -150,7 +152,7 @@ impl Family {
         }
         let names: Vec<_> = known.into_iter().map(|(name, _)| name).collect();
         let doing = doing(client, "loading", model);
-        let message = format!("{doing}: it was started with {} only", names.join(", "));
+        let message = format!("{doing}: it has only {}", names.join(", "));
         Err(Failure { cause: Cause::ModelMissing, again: Again::Never, message })
     }
 
@@ -170,6 +172,10 @@ impl Family {
                 Some(HeldState::Unloading) | None if was_loading => {
                     return Err(Failure::transport(&what(), &why_not(client, model)));
                 }
+                // A load may have come to nothing between two looks.
+                Some(HeldState::Unloading) | None if self.says_it_failed(client, model) => {
+                    return Err(Failure::transport(&what(), &why_not(client, model)));
+                }
                 Some(HeldState::Unloading) | None => {
                     was_loading = start.elapsed() > client.limits().glance;
                 }
@@ -181,6 +187,13 @@ impl Family {
                 return Err(Failure::given_up(&what()));
             }
         }
+    }
+
+    /// Only a router does; it forgets it when it begins to load anew.
+    fn says_it_failed(self, client: &Client, model: &str) -> bool {
+        self == Self::Router
+            && in_the_routers_list(client, model)
+                .is_some_and(|one| one.pointer("/status/failed") == Some(&Value::Bool(true)))
     }
 
     fn until_gone(self, client: &Client, model: &str, cancel: &Cancel) -> Result<(), Failure> {
@@ -202,12 +215,17 @@ fn doing(client: &Client, verb: &str, model: &str) -> String {
     format!("{}: {verb} {model}", client.address())
 }
 
+/// What the router says of one model.
+fn in_the_routers_list(client: &Client, model: &str) -> Option<Value> {
+    let said = client.get("/models").ok()?;
+    listed_models(&said).find(|one| id(one) == Some(model)).cloned()
+}
+
 /// What the router says of a load that came to nothing.
 fn why_not(client: &Client, model: &str) -> String {
-    let said = client.get("/models").unwrap_or_default();
-    let of_it = listed_models(&said).find(|one| id(one) == Some(model));
-    let code = of_it.and_then(|one| one.pointer("/status/exit_code")).and_then(Value::as_i64);
-    match code {
+    let of_it = in_the_routers_list(client, model);
+    let code = of_it.as_ref().and_then(|one| one.pointer("/status/exit_code"));
+    match code.and_then(Value::as_i64) {
         Some(code) => format!("its process ended with {code}; the server's own log says why"),
         None => "it came to nothing; the server's own log says why".to_owned(),
     }

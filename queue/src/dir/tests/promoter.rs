@@ -1,0 +1,80 @@
+//! What a promoter notices, whatever the times of directories say, and when it looks again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use shared::task::TaskName;
+use shared::time::Moment;
+
+use super::super::Pool;
+use super::super::layout::Shelf;
+use super::super::promote::{Promoter, Promotion};
+use super::{ledger, pool_at, scratch, task};
+
+fn pool() -> (tempfile::TempDir, Pool) {
+    let home = scratch();
+    let pool = pool_at(&home.path().join("pool"));
+    (home, pool)
+}
+
+fn put(dir: &Path, spec: &str) {
+    let task = task(spec);
+    fs::write(dir.join(TaskName::first(task.id).file_name()), task.to_bytes()).unwrap();
+}
+
+/// A directory of tasks that wait, which says that it last changed then.
+fn waiting(pool: &Pool, changed: SystemTime) -> PathBuf {
+    let dir = pool.layout().shelf(Shelf::Waiting).join("0194c3f2a.0");
+    fs::create_dir_all(&dir).unwrap();
+    put_at(&dir, changed);
+    dir
+}
+
+/// One more task that waits, put there in the same tick of the file system's clock.
+fn put_at(dir: &Path, changed: SystemTime) {
+    put(dir, r#"{"shell": "true", "after": ["0194c3f2-aaaa-7bbb-8ccc-ddddeeeeffff"]}"#);
+    File::open(dir).unwrap().set_modified(changed).unwrap();
+}
+
+/// The file system's clock may be another machine's, an hour ahead or back; and two changes may
+/// fall into one tick of it, so that the second one does not show.
+#[test]
+fn a_task_that_came_in_the_same_tick_as_a_look_is_not_overlooked() {
+    let hour = Duration::from_secs(3600);
+    let now = SystemTime::now();
+    for clock in [now - hour, now, now + hour] {
+        let (_home, pool) = pool();
+        let dir = waiting(&pool, clock);
+        let mut promoter = Promoter::new(&pool).unwrap();
+        let ledger = ledger(&pool, "brain");
+        for count in 1..4 {
+            assert!(promoter.step(&ledger, Moment::now()).unwrap().is_empty());
+            assert_eq!(promoter.waiting(), count, "{clock:?}");
+            // The second look may be long enough after the first: the third one is of a change
+            // that shows.
+            put_at(&dir, if count < 2 { clock } else { clock + Duration::from_secs(1) });
+        }
+    }
+}
+
+/// Else an idle worker that releases what is due would not rest at all.
+#[test]
+fn what_cannot_be_released_is_no_reason_to_look_again_at_once() {
+    let (_home, pool) = pool();
+    let delayed = pool.layout().delayed();
+    let now = Moment::now();
+    let soon = now.unix_seconds() + 60;
+    fs::create_dir_all(delayed.join("1")).unwrap();
+    fs::write(delayed.join("1/.somebodys"), "").unwrap();
+    fs::write(delayed.join("2"), "a file in place of a directory").unwrap();
+    fs::create_dir_all(delayed.join("3")).unwrap();
+    put(&delayed.join("3"), r#"{"shell": "true"}"#);
+    fs::create_dir_all(delayed.join(soon.to_string())).unwrap();
+    put(&delayed.join(soon.to_string()), r#"{"shell": "true"}"#);
+    let mut promoter = Promoter::new(&pool).unwrap();
+    assert_eq!(promoter.next_due().unwrap(), Some(1), "it has not looked yet");
+    let done = promoter.step(&ledger(&pool, "brain"), now).unwrap();
+    assert!(matches!(&done[..], [Promotion::Due(_)]), "{done:?}");
+    assert_eq!(promoter.next_due().unwrap(), Some(soon));
+}
