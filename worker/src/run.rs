@@ -166,7 +166,7 @@ pub(crate) fn not_started(claim: &Claim, err: &StartError) -> Went {
     // Where the machine is at fault the command may be fine later.
     let verdict = match err.exit_code() {
         Some(_) => Verdict::Failed(Cause::SpawnFailed),
-        None => Verdict::NotReady,
+        None => Verdict::NotReady(Cause::SpawnFailed),
     };
     Went { exit_code: err.exit_code(), message: Some(err.to_string()), ..Went::new(verdict) }
 }
@@ -186,7 +186,7 @@ fn judge(end: &End) -> Went {
         (Some(EndedBy::Asked(Why::Returned)), _) => (Verdict::Returned, None),
         (None, Status::Exited(0)) => (Verdict::Succeeded, None),
         (None, Status::Exited(code)) if code == i32::from(shared::exit::TRY_LATER) => {
-            (Verdict::NotReady, Some("not ready: exit code 75".to_owned()))
+            (Verdict::NotReady(Cause::ExitCode), Some("not ready: exit code 75".to_owned()))
         }
         (None, Status::Exited(code)) => {
             (Verdict::Failed(Cause::ExitCode), Some(format!("exit code {code}")))
@@ -342,7 +342,7 @@ mod tests {
         for (status, ended_by, expected) in [
             (Status::Exited(0), None, Verdict::Succeeded),
             (Status::Exited(3), None, Verdict::Failed(Cause::ExitCode)),
-            (Status::Exited(75), None, Verdict::NotReady),
+            (Status::Exited(75), None, Verdict::NotReady(Cause::ExitCode)),
             (Status::Signaled(11), None, Verdict::Failed(Cause::Signal)),
             (Status::Exited(0), Some(EndedBy::Timeout), Verdict::Failed(Cause::Timeout)),
             (Status::Signaled(15), asked(Why::Cancelled), Verdict::Cancelled(Cause::Cancelled)),
