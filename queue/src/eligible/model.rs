@@ -1,6 +1,6 @@
 //! What stands between a worker and tasks that need a model, or the memory that a model holds.
 
-use shared::llm::{FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer};
+use shared::llm::{FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, bare_name};
 use shared::name::Name;
 use shared::outcome::Cause;
 use shared::reason::{Code, Reason};
@@ -131,8 +131,7 @@ fn missing(name: &Name, server: &ModelServer, model: &str) -> Reason {
         more => format!("{} and {} more", known[..4].join(", "), more - 4),
     };
     // A tag that is meant anyway makes nothing more, or less, alike.
-    let bare: Vec<&str> =
-        known.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
+    let bare: Vec<&str> = known.iter().map(|name| bare_name(name)).collect();
     let near = shared::name::nearest(model, &bare);
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     let text = format!("llm needs {model}: {name}'s server does not know it (it has {has}){hint}");
