@@ -33,6 +33,6 @@ pub use pool::{Fifo, Held, Pool};
 pub use process::{Proc, Ran};
 pub use programs::program;
 pub use rustix::process::Signal;
-pub use scripted::Scripted;
-pub use servers::{FakeOllama, Llama, free_port, llama_models};
+pub use scripted::{Asked, Scripted};
+pub use servers::{FakeOllama, Llama, free_port, free_port_pair, llama_models};
 pub use skip::skip;

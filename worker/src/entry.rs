@@ -17,6 +17,7 @@ use queue::dir::settle::{Patience, Settler};
 use queue::dir::{Pool, listing, publish, reject};
 use queue::heartbeat::Ability;
 use queue::ledger::Writer;
+use queue::servers::Engine;
 use shared::emit;
 use shared::event::Event;
 use shared::exit;
@@ -28,7 +29,7 @@ use shared::time::Moment;
 
 use crate::cli::{Args, Plan};
 use crate::desk::Desk;
-use crate::engine::{self, Engine};
+use crate::engine;
 use crate::environment::Surroundings;
 use crate::floor::{Floor, Tools};
 use crate::heart::Heart;
@@ -94,6 +95,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         settings: &resolved.settings,
     };
     let models = plan.engine.as_ref().map(|e| engine::start(e, &place)).transpose()?;
+    let models = models.map(|models| models.expecting(plan.expected));
     let (hurry, hurried) = bounded(0);
     let bench = Arc::new(Bench {
         desk: Desk::new(plan.name.clone(), ability(plan, &gpu)),
@@ -303,12 +305,7 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
 
 fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
     let index = plan.gpu.map(|index| index.to_string());
-    Surroundings {
-        pool: pool.clone(),
-        worker: plan.name.clone(),
-        gpu: gpu.uuid.clone().or(index),
-        ollama_host: plan.engine.as_ref().and_then(Engine::ollama_host),
-    }
+    Surroundings { pool: pool.clone(), worker: plan.name.clone(), gpu: gpu.uuid.clone().or(index) }
 }
 
 fn listen_for_signals() -> Result<Receiver<i32>, Failure> {

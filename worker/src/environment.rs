@@ -34,15 +34,15 @@ pub struct Surroundings {
     pub worker: Name,
     /// Its GPU, as CUDA should see it: the identity where known, else the index.
     pub gpu: Option<String>,
-    /// Its Ollama server, as `127.0.0.1:11437`.
-    pub ollama_host: Option<String>,
 }
 
 impl Surroundings {
-    /// The whole environment of the job of `claim`. Later entries win over earlier ones.
+    /// The whole environment of the job of `claim`, beside an Ollama server at `ollama_host`
+    /// (`127.0.0.1:11437`). Later entries win over earlier ones.
     pub fn of(
         &self,
         claim: &Claim,
+        ollama_host: Option<&str>,
         own: impl Iterator<Item = (OsString, OsString)>,
     ) -> Vec<(OsString, OsString)> {
         let mut all: Vec<(OsString, OsString)> =
@@ -57,7 +57,7 @@ impl Surroundings {
             // A cpu task beside a GPU task must not take memory from it.
             (Class::Cpu, _) | (_, None) => set("CUDA_VISIBLE_DEVICES", ""),
         }
-        if let Some(host) = &self.ollama_host {
+        if let Some(host) = ollama_host {
             set("OLLAMA_HOST", host);
         }
         for (name, value) in &task.spec.env {

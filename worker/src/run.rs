@@ -123,10 +123,11 @@ fn plan<'a>(bench: &'a Bench, claim: &'a Claim) -> Result<Plan<'a>, String> {
 fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
     let (name, task) = (claim.name(), claim.task());
     let root = bench.surroundings.pool.root();
+    let ollama_host = bench.models.as_ref().and_then(Models::ollama_host);
     Order {
         argv,
         cwd: task.spec.cwd.as_ref().map_or_else(|| root.to_owned(), Into::into),
-        env: bench.surroundings.of(claim, std::env::vars_os()),
+        env: bench.surroundings.of(claim, ollama_host, std::env::vars_os()),
         stdin: task.spec.stdin.as_ref().map(|text| text.as_bytes().to_vec()),
         log_path: bench.surroundings.pool.layout().run_log(name.id, name.attempt),
         task: name.id,

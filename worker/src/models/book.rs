@@ -46,9 +46,19 @@ impl Default for Now {
     }
 }
 
+/// Whether a server is there, as far as whoever started the worker knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It was asked for.
+    Surely,
+    /// It was not: people who only run scripts have none. Until it answers for the first time.
+    Perhaps,
+}
+
 /// The book.
 #[derive(Debug)]
 pub struct Book {
+    pub(super) expected: Expected,
     worker: Name,
     server: ModelServer,
     /// Looks in a row that failed.
@@ -81,6 +91,7 @@ impl Book {
             canary: None,
         };
         Self {
+            expected: Expected::Surely,
             worker,
             server,
             silent: 0,
@@ -115,12 +126,21 @@ impl Book {
         self.server.models.clear();
         self.said.clear();
         self.proofs.clear();
-        vec![Event::ServerDown { worker, server, error }]
+        match self.expected {
+            Expected::Surely => vec![Event::ServerDown { worker, server, error }],
+            Expected::Perhaps => vec![Event::ServerAbsent { worker, server }],
+        }
+    }
+
+    /// Whether there is a server, as far as is known.
+    pub(super) fn is_there(&self) -> bool {
+        self.expected == Expected::Surely
     }
 
     /// It answered, and holds these.
     pub fn holds(&mut self, held: Vec<HeldModel>, loads: Loads, now: Now) -> Vec<Event> {
         self.silent = 0;
+        self.expected = Expected::Surely;
         self.server.loads = loads;
         let mut events = Vec::new();
         match self.server.health {

@@ -19,6 +19,7 @@ use rustix::process::{
 };
 
 use crate::job::{Known, spawn_known};
+use crate::server::Key;
 use crate::server::lines::shown_whole;
 
 /// By this variable a server's processes are known, whoever their parent is by now.
@@ -41,6 +42,8 @@ pub struct Start {
     pub gpu: Option<String>,
     /// Variables besides the worker's own.
     pub env: Vec<(OsString, OsString)>,
+    /// The key that it asks for, if it does.
+    pub key: Option<Key>,
     /// Where its output goes.
     pub log: PathBuf,
     /// What no other server on this machine has: by it, what a killed worker left is found.
