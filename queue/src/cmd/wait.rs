@@ -24,7 +24,7 @@ use super::{App, Stop, end_on_interrupt, note};
 /// Wait until tasks have ended; exit 0 if all succeeded, 100 if not, 75 on timeout
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
-    /// Tasks or batches; - reads them from stdin
+    /// Tasks, or batches by their id or key; - reads them from stdin
     #[arg(value_name = "ID|BATCH|-", required = true)]
     ids: Vec<String>,
     /// Wait no longer than this
