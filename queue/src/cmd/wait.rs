@@ -119,11 +119,14 @@ impl Ends {
 
     /// Reads what history has got since the last look.
     pub(super) fn look(&mut self, pool: &Pool) -> Result<(), Stop> {
-        for brief in self.follower.poll(pool.layout())? {
-            if let Some(outcome) = brief.end_of_task() {
-                self.end(brief.id, End { outcome, cause: brief.cause });
+        let Self { open, ended, follower } = self;
+        follower.follow(pool.layout(), |brief| {
+            if let Some(outcome) = brief.end_of_task()
+                && open.remove(&brief.id)
+            {
+                ended.insert(brief.id, End { outcome, cause: brief.cause });
             }
-        }
+        })?;
         Ok(())
     }
 
