@@ -11,8 +11,12 @@ usage: ./run.sh COMMAND [ARGUMENTS]
 
   bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] [PART…]
                 build for speed, and measure the pool beside what the machine allows (its pools in DIR,
-                else in target/bench; all of it takes minutes and 5 GB there, --quick one minute)
-  demo [DIR]    build, and run a real batch over the files of DIR (else of sources on this machine)
+                else in target/bench; all of it takes minutes and 5 GB there, --quick one minute).
+                PART is spawn, submit, wake, claim, idle, large, llm (requests through a worker's
+                client beside a bare loop) or placement (models placed in virtual time); else all
+  demo [DIR]    build, and run a real batch over the files of DIR (else of sources on this machine);
+                then prompts about some of them, where an Ollama answers, or LLAMA_SERVER names a
+                llama-server and LLAMA_MODELS a model for it (a .gguf, or a folder of them)
   storm [ARGS]  run thousands of tasks while killing workers and brains, and check that nothing is
                 lost and nothing runs twice (storm --help says more)
   test [ARGS]   install what is missing, build everything, run all tests (ARGS go to the test runner)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # demo.sh [DIR]: a brain with three workers, and a real batch over real files, with three accidents on
-# the way. Started by `./run.sh demo`, which builds the programs first. Needs bash, coreutils, gzip, awk.
+# the way, and then some prompts where there is a model to ask. Started by `./run.sh demo`, which builds the programs first. Needs bash, coreutils, gzip, awk.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -16,21 +16,27 @@ source -- "$here/tasks/common.sh"
 source -- "$here/files.sh"
 source -- "$here/story.sh"
 source -- "$here/report.sh"
+source -- "$here/llm.sh"
 
+# start_brain GPUS WORDS...
 # Starts the brain in a process group of its own, so that a Ctrl-C at the terminal reaches this script
 # alone, which then stops everything in order.
 start_brain() {
+    local gpus=$1 commas=${1//[!,]/}
+    local workers=$((${#commas} + 1))
+    shift
+    rm -f -- "$pool"/workers/*.json
     set -m
     # The demo uses no GPU, so it must not wait for one that another pool has locked, and it has its
-    # three workers on any machine: the GPU library is not looked for.
-    XDG_RUNTIME_DIR=$demo/runtime BRAINSTEM_NVML=none "$programs/brain" --pool "$pool" --gpus 0,1,2 \
-        </dev/null >"$demo/brain.out" 2>&1 &
+    # workers on any machine: the GPU library is not looked for.
+    XDG_RUNTIME_DIR=$demo/runtime BRAINSTEM_NVML=none "$programs/brain" --pool "$pool" --gpus "$gpus" "$@" \
+        </dev/null >>"$demo/brain.out" 2>&1 &
     brain_pid=$!
     set +m
     local waited=0
-    until alive_workers=$(count_alive) && ((alive_workers >= 3)); do
+    until alive_workers=$(count_alive) && ((alive_workers >= workers)); do
         kill -0 "$brain_pid" 2>/dev/null || fail "the brain has ended; it said:"$'\n'"$(tail -n 20 "$demo/brain.out")"
-        ((++waited < 150)) || fail "three workers have not come up in 30 s; see $demo/brain.out"
+        ((++waited < 150)) || fail "$workers workers have not come up in 30 s; see $demo/brain.out"
         sleep 0.2
     done
 }
@@ -132,13 +138,18 @@ left_early() {
     [[ -d $pool ]] || rm -rf -- "$demo"
 }
 
-main() {
-    demo=$(mktemp -d -- "${TMPDIR:-/tmp}/brainstem-demo.XXXXXX")
-    pool=$demo/pool work=$demo/work
+# However it ends, nothing is left running.
+watch_for_the_end() {
     trap 'interrupted 130' INT
     trap 'interrupted 143' TERM
     trap 'interrupted 129' HUP
     trap left_early EXIT
+}
+
+main() {
+    demo=$(mktemp -d -- "${TMPDIR:-/tmp}/brainstem-demo.XXXXXX")
+    pool=$demo/pool work=$demo/work
+    watch_for_the_end
     mkdir -p -- "$demo/runtime" "$work"/{lists,scratch,measured,words,folders,folder-words}
     chmod 700 -- "$demo/runtime"
 
@@ -147,7 +158,7 @@ main() {
     list_files
     say "$(thousands "$file_count") files of $(on_one_line "$root") (folders: ${#folders[@]}): $(size "$byte_count")"
 
-    start_brain
+    start_brain 0,1,2 --ollama-base-port off
     say "A brain with three workers is up. The pool: $pool"
     write_batch >"$work/batch.jsonl"
     say "The batch has $(wc -l <"$work/batch.jsonl") tasks: hash, compress, count and index $group_count groups of files,"
@@ -162,6 +173,7 @@ main() {
     killed_worker=$(cat -- "$work/killed" 2>/dev/null || true)
     report_findings
     report_run "${#ids[@]}"
+    ask_about_files
     report_further
 }
 

@@ -46,7 +46,8 @@ tell_logs() {
                 ;;
             *'"event": "brain.monitor"'* | *'"event": "spawn.'* | *'"event": "worker.died"'* | \
                 *'"event": "worker.settled"'* | *'"event": "task.requeued"'* | *'"event": "task.failed"'* | \
-                *'"event": "task.returned"'*) ;;
+                *'"event": "task.returned"'* | *'"event": "models.'* | *'"event": "model.load'* | \
+                *'"event": "server.'*) ;;
             *) continue ;;
         esac
         [[ $line =~ $text ]] || continue

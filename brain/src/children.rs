@@ -20,14 +20,23 @@ use shared::name::Name;
 
 use crate::core::fleet::{Exit, Kind, Place};
 use crate::run::Message;
+use crate::servers::Servers;
 
 /// Those that run.
 pub(crate) struct Children {
     /// Signals go through these, so that none reaches a stranger with the same number.
     running: BTreeMap<Name, Running>,
     pool: Pool,
-    common: Common,
+    spawning: Spawning,
     tell: Sender<Message>,
+}
+
+/// What those that are started are told.
+pub(crate) struct Spawning {
+    /// The words that all programs take.
+    pub(crate) common: Common,
+    /// Their model servers.
+    pub(crate) servers: Servers,
 }
 
 struct Running {
@@ -37,8 +46,8 @@ struct Running {
 
 impl Children {
     /// None yet.
-    pub(crate) fn new(pool: Pool, common: Common, tell: Sender<Message>) -> Self {
-        Self { running: BTreeMap::new(), pool, common, tell }
+    pub(crate) fn new(pool: Pool, spawning: Spawning, tell: Sender<Message>) -> Self {
+        Self { running: BTreeMap::new(), pool, spawning, tell }
     }
 
     /// Starts a worker. Returns its process.
@@ -122,10 +131,12 @@ impl Children {
             Kind::Cpu => command.arg("--cpu"),
         };
         command.arg("--name").arg(place.worker.as_str()).arg("--pool").arg(self.pool.root());
-        if self.common.verbose {
+        let Spawning { common, servers } = &self.spawning;
+        command.args(servers.words(place.kind));
+        if common.verbose {
             command.arg("--verbose");
         }
-        command.arg("--log-format").arg(match self.common.log_format {
+        command.arg("--log-format").arg(match common.log_format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         });

@@ -3,6 +3,7 @@
 use clap::Parser;
 use queue::cli::{Common, Failure};
 use queue::dir::lease::host_name;
+use queue::servers::ServerArgs;
 use shared::name::Name;
 use shared::settings::{Flags, Settings};
 
@@ -27,6 +28,12 @@ pub(crate) struct Args {
     /// The most workers to start [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) max_workers: Option<u32>,
+    /// Where Ollama is: the worker of GPU 0 looks at this port of this machine, that of GPU 1 at
+    /// the next one; `off`: nowhere [default: 11436]
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["ollama_url", "openai_url"])]
+    pub(crate) ollama_base_port: Option<String>,
+    #[command(flatten)]
+    pub(crate) servers: ServerArgs,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -54,7 +61,9 @@ impl Args {
     /// The settings that the command line overrides.
     pub(crate) fn flags(&self) -> Flags<'static> {
         let all = [("min_workers", self.min_workers), ("max_workers", self.max_workers)];
-        all.into_iter().filter_map(|(name, n)| Some((name, n?.to_string()))).collect()
+        let port = [("ollama_base_port", self.ollama_base_port.clone())];
+        let all = all.into_iter().map(|(name, n)| (name, n.map(|n| n.to_string()))).chain(port);
+        all.filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     /// The GPUs that were named.

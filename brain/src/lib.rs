@@ -23,6 +23,7 @@ mod readings;
 mod recover;
 mod requests;
 mod run;
+mod servers;
 mod signals;
 mod start;
 mod watch;

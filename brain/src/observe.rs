@@ -1,7 +1,7 @@
 //! What is in the pool now. What has not changed is not read again, so that looking at a pool in
 //! which nothing happens costs a few system calls per directory and worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,6 +76,17 @@ pub(crate) struct Observer {
     /// Tasks that succeeded, and that were cancelled, since the pool was made.
     pub(crate) complete: u64,
     pub(crate) cancelled: u64,
+}
+
+/// So many of the last ends before the first look are looked at, to learn how long work takes.
+const PAST: usize = 10_000;
+
+/// A long history of other work is of no use to anybody.
+fn is_instructive(brief: &Brief) -> bool {
+    match brief.task.class {
+        Some(Class::Llm | Class::Resource | Class::Script) => true,
+        Some(Class::Cpu) | None => false,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -225,25 +236,28 @@ impl Observer {
     /// Attempts that ended since the last look. What ended before the first look is counted, but
     /// is no news.
     pub(crate) fn ended(&mut self) -> Result<Ended, Error> {
-        let mut briefs = self.follower.poll(self.pool.layout())?;
-        for brief in &briefs {
+        let first = self.caught_up == CaughtUp::NotYet;
+        let mut lines = VecDeque::new();
+        let (complete, cancelled) = (&mut self.complete, &mut self.cancelled);
+        self.follower.follow(self.pool.layout(), |brief| {
             match brief.end_of_task() {
-                Some(Outcome::Succeeded) => self.complete += 1,
-                Some(Outcome::Cancelled) => self.cancelled += 1,
+                Some(Outcome::Succeeded) => *complete += 1,
+                Some(Outcome::Cancelled) => *cancelled += 1,
                 Some(Outcome::Failed | Outcome::Returned) | None => {}
             }
-        }
-        let first = self.caught_up == CaughtUp::NotYet;
+            if !first || is_instructive(&brief) {
+                lines.push_back(brief);
+            }
+            if first && lines.len() > PAST {
+                lines.pop_front();
+            }
+        })?;
         self.caught_up = CaughtUp::Yes;
-        if !first {
-            return Ok(Ended { news: briefs, past: Vec::new() });
-        }
-        // A long history of other work is of no use to anybody.
-        briefs.retain(|brief| match brief.task.class {
-            Some(Class::Llm | Class::Resource | Class::Script) => true,
-            Some(Class::Cpu) | None => false,
-        });
-        Ok(Ended { news: Vec::new(), past: briefs })
+        let lines = lines.into();
+        Ok(match first {
+            true => Ended { news: Vec::new(), past: lines },
+            false => Ended { news: lines, past: Vec::new() },
+        })
     }
 
     /// Lines of the ledger that could not be read.

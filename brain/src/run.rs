@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
-use queue::cli::{Common, Failure};
+use queue::cli::Failure;
 use queue::dir::control::{self, Verb};
 use queue::dir::doorbell::{Bells, Listener};
 use queue::dir::history::Ledger;
@@ -26,7 +26,7 @@ use shared::name::Name;
 use shared::settings::Settings;
 use shared::time::Moment;
 
-use crate::children::Children;
+use crate::children::{Children, Spawning};
 use crate::core::fleet::{Exit, Fleet};
 use crate::core::snapshot::{Paused, Snapshot, Worker};
 use crate::core::{At, Core, Event};
@@ -72,7 +72,7 @@ pub(crate) struct Parts {
     pub(crate) lock: Lock,
     pub(crate) log: log::Handle,
     pub(crate) signals: Receiver<Signal>,
-    pub(crate) common: Common,
+    pub(crate) spawning: Spawning,
 }
 
 /// The running brain.
@@ -119,7 +119,7 @@ enum End {
 impl Brain {
     /// Everything at hand, nothing done yet.
     pub(crate) fn new(parts: Parts) -> Result<Self, Failure> {
-        let Parts { pool, ledger, settings, fleet, gpus, record, lock, log, signals, common } =
+        let Parts { pool, ledger, settings, fleet, gpus, record, lock, log, signals, spawning } =
             parts;
         let (tell, messages) = unbounded();
         let (alive, end) = bounded(0);
@@ -131,7 +131,7 @@ impl Brain {
         let before = last_state(&pool);
         Ok(Self {
             watchers: Watchers::new(&pool, &ledger, patience, (tell.clone(), end)),
-            children: Children::new(pool.clone(), common, tell),
+            children: Children::new(pool.clone(), spawning, tell),
             publisher: Publisher::new(&pool, record, before.as_ref()),
             observer: Observer::new(&pool, before.as_ref()),
             recovery: Recovery::new(&pool, settings.reserve_size),

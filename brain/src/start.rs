@@ -17,8 +17,10 @@ use shared::log::{self, Compress, LogConfig, Rotation};
 use shared::settings::Settings;
 use shared::time::Moment;
 
+use crate::children::Spawning;
 use crate::cli::Args;
 use crate::run::{Brain, Parts};
+use crate::servers::Servers;
 use crate::signals::{self, Signal};
 
 /// Runs until a signal ends it.
@@ -26,6 +28,7 @@ pub(crate) fn start(args: Args) -> Result<(), Failure> {
     let resolved = args.common.resolve(&args.flags())?;
     let settings = resolved.settings.clone();
     let fleet = args.fleet(&settings)?;
+    let servers = Servers::new(&args.servers, &settings, args.gpu_list())?;
     let writer = Writer::new("brain".parse().expect("`brain` is a name"));
     let log = log::init(LogConfig {
         process: "brain".into(),
@@ -53,8 +56,8 @@ pub(crate) fn start(args: Args) -> Result<(), Failure> {
         emit!(Event::BrainTookOver { waited_seconds: waited.as_secs_f64() });
     }
     let ledger = Ledger::new(pool.layout().clone(), writer);
-    let (lock, common) = (held.lock, args.common);
-    let parts = Parts { pool, ledger, settings, fleet, gpus, record, lock, log, signals, common };
+    let (lock, spawning) = (held.lock, Spawning { common: args.common, servers });
+    let parts = Parts { pool, ledger, settings, fleet, gpus, record, lock, log, signals, spawning };
     Brain::new(parts)?.run()
 }
 

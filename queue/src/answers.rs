@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,9 +18,10 @@ use shared::time::Moment;
 
 use crate::Error;
 use crate::dir::layout::{Layout, Shelf};
+use crate::dir::lines::each_line;
 use crate::dir::places::{self, Place};
 use crate::dir::{history, listing, roll};
-use crate::error::{At as _, OrGone as _};
+use crate::error::At as _;
 use crate::ledger::{Brief, Line};
 
 /// How one task stands.
@@ -159,26 +159,12 @@ impl Answers {
         (number, from): (u32, u64),
         ended: &mut Vec<usize>,
     ) -> Result<u64, Error> {
-        let Some(mut file) = File::open(path).at("open", path).or_gone()? else { return Ok(from) };
-        if file.metadata().at("look at", path)?.len() <= from {
-            return Ok(from);
-        }
-        file.seek(SeekFrom::Start(from)).at("read", path)?;
-        let mut reader = BufReader::with_capacity(1 << 18, file);
-        let (mut line, mut offset) = (Vec::new(), from);
-        loop {
-            line.clear();
-            let got = reader.read_until(b'\n', &mut line).at("read", path)?;
-            // Only whole lines: the writer may be in the middle of one.
-            if line.last() != Some(&b'\n') {
-                return Ok(offset);
-            }
-            if let Some(head) = Head::read(&line) {
-                let length = u32::try_from(got).unwrap_or(u32::MAX);
+        each_line(path, from, |offset, line| {
+            if let Some(head) = Head::read(line) {
+                let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
                 ended.extend(self.take(head, (number, offset, length)));
             }
-            offset += got as u64;
-        }
+        })
     }
 
     /// Takes note of a line; the number of its task, if that has ended with it.

@@ -223,7 +223,7 @@ fn what_was_not_ready_or_given_back_counts_nothing<S: Store>(bench: &Bench<S>) {
     let id = bench.submit(r#"{"shell": "exit 75"}"#);
     let mut seat = bench.join(1);
     for _ in 0..5 {
-        bench.end(bench.claim(&mut seat).unwrap(), Verdict::NotReady);
+        bench.end(bench.claim(&mut seat).unwrap(), Verdict::NotReady(Cause::ExitCode));
         bench.is(id, State::Delayed);
         bench.promote_in(1000);
     }

@@ -29,6 +29,7 @@ pub mod measured;
 pub mod members;
 pub mod memory;
 pub mod retry;
+pub mod servers;
 pub mod store;
 pub mod tally;
 pub mod view;

@@ -50,8 +50,8 @@ pub enum Verdict {
     Refused(Cause),
     /// It was ended for good.
     Cancelled(Cause),
-    /// The job was not ready (exit code 75): later, and nothing is counted.
-    NotReady,
+    /// It was not ready (exit code 75, or a busy server): later, and nothing is counted.
+    NotReady(Cause),
     /// The worker had to stop: at once, elsewhere, and nothing is counted.
     Returned,
     /// The worker died.
@@ -66,7 +66,7 @@ impl Verdict {
             Self::Succeeded => Outcome::Succeeded,
             Self::Failed(_) | Self::Refused(_) | Self::WorkerDied => Outcome::Failed,
             Self::Cancelled(_) => Outcome::Cancelled,
-            Self::NotReady | Self::Returned => Outcome::Returned,
+            Self::NotReady(_) | Self::Returned => Outcome::Returned,
         }
     }
 
@@ -75,8 +75,10 @@ impl Verdict {
     pub const fn cause(self) -> Option<Cause> {
         match self {
             Self::Succeeded | Self::Returned => None,
-            Self::Failed(cause) | Self::Refused(cause) | Self::Cancelled(cause) => Some(cause),
-            Self::NotReady => Some(Cause::ExitCode),
+            Self::Failed(cause)
+            | Self::Refused(cause)
+            | Self::Cancelled(cause)
+            | Self::NotReady(cause) => Some(cause),
             Self::WorkerDied => Some(Cause::WorkerDied),
         }
     }
@@ -104,7 +106,7 @@ pub fn next(
         }
         Verdict::Refused(_) => (Next::Failed, TaskName { failures: name.failures + 1, ..name }),
         // The pause grows with what was neither a failure nor a death: the times it was not ready.
-        Verdict::NotReady => (later(name.attempt - name.failures - name.deaths), name.again()),
+        Verdict::NotReady(_) => (later(name.attempt - name.failures - name.deaths), name.again()),
         Verdict::Returned => (Next::Pending, name.again()),
         Verdict::WorkerDied => {
             let deaths = name.deaths + 1;
@@ -157,7 +159,7 @@ mod tests {
     fn deaths_and_not_ready_burn_no_attempt_of_its_own() {
         let mut name = TaskName::first(TaskId::new());
         for tries in 1..=10 {
-            let (next, again) = follow(name, Verdict::NotReady);
+            let (next, again) = follow(name, Verdict::NotReady(Cause::ExitCode));
             assert_eq!(next, in_seconds((1 << (tries - 1)).min(300)));
             assert_eq!((again.attempt, again.failures, again.deaths), (tries + 1, 0, 0));
             name = again;

@@ -2,7 +2,6 @@
 //! so that a million lines are counted by their first 200 bytes each.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
@@ -12,7 +11,7 @@ use shared::outcome::Outcome;
 use crate::Error;
 use crate::dir::history;
 use crate::dir::layout::Layout;
-use crate::error::At as _;
+use crate::dir::lines::each_line;
 use crate::ledger::Brief;
 
 /// How a line begins as long as nobody changes the order of its fields.
@@ -35,7 +34,7 @@ pub fn count(layout: &Layout, from: &BTreeMap<PathBuf, u64>) -> Result<Tally, Er
     let mut tally = Tally::default();
     for path in history::files_since(layout, "")? {
         let start = from.get(&path).copied().unwrap_or(0);
-        each_line(&path, start, |_id, outcome| match outcome {
+        each_end(&path, start, |_id, outcome| match outcome {
             Outcome::Succeeded => tally.complete += 1,
             Outcome::Cancelled => tally.cancelled += 1,
             Outcome::Failed | Outcome::Returned => {}
@@ -48,7 +47,7 @@ pub fn count(layout: &Layout, from: &BTreeMap<PathBuf, u64>) -> Result<Tally, Er
 pub fn ids(layout: &Layout, wanted: impl Fn(&str) -> bool) -> Result<Vec<TaskId>, Error> {
     let mut found = Vec::new();
     for path in history::files_since(layout, "")? {
-        each_line(&path, 0, |id, _outcome| {
+        each_end(&path, 0, |id, _outcome| {
             if wanted(id) {
                 found.extend(id.parse::<TaskId>().ok());
             }
@@ -57,27 +56,16 @@ pub fn ids(layout: &Layout, wanted: impl Fn(&str) -> bool) -> Result<Vec<TaskId>
     Ok(found)
 }
 
-/// Shows each whole line of one file; torn ones are left out.
-fn each_line(path: &Path, from: u64, mut see: impl FnMut(&str, Outcome)) -> Result<(), Error> {
-    let Some(mut file) = history::open(path)? else { return Ok(()) };
-    if from > 0 {
-        file.seek(SeekFrom::Start(from)).at("read", path)?;
-    }
-    let mut reader = BufReader::with_capacity(1 << 18, file);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        reader.read_until(b'\n', &mut line).at("read", path)?;
-        // Only whole lines: the writer may be in the middle of one.
-        if line.last() != Some(&b'\n') {
-            return Ok(());
-        }
-        if let Some((id, outcome)) = quick(&line) {
+/// Shows what each line of one file says; torn ones are left out.
+fn each_end(path: &Path, from: u64, mut see: impl FnMut(&str, Outcome)) -> Result<(), Error> {
+    let read = each_line(path, from, |_at, line| {
+        if let Some((id, outcome)) = quick(line) {
             see(id, outcome);
-        } else if let Ok(brief) = serde_json::from_slice::<Brief>(&line) {
+        } else if let Ok(brief) = serde_json::from_slice::<Brief>(line) {
             see(&brief.id.to_string(), brief.outcome);
         }
-    }
+    });
+    read.map(drop)
 }
 
 fn quick(line: &[u8]) -> Option<(&str, Outcome)> {

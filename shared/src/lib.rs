@@ -1,5 +1,6 @@
 //! The words the whole system speaks: ids, tasks, outcomes, events, reasons, settings, readings.
 
+pub mod address;
 pub mod event;
 pub mod exit;
 pub mod gpu;

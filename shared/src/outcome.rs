@@ -80,6 +80,8 @@ words! {
         ServerError = "server_error",
         /// The model is not there.
         ModelMissing = "model_missing",
+        /// The model server wants a key, or another one.
+        Unauthorized = "unauthorized",
         /// The job could not be started.
         SpawnFailed = "spawn_failed",
         /// A person cancelled it.
@@ -111,6 +113,7 @@ impl Cause {
             | Self::DependencyFailed
             | Self::ApprovalExpired
             | Self::ModelMissing
+            | Self::Unauthorized
             | Self::SpawnFailed => false,
         }
     }

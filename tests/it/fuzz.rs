@@ -136,7 +136,11 @@ fn read_as_words(text: &str) {
     let _ = layout::parse_priority(text);
     for named in [text.parse::<TaskName>(), TaskName::from_file_name(text)] {
         let Ok(named) = named else { continue };
-        for verdict in [Verdict::Failed(Cause::ExitCode), Verdict::NotReady, Verdict::WorkerDied] {
+        for verdict in [
+            Verdict::Failed(Cause::ExitCode),
+            Verdict::NotReady(Cause::ExitCode),
+            Verdict::WorkerDied,
+        ] {
             let (_next, after) =
                 retry::next(named, verdict, &Policy::default(), Moment::now(), 0.5);
             assert!(after.attempt >= named.attempt);

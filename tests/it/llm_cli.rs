@@ -124,6 +124,23 @@ fn prompts_and_conversations_come_from_files_and_stdin() {
     assert_eq!(from(&["--messages", "talk.jsonl"], "")["messages"], two);
 }
 
+/// So that the brain finds a place for its model at once, and not with its next look.
+#[test]
+fn a_prompt_rings_for_the_brain_and_a_script_does_not() {
+    let lines = [request("a", "hi"), request("b", "ho")];
+    for (rings, words) in [
+        (true, &["submit", "--model", "tiny", "--prompt", "hi"][..]),
+        (true, &["submit", "--batch", "in.jsonl"]),
+        (false, &["submit", "--", "true"]),
+    ] {
+        let pool = quick_pool("");
+        write_lines(&pool, "in.jsonl", &lines);
+        pool.queue(words).success();
+        let bell = inside(&pool).layout().doorbells().join("brain");
+        assert_eq!(fs::metadata(bell).is_ok(), rings, "{words:?}");
+    }
+}
+
 #[test]
 fn what_cannot_be_meant_is_refused_in_words() {
     let pool = quick_pool("");

@@ -139,12 +139,29 @@ fn results_are_objects_tables_and_text_too() {
     let listed = pool.queue(&["ls", "--state", "succeeded"]).success();
     assert!(listed.stdout.contains("[tiny: 11 tokens in 1.5s]"), "{listed}");
     for (words, told) in [
-        (&["results", "nothing"][..], "no batch `nothing`"),
-        (&["results", "00000000"], "no batch `00000000`"),
+        (&["results", "nothing"][..], "no batch has this key"),
+        (&["results", "00000000"], "no batch has this key"),
     ] {
         let ran = pool.queue(words).code(4);
         assert!(ran.stderr.contains(told), "{ran}");
     }
+}
+
+#[test]
+fn a_batch_is_waited_for_and_listed_by_its_key() {
+    let pool = quick_pool("");
+    let (answer, ender) = half_done(&pool);
+    let listed = pool.queue(&["ls", "--json", "--batch", "night"]).success().json_lines();
+    assert_eq!(custom_ids(&listed), ["d", "b", "c", "a"]);
+    let one = pool.queue(&["show", "night"]).code(4);
+    assert!(one.stderr.contains("is a batch of 4 tasks; name one task"), "{one}");
+    let late = pool.queue(&["wait", "--json", "night", "--timeout", "0s"]).code(75).json();
+    assert_eq!((&late["open"], &late["succeeded"]), (&json!(1), &json!(2)), "{late}");
+    ender.answer(&ids(&answer)[3], "a d");
+    let over = pool.queue_with_input(&["wait", "--json", "-"], "night").code(100).json();
+    assert_eq!((&over["open"], &over["succeeded"]), (&json!(0), &json!(3)), "{over}");
+    let none = pool.queue(&["wait", "days"]).code(4);
+    assert!(none.stderr.contains("no batch has this key"), "{none}");
 }
 
 #[test]

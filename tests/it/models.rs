@@ -141,6 +141,22 @@ fn a_wedged_server_gets_no_task_until_it_answers_again() {
 }
 
 #[test]
+fn a_server_that_is_busy_is_asked_again_later_and_the_ledger_says_why() {
+    let pool = quick(SOON);
+    let settings = |fault: Value| json!({"models": {"tiny": {}}, "fault": fault});
+    let fake = FakeOllama::start(&pool, settings(Value::Null));
+    let _worker = worker(&pool, &fake);
+    end_of(&pool, &turn(&pool, "load_llm", "tiny"));
+    fake.set(settings(json!("busy")));
+    let id = ask(&pool, "tiny");
+    let first =
+        pool.until("the first attempt", || crate::steps::lines_of(&pool, &id).first().cloned());
+    assert_eq!((&first["outcome"], &first["cause"]), (&json!("returned"), &json!("server_error")));
+    fake.set(settings(Value::Null));
+    assert_eq!(end_of(&pool, &id)["outcome"], "succeeded");
+}
+
+#[test]
 fn a_request_is_cancelled_by_ending_its_connection() {
     let pool = quick(SOON);
     let slow = json!({"models": {"tiny": {"token_seconds": 0.05, "tokens": 100_000}}});

@@ -21,6 +21,7 @@ fn start(pool: &Pool, program: PathBuf, settings: Value) -> Start {
         program,
         port: free_port(),
         gpu: None,
+        key: None,
         env: vec![("FAKE_OLLAMA".into(), file.into()), ("HOME".into(), pool.home().into())],
         log: pool.home().join("server.log"),
         mark: pool.at("worker-1"),

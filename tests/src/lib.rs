@@ -33,8 +33,8 @@ pub use pool::{Fifo, Held, Pool};
 pub use process::{Proc, Ran};
 pub use programs::program;
 pub use rustix::process::Signal;
-pub use scripted::Scripted;
+pub use scripted::{Asked, Scripted};
 pub use servers::{
-    FakeOllama, Llama, Ollama, client_python, free_port, llama_models, llama_router,
+    FakeOllama, Llama, Ollama, client_python, free_port, free_port_pair, llama_models, llama_router,
 };
 pub use skip::skip;

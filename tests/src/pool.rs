@@ -57,6 +57,8 @@ impl Pool {
             ("BRAINSTEM_POOL", house.room("pool").into()),
             // The machine's own GPUs are not this test's.
             ("BRAINSTEM_NVML", house.room("no-nvidia-library").into()),
+            // Nor are its model servers.
+            ("BRAINSTEM_OLLAMA_BASE_PORT", "off".into()),
             ("TZ", "UTC".into()),
             ("LANG", "C.UTF-8".into()),
         ];

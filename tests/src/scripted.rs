@@ -11,6 +11,17 @@ use serde_json::Value;
 /// Status and body of an answer.
 type Answer = (u16, Value);
 
+/// What was asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// `GET /path`
+    pub what: String,
+    /// The body, where it is JSON.
+    pub body: Value,
+    /// The header of this name.
+    pub authorization: Option<String>,
+}
+
 /// A web server that lives as long as this value.
 #[derive(Debug)]
 pub struct Scripted {
@@ -27,6 +38,16 @@ impl Scripted {
     /// When no port can be had.
     #[must_use]
     pub fn start(mut answer: impl FnMut(&str, &Value) -> Answer + Send + 'static) -> Self {
+        Self::start_asked(move |asked| answer(&asked.what, &asked.body))
+    }
+
+    /// The same with all that was asked.
+    ///
+    /// # Panics
+    ///
+    /// When no port can be had.
+    #[must_use]
+    pub fn start_asked(mut answer: impl FnMut(&Asked) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen at any port");
         let address = listener.local_addr().expect("a listener has an address");
         let is_over = Arc::new(AtomicBool::new(false));
@@ -62,12 +83,9 @@ impl Drop for Scripted {
     }
 }
 
-fn serve(
-    mut stream: TcpStream,
-    answer: &mut impl FnMut(&str, &Value) -> Answer,
-) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, answer: &mut impl FnMut(&Asked) -> Answer) -> std::io::Result<()> {
     let mut came = Vec::new();
-    let (what, body) = loop {
+    let asked = loop {
         if let Some(whole) = parse(&came) {
             break whole;
         }
@@ -77,7 +95,7 @@ fn serve(
             read => came.extend_from_slice(&piece[..read]),
         }
     };
-    let (status, body) = answer(&what, &body);
+    let (status, body) = answer(&asked);
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let head = format!(
         "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
@@ -87,15 +105,18 @@ fn serve(
     stream.write_all(&[head.as_bytes(), body.as_bytes()].concat())
 }
 
-fn parse(came: &[u8]) -> Option<(String, Value)> {
+fn parse(came: &[u8]) -> Option<Asked> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(head) = request.parse(came).ok()? else { return None };
     let what = format!("{} {}", request.method?, request.path?);
-    let mut headers = request.headers.iter();
-    let length = headers.find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length =
-        length.map_or(Some(0), |header| std::str::from_utf8(header.value).ok()?.parse().ok());
+    let header = |name: &str| {
+        let mut headers = request.headers.iter();
+        let found = headers.find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(found.value).ok().map(str::to_owned)
+    };
+    let length = header("content-length").map_or(Some(0), |length| length.parse().ok());
     let body = came.get(head..head + length?)?;
-    Some((what, serde_json::from_slice(body).unwrap_or_default()))
+    let body = serde_json::from_slice(body).unwrap_or_default();
+    Some(Asked { what, body, authorization: header("authorization") })
 }

@@ -38,11 +38,21 @@ impl FakeOllama {
     /// When it does not start.
     #[must_use]
     pub fn named(pool: &Pool, name: &str, settings: Value) -> Self {
+        Self::at(pool, (name, 0), settings)
+    }
+
+    /// The same at a port.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn at(pool: &Pool, (name, port): (&str, u16), settings: Value) -> Self {
         let file = |end: &str| PathBuf::from(pool.at(&format!("{name}.{end}")));
         let (settings_file, requests) = (file("json"), file("requests"));
         write(&settings_file, &requests, settings);
         let mut command = pool.command("fake-ollama", &["serve"]);
-        command.env("FAKE_OLLAMA", &settings_file).env("OLLAMA_HOST", "127.0.0.1:0");
+        command.env("FAKE_OLLAMA", &settings_file).env("OLLAMA_HOST", format!("127.0.0.1:{port}"));
         let proc = pool.start(&mut command);
         let address = pool.until("the stand-in to listen", || {
             let said = proc.stderr();
@@ -117,6 +127,18 @@ fn write(file: &Path, requests: &Path, mut settings: Value) {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen at any port");
     listener.local_addr().expect("a listener has an address").port()
+}
+
+/// A port that nobody listens at, a moment ago, and neither at the next one.
+///
+/// # Panics
+///
+/// When there is none.
+#[must_use]
+pub fn free_port_pair() -> u16 {
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut ports = (0..100).map(|_| free_port()).filter(|port| *port < u16::MAX);
+    ports.find(|port| free(port + 1)).expect("two free ports")
 }
 
 /// A real llama-server with a model of a few hundred kilobytes.

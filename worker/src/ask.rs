@@ -168,7 +168,7 @@ pub(crate) fn judge(
             (Verdict::Failed(Cause::Timeout), Some(text))
         }
         (GaveUp::No, Again::Never) => (Verdict::Refused(failure.cause), said),
-        (GaveUp::No, Again::Later) => (Verdict::NotReady, said),
+        (GaveUp::No, Again::Later) => (Verdict::NotReady(failure.cause), said),
         (GaveUp::No, Again::Maybe | Again::GivenUp) => (Verdict::Failed(failure.cause), said),
     }
 }
@@ -199,7 +199,7 @@ mod tests {
         let verdict = |gave_up, again| judge(&failure(again), gave_up, Duration::from_secs(1)).0;
         for (gave_up, again, expected) in [
             (GaveUp::No, Again::Maybe, Verdict::Failed(Cause::ServerError)),
-            (GaveUp::No, Again::Later, Verdict::NotReady),
+            (GaveUp::No, Again::Later, Verdict::NotReady(Cause::ServerError)),
             (GaveUp::No, Again::Never, Verdict::Refused(Cause::ServerError)),
             (GaveUp::Timeout, Again::GivenUp, Verdict::Failed(Cause::Timeout)),
             (GaveUp::Asked(Why::Cancelled), Again::GivenUp, Verdict::Cancelled(Cause::Cancelled)),

@@ -3,10 +3,11 @@
 use clap::Parser;
 use queue::cli::{Common, Failure};
 use queue::dir::lease::host_name;
+use queue::servers::{Engine, ServerArgs};
 use shared::name::Name;
 use shared::task::Class;
 
-use crate::engine::{Engine, ServerArgs};
+use crate::models::Expected;
 
 /// Claims tasks from the pool and runs their jobs: one worker per GPU
 #[derive(Parser, Debug)]
@@ -32,6 +33,15 @@ pub struct Args {
     /// How many cpu tasks may run at once [default: 1 beside a GPU, else as many as cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
     cpu_slots: Option<u32>,
+    /// The port of its Ollama server on this machine, or of the server that --managed starts; jobs
+    /// get it as OLLAMA_HOST
+    #[arg(long, value_name = "PORT", visible_alias = "server-port",
+          conflicts_with_all = ["ollama_url", "openai_url"])]
+    ollama_port: Option<u16>,
+    /// As long as nothing has ever answered at --ollama-port, that is no cause for a warning, and
+    /// jobs get no OLLAMA_HOST
+    #[arg(long, requires = "ollama_port", conflicts_with = "managed")]
+    server_optional: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -53,6 +63,8 @@ pub struct Plan {
     pub cpu_slots: u32,
     /// Its model server.
     pub engine: Option<Engine>,
+    /// Whether that is there.
+    pub expected: Expected,
 }
 
 /// What such a worker can take, most wanted first.
@@ -76,7 +88,8 @@ impl Args {
             (None, Some(gpu)) => Name::gpu_worker(gpu),
             (None, None) => Name::cpu_worker(&host_name()),
         };
-        let engine = self.server.engine(self.gpu)?;
+        let engine = self.server.engine(self.ollama_port, self.gpu)?;
+        let expected = if self.server_optional { Expected::Perhaps } else { Expected::Surely };
         let can = can_take(self.gpu, engine.as_ref());
         if let Some(class) = self.classes.iter().find(|class| !can.contains(class)) {
             let takes: Vec<_> = can.iter().map(|class| class.as_str()).collect();
@@ -89,15 +102,15 @@ impl Args {
         let cpu_slots = self.cpu_slots.unwrap_or(if self.gpu.is_some() { 1 } else { cores });
         let gpu_slots = if self.gpu.is_some() || engine.is_some() { self.slots } else { 0 };
         let (common, gpu) = (self.common, self.gpu);
-        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, engine })
+        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, engine, expected })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Own;
-    use crate::server::Address;
+    use queue::servers::Own;
+    use shared::address::Address;
 
     fn plan(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("worker").chain(line.split_whitespace());

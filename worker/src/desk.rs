@@ -1,6 +1,7 @@
 //! What this worker knows about itself: one place, read by the heartbeat and by eligibility.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -19,8 +20,17 @@ use crate::progress::Progress;
 pub struct Desk {
     name: Name,
     state: Mutex<State>,
+    recorded: Recorded,
     changed: Sender<()>,
     changes: Receiver<()>,
+}
+
+/// Tells threads with a free slot that they may go on.
+#[derive(Debug, Default)]
+struct Recorded {
+    told: Condvar,
+    /// So many wait: mostly nobody, and to tell nobody is a system call, too.
+    waiting: AtomicUsize,
 }
 
 /// What lies on it.
@@ -88,7 +98,8 @@ impl Desk {
             lease_lost: false,
             stopping: false,
         };
-        Self { name, state: Mutex::new(state), changed, changes }
+        let recorded = Recorded::default();
+        Self { name, state: Mutex::new(state), recorded, changed, changes }
     }
 
     /// Whose it is.
@@ -117,7 +128,22 @@ impl Desk {
 
     /// Changes something that can wait for the next heartbeat.
     pub fn note<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.lock())
+        let result = change(&mut self.lock());
+        if self.recorded.waiting.load(Ordering::Relaxed) > 0 {
+            self.recorded.told.notify_all();
+        }
+        result
+    }
+
+    /// Waits until ends are recorded as fast as jobs end, or until that will not come soon.
+    pub fn wait_to_keep_up(&self) {
+        let mut state = self.lock();
+        // Counted under the lock: who changes anything later sees it.
+        self.recorded.waiting.fetch_add(1, Ordering::Relaxed);
+        while !state.keeps_up() && !state.is_stuck() && !state.stopping {
+            state = self.recorded.told.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.recorded.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Receives a message after changes.
@@ -185,11 +211,18 @@ impl State {
     /// slots, because what ended and is not recorded runs again if the worker dies.
     #[must_use]
     pub fn keeps_up(&self) -> bool {
-        self.jobs.iter().all(|job| job.phase != Phase::Stuck)
-            && self.jobs.iter().filter(|job| job.phase == Phase::Over).count() < self.slots()
+        !self.is_stuck()
+            && self.jobs.iter().filter(|job| job.phase == Phase::Over).count()
+                < self.may_wait_to_be_recorded()
     }
 
-    fn slots(&self) -> usize {
+    fn is_stuck(&self) -> bool {
+        self.jobs.iter().any(|job| job.phase == Phase::Stuck)
+    }
+
+    /// How many ends: as many as the worker has slots.
+    #[must_use]
+    pub fn may_wait_to_be_recorded(&self) -> usize {
         (self.ability.gpu_slots + self.ability.cpu_slots) as usize
     }
 

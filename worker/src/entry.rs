@@ -17,6 +17,7 @@ use queue::dir::settle::{Patience, Settler};
 use queue::dir::{Pool, listing, publish, reject};
 use queue::heartbeat::Ability;
 use queue::ledger::Writer;
+use queue::servers::Engine;
 use shared::emit;
 use shared::event::Event;
 use shared::exit;
@@ -28,8 +29,8 @@ use shared::time::Moment;
 
 use crate::cli::{Args, Plan};
 use crate::desk::Desk;
-use crate::engine::{self, Engine};
-use crate::environment::Surroundings;
+use crate::engine;
+use crate::environment::{Surroundings, passed_on};
 use crate::floor::{Floor, Tools};
 use crate::heart::Heart;
 use crate::job;
@@ -94,6 +95,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         settings: &resolved.settings,
     };
     let models = plan.engine.as_ref().map(|e| engine::start(e, &place)).transpose()?;
+    let models = models.map(|models| models.expecting(plan.expected));
     let (hurry, hurried) = bounded(0);
     let bench = Arc::new(Bench {
         desk: Desk::new(plan.name.clone(), ability(plan, &gpu)),
@@ -310,7 +312,7 @@ fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
         pool: pool.clone(),
         worker: plan.name.clone(),
         gpu: gpu.uuid.clone().or(index),
-        ollama_host: plan.engine.as_ref().and_then(Engine::ollama_host),
+        own: passed_on(std::env::vars_os()),
     }
 }
 

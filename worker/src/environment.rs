@@ -34,19 +34,22 @@ pub struct Surroundings {
     pub worker: Name,
     /// Its GPU, as CUDA should see it: the identity where known, else the index.
     pub gpu: Option<String>,
-    /// Its Ollama server, as `127.0.0.1:11437`.
-    pub ollama_host: Option<String>,
+    /// What jobs get of its own environment: see [`passed_on`].
+    pub own: Vec<(OsString, OsString)>,
+}
+
+/// What of the worker's environment every job gets. It does not change while the worker lives.
+#[must_use]
+pub fn passed_on(own: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    own.filter(|(name, _value)| name.to_str().is_some_and(is_allowed)).collect()
 }
 
 impl Surroundings {
-    /// The whole environment of the job of `claim`. Later entries win over earlier ones.
-    pub fn of(
-        &self,
-        claim: &Claim,
-        own: impl Iterator<Item = (OsString, OsString)>,
-    ) -> Vec<(OsString, OsString)> {
-        let mut all: Vec<(OsString, OsString)> =
-            own.filter(|(name, _value)| name.to_str().is_some_and(is_allowed)).collect();
+    /// The whole environment of the job of `claim`, beside an Ollama server at `ollama_host`
+    /// (`127.0.0.1:11437`). Later entries win over earlier ones.
+    #[must_use]
+    pub fn of(&self, claim: &Claim, ollama_host: Option<&str>) -> Vec<(OsString, OsString)> {
+        let mut all = self.own.clone();
         let task = claim.task();
         let mut set = |name: &str, value: &str| all.push((name.into(), value.into()));
         set("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
@@ -57,7 +60,7 @@ impl Surroundings {
             // A cpu task beside a GPU task must not take memory from it.
             (Class::Cpu, _) | (_, None) => set("CUDA_VISIBLE_DEVICES", ""),
         }
-        if let Some(host) = &self.ollama_host {
+        if let Some(host) = ollama_host {
             set("OLLAMA_HOST", host);
         }
         for (name, value) in &task.spec.env {

@@ -119,7 +119,7 @@ fn once(went: Went) -> Went {
         other @ (Verdict::Succeeded
         | Verdict::Refused(_)
         | Verdict::Cancelled(_)
-        | Verdict::NotReady
+        | Verdict::NotReady(_)
         | Verdict::Returned
         | Verdict::WorkerDied) => other,
     };

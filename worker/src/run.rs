@@ -123,10 +123,11 @@ fn plan<'a>(bench: &'a Bench, claim: &'a Claim) -> Result<Plan<'a>, String> {
 fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
     let (name, task) = (claim.name(), claim.task());
     let root = bench.surroundings.pool.root();
+    let ollama_host = bench.models.as_ref().and_then(Models::ollama_host);
     Order {
         argv,
         cwd: task.spec.cwd.as_ref().map_or_else(|| root.to_owned(), Into::into),
-        env: bench.surroundings.of(claim, std::env::vars_os()),
+        env: bench.surroundings.of(claim, ollama_host),
         stdin: task.spec.stdin.as_ref().map(|text| text.as_bytes().to_vec()),
         log_path: bench.surroundings.pool.layout().run_log(name.id, name.attempt),
         task: name.id,
@@ -166,7 +167,7 @@ pub(crate) fn not_started(claim: &Claim, err: &StartError) -> Went {
     // Where the machine is at fault the command may be fine later.
     let verdict = match err.exit_code() {
         Some(_) => Verdict::Failed(Cause::SpawnFailed),
-        None => Verdict::NotReady,
+        None => Verdict::NotReady(Cause::SpawnFailed),
     };
     Went { exit_code: err.exit_code(), message: Some(err.to_string()), ..Went::new(verdict) }
 }
@@ -186,7 +187,7 @@ fn judge(end: &End) -> Went {
         (Some(EndedBy::Asked(Why::Returned)), _) => (Verdict::Returned, None),
         (None, Status::Exited(0)) => (Verdict::Succeeded, None),
         (None, Status::Exited(code)) if code == i32::from(shared::exit::TRY_LATER) => {
-            (Verdict::NotReady, Some("not ready: exit code 75".to_owned()))
+            (Verdict::NotReady(Cause::ExitCode), Some("not ready: exit code 75".to_owned()))
         }
         (None, Status::Exited(code)) => {
             (Verdict::Failed(Cause::ExitCode), Some(format!("exit code {code}")))
@@ -342,7 +343,7 @@ mod tests {
         for (status, ended_by, expected) in [
             (Status::Exited(0), None, Verdict::Succeeded),
             (Status::Exited(3), None, Verdict::Failed(Cause::ExitCode)),
-            (Status::Exited(75), None, Verdict::NotReady),
+            (Status::Exited(75), None, Verdict::NotReady(Cause::ExitCode)),
             (Status::Signaled(11), None, Verdict::Failed(Cause::Signal)),
             (Status::Exited(0), Some(EndedBy::Timeout), Verdict::Failed(Cause::Timeout)),
             (Status::Signaled(15), asked(Why::Cancelled), Verdict::Cancelled(Cause::Cancelled)),

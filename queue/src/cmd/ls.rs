@@ -53,8 +53,8 @@ pub(crate) struct Ls {
     /// Only tasks of these classes
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     class: Vec<Class>,
-    /// Only tasks of this batch
-    #[arg(long, value_name = "ID")]
+    /// Only tasks of this batch: its id, or the key it was submitted under
+    #[arg(long, value_name = "ID|KEY")]
     batch: Option<String>,
     /// Only tasks with this label
     #[arg(long, value_name = "NAME[=VALUE]")]

@@ -27,7 +27,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use queue::Pool;
 use queue::cli::{COMMON, Common, Failure, Resolved};
-use queue::lookup::{self, Named};
+use queue::dir::keys;
+use queue::lookup::{self, Miss, Named};
 use shared::exit;
 use shared::id::{Incarnation, TaskId};
 use shared::log::{self, LogConfig, StderrForm};
@@ -48,7 +49,7 @@ pub(crate) struct Cli {
 
 const IDS_AND_EXIT_CODES: &str = "\
 Tasks are named by their id, or by any unique beginning or end of it; lists show its last eight \
-digits.
+digits. A batch is named the same way, or by the key it was submitted under.
 
 Exit codes: 0 done (wait: all succeeded), 1 unexpected, 2 usage, 3 no pool, 4 nothing matched, \
 5 why: blocked now, 6 why: can never run here, 75 try later (results: some have not ended), \
@@ -189,9 +190,18 @@ impl App {
         }
     }
 
-    /// What a text names.
+    /// What a text names: the key of a batch, or an id.
     fn named(&self, pool: &Pool, text: &str) -> Result<Named, Stop> {
-        lookup::find(pool.layout(), text)?.map_err(|miss| Stop::no_match(miss.to_string()))
+        if let Some(batch) = keys::batch_of(pool.layout(), text)? {
+            return Ok(Named::Batch(batch, lookup::members(pool.layout(), batch)?));
+        }
+        lookup::find(pool.layout(), text)?.map_err(|miss| {
+            let no_key = match &miss {
+                Miss::NoId(_) | Miss::Unknown(_) => "; no batch has this key",
+                Miss::Ambiguous(..) => "",
+            };
+            Stop::no_match(format!("{miss}{no_key}"))
+        })
     }
 
     /// The one task that a text names.

@@ -24,7 +24,7 @@ use super::{App, Stop, end_on_interrupt, note};
 /// Wait until tasks have ended; exit 0 if all succeeded, 100 if not, 75 on timeout
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
-    /// Tasks or batches; - reads them from stdin
+    /// Tasks, or batches by their id or key; - reads them from stdin
     #[arg(value_name = "ID|BATCH|-", required = true)]
     ids: Vec<String>,
     /// Wait no longer than this
@@ -119,11 +119,14 @@ impl Ends {
 
     /// Reads what history has got since the last look.
     pub(super) fn look(&mut self, pool: &Pool) -> Result<(), Stop> {
-        for brief in self.follower.poll(pool.layout())? {
-            if let Some(outcome) = brief.end_of_task() {
-                self.end(brief.id, End { outcome, cause: brief.cause });
+        let Self { open, ended, follower } = self;
+        follower.follow(pool.layout(), |brief| {
+            if let Some(outcome) = brief.end_of_task()
+                && open.remove(&brief.id)
+            {
+                ended.insert(brief.id, End { outcome, cause: brief.cause });
             }
-        }
+        })?;
         Ok(())
     }
 

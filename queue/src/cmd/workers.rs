@@ -36,8 +36,8 @@ impl Workers {
 pub(super) fn table(app: &mut App, workers: &[Worker], now: Moment) -> Result<(), Stop> {
     let mut head = vec!["WORKER", "GPU", "STATUS", "RUNS", "BEAT", "DONE", "FAILED", "LAST LOOK"];
     let mut rows: Vec<_> = workers.iter().map(|worker| row(app, worker, now)).collect();
-    // Only where somebody has a model server.
-    if workers.iter().any(|worker| server(worker).is_some()) {
+    // Only where somebody has a model server that ever answered.
+    if workers.iter().filter_map(server).any(has_answered) {
         head.insert(MODELS, "MODELS");
         for (row, worker) in rows.iter_mut().zip(workers) {
             row.insert(MODELS, models(app, worker));
@@ -51,6 +51,10 @@ const MODELS: usize = 4;
 
 fn server(worker: &Worker) -> Option<&ModelServer> {
     worker.heartbeat.as_ref()?.ability.server.as_ref().filter(|_server| worker.is_alive())
+}
+
+fn has_answered(server: &ModelServer) -> bool {
+    server.health != Health::Down || server.known.is_some()
 }
 
 /// What its server holds, or what is wrong with the server.

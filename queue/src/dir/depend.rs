@@ -81,12 +81,12 @@ pub(super) fn states(
         return Ok(states);
     }
     let mut last: HashMap<TaskId, Brief> = HashMap::new();
-    for brief in Follower::from_start().poll(pool.layout())? {
+    Follower::from_start().follow(pool.layout(), |brief| {
         let newer = last.get(&brief.id).is_none_or(|other| other.attempt <= brief.attempt);
         if newer && wanted.contains(&brief.id) {
             last.insert(brief.id, brief);
         }
-    }
+    })?;
     for (id, brief) in last {
         let Some(outcome) = brief.end_of_task() else { continue };
         states.insert(id, Some(End { attempt: brief.attempt, outcome }));

@@ -20,6 +20,16 @@ pub fn ring_class(layout: &Layout, class: Class) {
     ring(layout, &class_bell(class));
 }
 
+/// Wakes whoever has to do with a task that can be claimed from now on: the workers that take its
+/// class and, where it needs a model, the brain, which finds a place for that.
+pub fn ring_new(layout: &Layout, class: Class) {
+    ring_class(layout, class);
+    match class {
+        Class::Llm => ring_brain(layout),
+        Class::Cpu | Class::Script | Class::Resource => {}
+    }
+}
+
 /// Wakes one worker.
 pub fn ring_worker(layout: &Layout, worker: &Name) {
     ring(layout, &worker_bell(worker));

@@ -14,6 +14,7 @@ use shared::time::Moment;
 
 use super::fault::{self, Did};
 use super::layout::Layout;
+use super::lines::each_line;
 use super::places::{Found, Place};
 use super::publish::{flush_up_to, make_dirs};
 use super::{listing, plain, reserve};
@@ -277,29 +278,17 @@ pub fn line_of(
 
 /// The lines of one file that are about one task.
 fn lines_in<T: serde::de::DeserializeOwned>(path: &Path, id: TaskId) -> Result<Vec<T>, Error> {
-    fault::look("read ledger");
-    let Some(mut file) = open(path)? else { return Ok(Vec::new()) };
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).at("read", path)?;
     let key = format!("\"id\":\"{id}\"");
+    let finder = memmem::Finder::new(&key);
     let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(hit) = memmem::find(&text[from..], key.as_bytes()) {
-        let at = from + hit;
-        let start = memchr::memrchr(b'\n', &text[..at]).map_or(0, |newline| newline + 1);
-        // Without a newline it is being written, or its writer died: it does not count yet.
-        let Some(end) = memchr::memchr(b'\n', &text[at..]).map(|newline| at + newline) else {
-            break;
-        };
+    each_line(path, 0, |_at, line| {
+        if finder.find(line).is_none() {
+            return;
+        }
         // A torn line, or one that only mentions the id inside its task, is not about the task.
-        found.extend(
-            serde_json::from_slice::<Brief>(&text[start..end])
-                .ok()
-                .filter(|b| b.id == id)
-                .and_then(|_ours| serde_json::from_slice(&text[start..end]).ok()),
-        );
-        from = end;
-    }
+        let brief = serde_json::from_slice::<Brief>(line).ok().filter(|brief| brief.id == id);
+        found.extend(brief.and_then(|_ours| serde_json::from_slice(line).ok()));
+    })?;
     Ok(found)
 }
 
@@ -374,6 +363,12 @@ impl Follower {
     /// The lines that came since the last call.
     pub fn poll(&mut self, layout: &Layout) -> Result<Vec<Brief>, Error> {
         let mut lines = Vec::new();
+        self.follow(layout, |brief| lines.push(brief))?;
+        Ok(lines)
+    }
+
+    /// Shows the lines that came since the last call, one by one: a long history fits nowhere.
+    pub fn follow(&mut self, layout: &Layout, mut see: impl FnMut(Brief)) -> Result<(), Error> {
         let files = files_since(layout, &self.first_day)?;
         if self.first_day.is_empty() {
             // All days were listed: what is not among them was cleaned up.
@@ -381,31 +376,14 @@ impl Follower {
         }
         for path in files {
             let from = self.offsets.get(&path).copied().unwrap_or(0);
-            let until = self.read(&path, from, &mut lines)?;
+            let until = each_line(&path, from, |_at, line| match serde_json::from_slice(line) {
+                Ok(brief) => see(brief),
+                Err(_empty) if line == b"\n" => {}
+                Err(_torn) => self.torn += 1,
+            })?;
             self.offsets.insert(path, until);
         }
         self.first_day = Moment::now().plus_millis(-WRITERS_CLOCKS_MILLIS).day();
-        Ok(lines)
-    }
-
-    fn read(&mut self, path: &Path, from: u64, lines: &mut Vec<Brief>) -> Result<u64, Error> {
-        fault::look("follow ledger");
-        let Some(mut file) = open(path)? else { return Ok(from) };
-        if file.metadata().at("look at", path)?.len() <= from {
-            return Ok(from);
-        }
-        let mut text = Vec::new();
-        file.seek(SeekFrom::Start(from))
-            .and_then(|_at| file.read_to_end(&mut text))
-            .at("read", path)?;
-        // Only whole lines: the writer may be in the middle of one.
-        let whole = memchr::memrchr(b'\n', &text).map_or(0, |newline| newline + 1);
-        for line in text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice(line) {
-                Ok(brief) => lines.push(brief),
-                Err(_torn) => self.torn += 1,
-            }
-        }
-        Ok(from + whole as u64)
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod layout;
 pub mod lease;
 pub mod limit;
+pub(crate) mod lines;
 pub mod listing;
 pub mod lock;
 pub mod network;

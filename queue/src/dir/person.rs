@@ -257,7 +257,7 @@ pub fn make_ready(
             let segment = super::layout::Segment::single(task.id);
             let dir = layout.pending_segment(&lane, task.priority(), &segment);
             let change = moved(publish::move_new(&from, &dir.join(name.file_name()))?)?;
-            doorbell::ring_class(layout, task.class());
+            doorbell::ring_new(layout, task.class());
             Ok(change)
         }
     }

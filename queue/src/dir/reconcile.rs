@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use shared::id::TaskId;
 use shared::outcome::Next;
 use shared::task::TaskName;
+use shared::time::Moment;
 
 use super::history::{self, Follower};
-use super::layout::Shelf;
+use super::layout::{Layout, Shelf};
 use super::lease;
 use super::lock::{self, Holder};
 use super::places::{self, Found, Place};
@@ -30,6 +31,9 @@ pub struct Reconciled {
 /// Lines this much older than the newest were carried out, and written to the disk, long before
 /// the power went.
 const WINDOW_SECONDS: f64 = 900.0;
+
+/// With more lines in hand than that, those that have become too old are dropped.
+const MANY: usize = 10_000;
 
 /// For each machine the start of it on which it was last done.
 type Boots = BTreeMap<String, String>;
@@ -57,7 +61,7 @@ pub(super) fn once_per_boot(pool: &Pool) -> Result<Option<Reconciled>, Error> {
 pub fn reconcile(pool: &Pool) -> Result<Reconciled, Error> {
     let layout = pool.layout();
     roll::forward_all(layout)?;
-    let lines = last_lines(Follower::from_start().poll(layout)?);
+    let lines = last_lines(layout)?;
     let mut reconciled = Reconciled { lines: lines.len() as u64, moved: 0 };
     for (id, copies) in everything(pool)? {
         let found = keep_furthest(pool, copies)?;
@@ -102,19 +106,26 @@ fn mend_lane(pool: &Pool, lane: &LaneName) -> Result<(), Error> {
 }
 
 /// The last line about each task, of the last minutes before the end.
-fn last_lines(briefs: Vec<Brief>) -> HashMap<TaskId, Brief> {
-    let newest = briefs.iter().map(|brief| brief.ended_at).max();
+fn last_lines(layout: &Layout) -> Result<HashMap<TaskId, Brief>, Error> {
     let mut last: HashMap<TaskId, Brief> = HashMap::new();
-    for brief in briefs {
-        if newest.is_some_and(|newest| newest.seconds_since(brief.ended_at) > WINDOW_SECONDS) {
-            continue;
+    let mut newest = None::<Moment>;
+    let is_recent = |brief: &Brief, newest: Option<Moment>| {
+        newest.is_none_or(|newest| newest.seconds_since(brief.ended_at) <= WINDOW_SECONDS)
+    };
+    let mut enough = MANY;
+    Follower::from_start().follow(layout, |brief| {
+        newest = newest.max(Some(brief.ended_at));
+        let known = last.get(&brief.id).is_some_and(|other| other.attempt >= brief.attempt);
+        if !known && is_recent(&brief, newest) {
+            last.insert(brief.id, brief);
         }
-        match last.get(&brief.id) {
-            Some(other) if other.attempt >= brief.attempt => {}
-            Some(_) | None => drop(last.insert(brief.id, brief)),
+        if last.len() > enough {
+            last.retain(|_id, brief| is_recent(brief, newest));
+            enough = last.len().max(MANY) * 2;
         }
-    }
-    last
+    })?;
+    last.retain(|_id, brief| is_recent(brief, newest));
+    Ok(last)
 }
 
 /// Whether the task is still where it was before the line was carried out.

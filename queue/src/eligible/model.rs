@@ -1,6 +1,8 @@
 //! What stands between a worker and tasks that need a model, or the memory that a model holds.
 
-use shared::llm::{FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer};
+use shared::llm::{
+    FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ServerKind, bare_name,
+};
 use shared::name::Name;
 use shared::outcome::Cause;
 use shared::reason::{Code, Reason};
@@ -74,7 +76,11 @@ fn ill(name: &Name, server: &ModelServer) -> Option<Reason> {
         Health::Up | Health::Unknown => return None,
         Health::Down => {
             let text = format!("{name}'s model server {address} does not answer{said}");
-            Reason::new(Code::ServerDown, text)
+            let reason = Reason::new(Code::ServerDown, text);
+            match start_of(server) {
+                Some(command) => reason.fix(command),
+                None => reason,
+            }
         }
         Health::Wedged => {
             let text = format!(
@@ -84,6 +90,16 @@ fn ill(name: &Name, server: &ModelServer) -> Option<Reason> {
         }
     };
     Some(reason.since(server.health_since).evidence("server", address.as_str()))
+}
+
+/// The command that would start such a server. Not where somebody is there, or the worker starts it.
+fn start_of(server: &ModelServer) -> Option<String> {
+    let port = server.address.strip_prefix("http://127.0.0.1:")?;
+    let nobody = server.error.as_ref().is_some_and(|error| error.contains("refused"));
+    match server.kind {
+        ServerKind::Ollama if nobody => Some(format!("OLLAMA_HOST=127.0.0.1:{port} ollama serve")),
+        ServerKind::Ollama | ServerKind::OpenAi => None,
+    }
 }
 
 /// Why this model cannot be asked now; `None` where it can.
@@ -131,15 +147,14 @@ fn missing(name: &Name, server: &ModelServer, model: &str) -> Reason {
         more => format!("{} and {} more", known[..4].join(", "), more - 4),
     };
     // A tag that is meant anyway makes nothing more, or less, alike.
-    let bare: Vec<&str> =
-        known.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
+    let bare: Vec<&str> = known.iter().map(|name| bare_name(name)).collect();
     let near = shared::name::nearest(model, &bare);
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     let text = format!("llm needs {model}: {name}'s server does not know it (it has {has}){hint}");
     let reason = Reason::new(Code::ModelMissing, text).evidence("known", known);
     match server.kind {
-        shared::llm::ServerKind::Ollama => reason.fix(format!("ollama pull {model}")),
-        shared::llm::ServerKind::OpenAi => reason,
+        ServerKind::Ollama => reason.fix(format!("ollama pull {model}")),
+        ServerKind::OpenAi => reason,
     }
 }
 

@@ -140,6 +140,8 @@ events! {
             => ("Model {model} on {worker} does not answer: {error}");
         "server.up" Info ServerUp { worker: Name, server: String, seconds: Option<f64> }
             => ("Model server {server} of {worker} answers{}", after_silence(*seconds));
+        "server.absent" Info ServerAbsent { worker: Name, server: String }
+            => ("No model server at {server}: {worker} runs scripts, and prompts once there is one");
         "server.down" Warning ServerDown { worker: Name, server: String, error: String }
             => ("Model server {server} of {worker} does not answer: {error}");
         "server.down_again" Debug ServerDownAgain { worker: Name, server: String, error: String }

@@ -1,6 +1,7 @@
 //! The kinds of values that settings have: how each is read and how it is shown.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use toml::Value;
@@ -155,6 +156,85 @@ impl Setting for Level {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+/// The port of the model server beside GPU 0; that of GPU 1 is the next one, and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BasePort {
+    /// There are no such servers.
+    Off,
+    /// It is this one.
+    From(u16),
+}
+
+impl BasePort {
+    /// Beside those where people run an Ollama of their own.
+    pub const DEFAULT: Self = Self::From(11436);
+
+    /// The port of the server beside this GPU, or of one for no GPU; `None` where there is none.
+    #[must_use]
+    pub fn of(self, gpu: Option<u32>) -> Option<u16> {
+        let Self::From(base) = self else { return None };
+        base.checked_add(u16::try_from(gpu.unwrap_or(0)).ok()?)
+    }
+}
+
+impl Setting for BasePort {
+    fn read(written: &Written) -> Result<Self, String> {
+        word(written, "a port, or `off`", |text| match text {
+            "off" | "0" => Some(Self::Off),
+            port => port.parse().ok().map(Self::From),
+        })
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::From(port) => port.to_string(),
+        }
+    }
+
+    fn toml(&self) -> Option<Value> {
+        Some(match self {
+            Self::Off => Value::String(self.show()),
+            Self::From(port) => Value::Integer(i64::from(*port)),
+        })
+    }
+}
+
+/// A file that may be named.
+impl Setting for Option<PathBuf> {
+    fn read(written: &Written) -> Result<Self, String> {
+        let absolute = |text: &str| Some(PathBuf::from(text)).filter(|path| path.is_absolute());
+        word(written, "a file's whole path, from `/` on", absolute).map(Some)
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "not set".to_owned(), |path| path.display().to_string())
+    }
+
+    fn toml(&self) -> Option<Value> {
+        self.as_ref().map(|path| Value::String(path.display().to_string()))
+    }
+}
+
+/// The name of an environment variable.
+impl Setting for String {
+    fn read(written: &Written) -> Result<Self, String> {
+        let is_name = |text: &str| {
+            let mut letters = text.chars();
+            let is_big = |letter: char| letter == '_' || letter.is_ascii_uppercase();
+            letters.next().is_some_and(is_big)
+                && letters.all(|letter| is_big(letter) || letter.is_ascii_digit())
+        };
+        // What it should hold may have been written here by mistake, and must not be shown.
+        let name = written.word().filter(|text| is_name(text));
+        name.ok_or_else(|| "this is not the name of a variable, as in `MY_KEY`".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.clone()
     }
 }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::name::nearest;
 
-pub use kinds::{GroupPool, Limits, StallTimeouts};
+pub use kinds::{BasePort, GroupPool, Limits, StallTimeouts};
 pub use pool::{NoPoolDir, pool_dir};
 pub use table::Settings;
 

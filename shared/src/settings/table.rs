@@ -2,7 +2,9 @@
 //!
 //! The first variable is the project's own; the others are names that users know from elsewhere.
 
-use super::kinds::{GroupPool, Limits, Setting, StallTimeouts};
+use std::path::PathBuf;
+
+use super::kinds::{BasePort, GroupPool, Limits, Setting, StallTimeouts};
 use super::{BadSettings, Origin, Row, Sources};
 use crate::event::Level;
 use crate::quantity::{Bytes, Span};
@@ -34,6 +36,13 @@ macro_rules! settings {
                     origin: origins.next().cloned().unwrap_or(Origin::Default),
                     about: $about,
                 }),+]
+            }
+
+            /// Where the value of a setting came from.
+            #[must_use]
+            pub fn origin(&self, name: &str) -> Option<&Origin> {
+                let index = Self::NAMES.iter().position(|known| *known == name)?;
+                self.origins.get(index)
             }
 
             pub(super) fn gather(sources: &Sources<'_>) -> Result<Self, BadSettings> {
@@ -89,6 +98,12 @@ settings! {
         "That wait grows no longer than this.";
     limits: Limits = Limits::default(), ["BRAINSTEM_LIMITS"],
         "How many tasks of one user, label or model may run at once.";
+    ollama_base_port: BasePort = BasePort::DEFAULT, ["BRAINSTEM_OLLAMA_BASE_PORT"],
+        "Workers that the brain starts look for Ollama at this port and the number of their GPU; `off`: they have no server.";
+    api_key_file: Option<PathBuf> = None, ["BRAINSTEM_API_KEY_FILE"],
+        "The file with the key that OpenAI-compatible model servers ask for; only its owner may read it.";
+    api_key_variable: String = "BRAINSTEM_API_KEY".to_owned(), ["BRAINSTEM_API_KEY_VARIABLE"],
+        "The environment variable with that key, where no file is named.";
     server_poll: Span = Span::seconds(5), ["BRAINSTEM_SERVER_POLL"],
         "How often an idle worker asks its model server what it holds.";
     canary_interval: Span = Span::seconds(60), ["BRAINSTEM_CANARY_INTERVAL"],

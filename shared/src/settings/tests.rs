@@ -162,6 +162,31 @@ fn the_lines_that_are_shown_are_a_pool_toml_that_says_the_same() {
     }
 }
 
+#[test]
+fn the_port_beside_a_gpu_is_the_base_and_its_number() {
+    let base = |text: &str| read(&format!("ollama_base_port = {text}")).map(|s| s.ollama_base_port);
+    assert_eq!(Settings::default().ollama_base_port.of(Some(1)), Some(11437));
+    assert_eq!(base("9000").unwrap().of(Some(3)), Some(9003));
+    assert_eq!(base("9000").unwrap().of(None), Some(9000));
+    for off in ["\"off\"", "0"] {
+        assert_eq!(base(off).unwrap().of(Some(1)), None);
+    }
+    assert_eq!(base("65535").unwrap().of(Some(1)), None);
+    for bad in ["70000", "-1", "\"on\""] {
+        assert!(base(bad).unwrap_err().to_string().contains("is not a port, or `off`"));
+    }
+}
+
+#[test]
+fn a_key_written_where_its_variable_should_be_is_not_shown() {
+    for key in ["sk-abc", "hf_abc", "Bearer X"] {
+        let error = read(&format!("api_key_variable = \"{key}\"")).unwrap_err().to_string();
+        assert!(!error.contains(key) && error.contains("name of a variable"), "{error}");
+    }
+    assert_eq!(read("api_key_variable = \"MY_KEY2\"").unwrap().api_key_variable, "MY_KEY2");
+    assert!(read("api_key_file = \"key\"").unwrap_err().to_string().contains("whole path"));
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "(?s).{0,80}", name in "[a-z_]{0,12}", value in ".{0,20}") {

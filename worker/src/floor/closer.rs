@@ -5,10 +5,8 @@
 //! anything carried out; until then its file lies in `processing/` under our lease, and whoever
 //! settles our affairs finds the line, or the job gone without one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 
 use super::Nudge;
 use crate::close::{self, Over, Recording};
@@ -23,41 +21,61 @@ const MOST: usize = 64;
 
 /// Takes what is to be recorded.
 #[derive(Clone, Debug)]
-pub(super) struct Closer(Sender<Over>);
+pub(super) struct Closer(Arc<Ends>);
+
+/// What has ended. Not a channel: those spin before they wait, which costs a short job more than
+/// the rest of this.
+#[derive(Debug, Default)]
+struct Ends {
+    queue: Mutex<Vec<Over>>,
+    more: Condvar,
+}
 
 impl Closer {
     /// Starts the thread. Whenever somebody may wait for what was recorded, it nudges.
     pub(super) fn start(bench: Arc<Bench>, nudge: Nudge) -> std::io::Result<Self> {
-        let (closer, ends) = unbounded();
+        let closer = Self(Arc::default());
+        let ends = closer.0.clone();
         let thread = std::thread::Builder::new().name("close".to_owned());
         thread.spawn(move || serve(&bench, &nudge, &ends))?;
-        Ok(Self(closer))
+        Ok(closer)
     }
 
     /// Has it recorded, soon.
     pub(super) fn close(&self, over: Over) {
-        // Refused only when the thread has panicked: then the attempt stays claimed, and is put
-        // back when this worker's affairs are settled.
-        let _ = self.0.send(over);
+        self.0.lock().push(over);
+        self.0.more.notify_one();
     }
 }
 
-fn serve(bench: &Bench, nudge: &Nudge, ends: &Receiver<Over>) {
-    // Nothing is ever sent there: a wait on it is only a wait.
-    let (_open, never) = bounded::<()>(0);
+impl Ends {
+    fn lock(&self) -> MutexGuard<'_, Vec<Over>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has ended, at least one, and what else ends until then, up to `most`.
+    fn gather(&self, until: Option<Instant>, most: usize) -> Vec<Over> {
+        let mut queue = self.lock();
+        while queue.is_empty() {
+            queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        while queue.len() < most
+            && let Some(left) = until.and_then(|until| until.checked_duration_since(Instant::now()))
+        {
+            let waited = self.more.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let now = queue.len().min(most);
+        queue.drain(..now).collect()
+    }
+}
+
+fn serve(bench: &Bench, nudge: &Nudge, ends: &Ends) {
     let mut last = None::<Instant>;
-    while let Ok(first) = ends.recv() {
-        let left = last.map(|last| (last + GATHER).saturating_duration_since(Instant::now()));
-        if let Some(left) = left.filter(|left| !left.is_zero()) {
-            let _time_is_over = never.recv_timeout(left);
-        }
-        let mut group = vec![first];
-        while group.len() < MOST {
-            match ends.try_recv() {
-                Ok(over) => group.push(over),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
-        }
+    loop {
+        // While these are recorded, as many again may end before anybody has to wait.
+        let most = (bench.desk.look(State::may_wait_to_be_recorded) / 2).clamp(1, MOST);
+        let group = ends.gather(last.map(|last| last + GATHER), most);
         let asked = group.iter().any(|over| over.was_asked(bench));
         let slow = bench.desk.look(|state| !state.keeps_up());
         let held_up = close::close(bench, group) == Recording::HeldUp;

@@ -81,6 +81,7 @@ impl Shop {
     /// The next task, where there is one that fits, for the slot that is free now. What else there
     /// is to do is left to the main thread.
     fn next(&self, kind: SlotKind) -> Option<Work> {
+        self.bench.desk.wait_to_keep_up();
         let mut search = self.search();
         search.look_for(kind);
         if !search.may_claim() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use shared::event::Event;
 use shared::llm::{
     Answer, Canary, FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb,
-    is_same_model,
+    bare_name, is_same_model,
 };
 use shared::name::Name;
 use shared::outcome::Cause;
@@ -46,9 +46,19 @@ impl Default for Now {
     }
 }
 
+/// Whether a server is there, as far as whoever started the worker knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It was asked for.
+    Surely,
+    /// It was not: people who only run scripts have none. Until it answers for the first time.
+    Perhaps,
+}
+
 /// The book.
 #[derive(Debug)]
 pub struct Book {
+    pub(super) expected: Expected,
     worker: Name,
     server: ModelServer,
     /// Looks in a row that failed.
@@ -81,6 +91,7 @@ impl Book {
             canary: None,
         };
         Self {
+            expected: Expected::Surely,
             worker,
             server,
             silent: 0,
@@ -115,12 +126,21 @@ impl Book {
         self.server.models.clear();
         self.said.clear();
         self.proofs.clear();
-        vec![Event::ServerDown { worker, server, error }]
+        match self.expected {
+            Expected::Surely => vec![Event::ServerDown { worker, server, error }],
+            Expected::Perhaps => vec![Event::ServerAbsent { worker, server }],
+        }
+    }
+
+    /// Whether there is a server, as far as is known.
+    pub(super) fn is_there(&self) -> bool {
+        self.expected == Expected::Surely
     }
 
     /// It answered, and holds these.
     pub fn holds(&mut self, held: Vec<HeldModel>, loads: Loads, now: Now) -> Vec<Event> {
         self.silent = 0;
+        self.expected = Expected::Surely;
         self.server.loads = loads;
         let mut events = Vec::new();
         match self.server.health {
@@ -229,7 +249,7 @@ impl Book {
         let canary_seconds = took.as_secs_f64();
         self.server.canary = Some(Canary { at: now.at, seconds: canary_seconds });
         self.server.failed_loads.retain(|failed| !is_same_model(&failed.model, model));
-        if !self.said.insert(key(model)) {
+        if !self.said.insert(bare_name(model).to_owned()) {
             return events;
         }
         let (worker, model) = (self.worker.clone(), model.to_owned());
@@ -272,7 +292,7 @@ impl Book {
     /// A request of ours failed by the server's fault: it gets no other one before it has answered
     /// a canary.
     pub fn doubt(&mut self, model: &str, now: Now) {
-        self.proofs.remove(&key(model));
+        self.proofs.remove(bare_name(model));
         let held = self.server.models.iter_mut();
         for held in held.filter(|held| is_same_model(&held.model, model)) {
             if held.state != HeldState::Unproven {
@@ -294,7 +314,7 @@ impl Book {
         let now = Now::new();
         let mut events = self.answers(model, now);
         let Some(rate) = Speed::of(answer, beside) else { return events };
-        let speed = self.speeds.entry(key(model)).or_default();
+        let speed = self.speeds.entry(bare_name(model).to_owned()).or_default();
         let (worker, model, tokens_per_second) = (self.worker.clone(), model.to_owned(), rate);
         events.extend(speed.see(rate).map(|turn| match turn {
             Turn::Slow { usual } => Event::ModelSlow { worker, model, tokens_per_second, usual },
@@ -311,7 +331,7 @@ impl Book {
         {
             self.at_work = None;
         }
-        self.proofs.insert(key(model), now.tick);
+        self.proofs.insert(bare_name(model).to_owned(), now.tick);
         if !self.is_at_work_with(model) {
             self.enter(model, HeldState::Loaded, now);
         }
@@ -331,7 +351,7 @@ impl Book {
         let is_due = |held: &&HeldModel| match (held.state, pace) {
             (HeldState::Unproven, _) => true,
             (HeldState::Loaded, Pace::Idle(interval)) => {
-                let proof = self.proofs.get(&key(&held.model));
+                let proof = self.proofs.get(bare_name(&held.model));
                 proof.is_none_or(|proof| now.tick.saturating_duration_since(*proof) >= interval)
             }
             (HeldState::Loaded | HeldState::Loading | HeldState::Unloading, _) => false,
@@ -373,8 +393,8 @@ impl Book {
 
     /// Whether its arrival had been said.
     fn forget(&mut self, model: &str) -> bool {
-        self.proofs.remove(&key(model));
-        self.said.remove(&key(model))
+        self.proofs.remove(bare_name(model));
+        self.said.remove(bare_name(model))
     }
 
     fn is_at_work_with(&self, model: &str) -> bool {
@@ -389,9 +409,4 @@ pub enum Pace {
     Busy,
     /// Nothing runs: each model after so long.
     Idle(Duration),
-}
-
-/// One model, one entry, whatever tag it was written with.
-fn key(model: &str) -> String {
-    model.strip_suffix(":latest").unwrap_or(model).to_owned()
 }

@@ -25,6 +25,7 @@ use shared::task::Class;
 
 use crate::desk::Desk;
 use crate::server::{Failure, Server};
+pub use book::Expected;
 use book::{Book, Now, Pace};
 pub use crowd::{Alone, Asking};
 
@@ -32,6 +33,7 @@ pub use crowd::{Alone, Asking};
 #[derive(Debug)]
 pub struct Models {
     server: Arc<dyn Server>,
+    ollama_host: Option<String>,
     book: Mutex<Book>,
     patience: Patience,
     crowd: Arc<crowd::Crowd>,
@@ -70,7 +72,28 @@ impl Models {
     pub fn new(worker: Name, server: Arc<dyn Server>, patience: Patience) -> Self {
         let book = Mutex::new(Book::new(worker, server.as_ref(), Now::new()));
         let (crowd, wake, news) = (Arc::default(), bounded(1), bounded(1));
-        Self { server, book, patience, crowd, wake, news }
+        Self { server, ollama_host: None, book, patience, crowd, wake, news }
+    }
+
+    /// The same, where it is known whether the server is there.
+    #[must_use]
+    pub fn expecting(self, expected: Expected) -> Self {
+        self.book().expected = expected;
+        self
+    }
+
+    /// The same, where jobs find it at this OLLAMA_HOST.
+    #[must_use]
+    pub fn telling(self, ollama_host: Option<String>) -> Self {
+        Self { ollama_host, ..self }
+    }
+
+    /// What jobs find in OLLAMA_HOST. As long as there may be no server, whatever they would find
+    /// without us is left to them.
+    #[must_use]
+    pub fn ollama_host(&self) -> Option<&str> {
+        let host = self.ollama_host.as_deref()?;
+        self.book().is_there().then_some(host)
     }
 
     /// The server.
@@ -194,6 +217,7 @@ impl Models {
     /// Looks at the server, and has its models answer, until `end` is closed.
     pub fn keep(&self, desk: &Desk, end: &Receiver<()>) {
         let mut looked: Option<Instant> = None;
+        self.server.wait_until_up();
         loop {
             if self.may_look(desk, looked) {
                 self.look_around(desk);

@@ -75,6 +75,9 @@ impl Refusal<'_> {
 pub(super) fn classify(status: Option<u16>, words: &str) -> (Cause, Again) {
     let words = words.to_lowercase();
     let says = |list: &[&str]| list.iter().any(|part| words.contains(part));
+    if status == Some(401) {
+        return (Cause::Unauthorized, Again::Never);
+    }
     let names_no_model =
         says(&NO_MODEL) || (words.contains("model") && words.contains("not found"));
     if matches!(status, Some(400 | 404)) && names_no_model {
@@ -170,7 +173,7 @@ mod tests {
     use super::*;
 
     use Again::{Later, Maybe, Never};
-    use Cause::{GpuError, ModelMissing, Oom, ServerError, Timeout};
+    use Cause::{GpuError, ModelMissing, Oom, ServerError, Timeout, Unauthorized};
 
     type Known = (Option<u16>, &'static str, Cause, Again);
 
@@ -233,7 +236,8 @@ mod tests {
         (None, "CUDA error: an illegal memory access was encountered", GpuError, Maybe),
         (None, "CUDA error: out of memory", Oom, Maybe),
         (Some(403), "", ServerError, Never),
-        (Some(401), "Invalid API Key (authentication_error)", ServerError, Never),
+        (Some(401), "Invalid API Key (authentication_error)", Unauthorized, Never),
+        (Some(401), "Unauthorized: invalid_request_error", Unauthorized, Never),
         (
             Some(501),
             "This server does not support embeddings. Start it with `--embeddings`",

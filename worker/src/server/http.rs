@@ -12,12 +12,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
+use shared::outcome::Cause;
 use ureq::Agent;
 use ureq::http::{Request, Response};
 
 use super::error::{Refusal, words_of};
 use super::lines::{LineError, Lines};
-use super::{Address, Cancel, Failure};
+use super::{Address, Cancel, Failure, Key};
 
 /// How long a server may take, and how much it may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +57,15 @@ impl Default for Limits {
 const REFUSAL: u64 = 64 * 1024;
 /// The connections that are kept.
 const KEPT: usize = 8;
+/// Where a key comes from.
+const KEY_HELP: &str = "give it to the worker (or the brain that starts it) as $BRAINSTEM_API_KEY, \
+                        or in the file that the setting api_key_file names, and start that again";
 
 /// Calls one server.
 pub(super) struct Client {
     address: Address,
     limits: Limits,
+    key: Option<Key>,
     kept: Mutex<Vec<Agent>>,
 }
 
@@ -93,7 +98,12 @@ pub(super) struct Reply<'a> {
 
 impl Client {
     pub(super) fn new(address: Address, limits: Limits) -> Self {
-        Self { address, limits, kept: Mutex::default() }
+        Self { address, limits, key: None, kept: Mutex::default() }
+    }
+
+    /// The same, with a key in every request.
+    pub(super) fn with_key(self, key: Option<Key>) -> Self {
+        Self { key, ..self }
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -133,19 +143,34 @@ impl Client {
         let cancel = Cancel::default();
         let call = Call { path, body: None, patience: self.limits.glance, cancel: &cancel };
         let reply = self.answered(call)?;
-        if reply.status() == 200 { reply.json().map(Some) } else { Ok(None) }
+        match reply.status() {
+            200 => reply.json().map(Some),
+            // What is there is told to those who have the key.
+            401 => Err(self.refused(reply)),
+            _ => Ok(None),
+        }
     }
 
     /// Makes a call; a status other than 200 to 299 is a failure.
     pub(super) fn call<'a>(&'a self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
-        let mut reply = self.answered(call)?;
-        let status = reply.status();
-        if (200..300).contains(&status) {
-            return Ok(reply);
+        let reply = self.answered(call)?;
+        let is_fine = (200..300).contains(&reply.status());
+        if is_fine { Ok(reply) } else { Err(self.refused(reply)) }
+    }
+
+    fn refused(&self, mut reply: Reply<'_>) -> Failure {
+        let status = Some(reply.status());
+        let words = match reply.read(REFUSAL) {
+            Ok(body) => words_of(&body),
+            Err(failure) => return failure,
+        };
+        let words = self.key.as_ref().map_or(words.clone(), |key| key.hide(&words));
+        let mut failure = Refusal { what: &reply.what, status, words: &words }.failure();
+        if failure.cause == Cause::Unauthorized {
+            let what = if self.key.is_some() { "another key" } else { "a key" };
+            failure.message += &format!("; the server wants {what}: {KEY_HELP}");
         }
-        let body = reply.read(REFUSAL)?;
-        let words = words_of(&body);
-        Err(Refusal { what: &reply.what, status: Some(status), words: &words }.failure())
+        failure
     }
 
     /// Makes a call; any status will do.
@@ -184,13 +209,15 @@ impl Client {
         if !call.cancel.begins(move || ends.shutdown()) {
             return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
         }
+        let head = if call.body.is_some() { Request::post(uri) } else { Request::get(uri) };
+        let head = match &self.key {
+            Some(key) => head.header("authorization", key.header()),
+            None => head,
+        };
         let sent = match call.body {
-            None => {
-                let request = Request::get(uri).body(())?;
-                agent.run(patient(agent, request, call.patience))
-            }
+            None => agent.run(patient(agent, head.body(())?, call.patience)),
             Some(body) => {
-                let request = Request::post(uri).header("content-type", "application/json");
+                let request = head.header("content-type", "application/json");
                 let request = request.body(body.to_string())?;
                 agent.run(patient(agent, request, call.patience))
             }

@@ -3,9 +3,9 @@
 //! Every call blocks the thread that makes it and can be given up from another one through
 //! [`Cancel`]. Nothing in here touches the pool.
 
-mod address;
 mod error;
 mod http;
+mod key;
 mod lines;
 mod managed;
 mod ollama;
@@ -19,11 +19,12 @@ use shared::llm::{Answer, HeldModel, Loads, ServerKind};
 use shared::outcome::Cause;
 use shared::task::Spec;
 
-pub use address::{Address, BadAddress};
 pub use http::Limits;
+pub use key::Key;
 pub use managed::{Managed, Program, Start};
 pub use ollama::Ollama;
 pub use openai::OpenAi;
+pub use shared::address::{Address, BadAddress};
 
 /// A model server.
 pub trait Server: Debug + Send + Sync {
@@ -78,6 +79,10 @@ pub trait Server: Debug + Send + Sync {
     /// # Errors
     /// When there is no complete answer.
     fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure>;
+
+    /// Returns when a server that we have just started answers, or has not for a while. Others are
+    /// as they are.
+    fn wait_until_up(&self) {}
 
     /// Ends the server and starts it anew, where it is ours to start; `false` where it is not.
     fn restart(&self) -> bool {

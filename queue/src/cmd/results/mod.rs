@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use queue::Pool;
 use queue::answers::{Answers, End, Reader, Slot};
-use queue::dir::keys;
 use queue::ledger::Line;
-use queue::{lookup, members};
 use shared::exit;
 use shared::id::TaskId;
 use shared::outcome::Outcome;
@@ -94,17 +92,7 @@ impl Results {
 
     /// The tasks of the batch, in order.
     fn ids(&self, app: &App, pool: &Pool) -> Result<Vec<TaskId>, Stop> {
-        if let Some(batch) = keys::batch_of(pool.layout(), &self.batch)? {
-            return Ok(members::members(pool.layout(), batch)?);
-        }
-        match lookup::find(pool.layout(), &self.batch)? {
-            Err(lookup::Miss::NoId(text) | lookup::Miss::Unknown(text)) => {
-                let text = text.escape_default();
-                Err(Stop::no_match(format!("no batch `{text}`, and no batch has this key")))
-            }
-            Err(miss @ lookup::Miss::Ambiguous(..)) => Err(Stop::no_match(miss.to_string())),
-            Ok(_named) => Ok(app.named(pool, &self.batch)?.tasks().to_vec()),
-        }
+        Ok(app.named(pool, &self.batch)?.tasks().to_vec())
     }
 
     fn form(&self, app: &App) -> Option<Form> {

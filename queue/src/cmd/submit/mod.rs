@@ -243,7 +243,7 @@ fn lane_of(pool: &Pool, task: &Task) -> Requirements {
 /// Wakes whoever has to do with a new task.
 fn ring(pool: &Pool, task: &Task) {
     match start_of(task) {
-        Start::Pending => doorbell::ring_class(pool.layout(), task.class()),
+        Start::Pending => doorbell::ring_new(pool.layout(), task.class()),
         Start::Waiting | Start::Delayed(_) => doorbell::ring_brain(pool.layout()),
         Start::Held => {}
     }

@@ -169,7 +169,7 @@ fn seed_001_b15_a_crash_between_two_writes_never_doubles_a_task() {
         Verdict::Succeeded,
         FAILED,
         Verdict::Failed(Cause::SpawnFailed),
-        Verdict::NotReady,
+        Verdict::NotReady(Cause::ExitCode),
         Verdict::Returned,
         Verdict::Cancelled(Cause::Cancelled),
     ];
@@ -358,7 +358,7 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                     }
                     Verdict::Succeeded
                     | Verdict::Cancelled(_)
-                    | Verdict::NotReady
+                    | Verdict::NotReady(_)
                     | Verdict::Returned => None,
                 };
                 assert_eq!(state(pool, id), expected);

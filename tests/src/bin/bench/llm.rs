@@ -1,23 +1,27 @@
-//! What the worker's way to a model server costs: one-token prompts through it, beside a bare loop
-//! of the same HTTP client that reads the same answers and looks at nothing. Takes a real
-//! llama-server, and is left out where there is none.
+//! What the worker's way to a model server costs: one-token prompts through its client alone, and
+//! through a whole worker (from the ring to the last ledger line), beside a bare loop of the same
+//! HTTP client that reads the same answers and looks at nothing. Takes a real llama-server, and is
+//! left out where there is none.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use queue::dir::doorbell;
 use serde_json::{Value, json};
-use shared::task::{Spec, parse_spec};
+use shared::task::{Class, Spec, parse_spec};
 use worker::server::{Address, Cancel, Limits, OpenAi, Server};
 
 use crate::args::Args;
+use crate::daemon::{Ends, Place};
 use crate::measure::{self, Pair};
 use crate::report::{Goal, Report, Row};
+use crate::spawn::submit_all;
 
 /// Prompts in a round.
 const ROUND: usize = 50;
 
-pub(crate) fn measure(args: &Args, report: &mut Report) {
+pub(crate) fn measure(args: &Args, place: &Place, report: &mut Report) {
     let Some(running) = Running::start() else { return };
     let server = OpenAi::new(Address::local(running.port), Limits::default());
     let agent: ureq::Agent = ureq::Agent::config_builder().build().into();
@@ -27,8 +31,44 @@ pub(crate) fn measure(args: &Args, report: &mut Report) {
         || rate(|| ask(&server, &spec)),
         || rate(|| bare(&agent, running.port)),
     );
-    let name = "one-token prompts, one after the other";
+    let name = "one-token prompts through the client, one after the other";
     report.add(Row::beside(name, &pair, "/s", Goal::Ratio(0.8)));
+    whole_worker(args, (place, running.port), report);
+}
+
+/// What is not in the bare loop: claim, log lines, run log, ledger line.
+fn whole_worker(args: &Args, (place, port): (&Place, u16), report: &mut Report) {
+    let pool = place.pool("llm");
+    let url = format!("http://127.0.0.1:{port}/v1");
+    let words = ["--gpu", "0", "--name", "bench", "--cpu-slots", "0", "--openai-url", &url];
+    let _worker = place.start("worker", &pool, &words);
+    let agent: ureq::Agent = ureq::Agent::config_builder().build().into();
+    let task = json!({ "class": "llm", "model": "tiny", "request": {
+        "url": "/v1/completions", "body": request(),
+    }});
+    let task = task.to_string();
+    let mut ends = Ends::default();
+    let mut ours = |count: usize| {
+        submit_all(&pool, count, &task);
+        let run = || {
+            doorbell::ring_class(pool.layout(), Class::Llm);
+            ends.wait(&pool, count);
+        };
+        measure::rate(count, measure::timed(run))
+    };
+    // Warm: the worker has seen that the server has the model.
+    ours(10);
+    let round = args.pick(100, 1000);
+    let pair = Pair::in_turn(
+        args.pick(5, 7),
+        || ours(round),
+        || measure::rate(round, measure::timed(|| (0..round).for_each(|_| bare(&agent, port)))),
+    );
+    let name = format!("{round} one-token prompts through a worker, one after the other");
+    report.add(Row::beside(name, &pair, "/s", Goal::Ratio(0.8)));
+    let beyond = 1000.0 / pair.ours - 1000.0 / pair.raw;
+    let name = "what a worker adds to a prompt, from claim to ledger line";
+    report.add(Row::alone(name, beyond, "ms", Goal::Under(1.0)));
 }
 
 /// Calls a second.

@@ -67,7 +67,7 @@ fn measure_all(args: &Args) -> ExitCode {
         wake::measure(args, &place, &mut report);
     }
     if wants(Part::Llm) {
-        llm::measure(args, &mut report);
+        llm::measure(args, &place, &mut report);
     }
     if wants(Part::Placement) {
         placement::measure(args, &mut report);

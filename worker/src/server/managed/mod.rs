@@ -25,6 +25,8 @@ use super::{Address, Again, Cancel, Failure, Limits, Ollama, OpenAi, Options, Se
 
 /// From one look at a server that starts to the next.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long one that starts may take until it answers, before that is said.
+const STARTS: Duration = Duration::from_secs(10);
 /// llama-server's words for what a model is loaded with.
 const WORDS: [(&str, &str); 4] =
     [("num_ctx", "-c"), ("num_gpu", "-ngl"), ("num_thread", "-t"), ("num_batch", "-b")];
@@ -62,17 +64,17 @@ impl Managed {
     /// # Errors
     /// When the processes of this machine cannot be looked at, or no thread can be had. A program
     /// that cannot be started is no error here: it is tried again, and [`Server::ping`] says why.
-    pub fn start(program: Program, start: Start, limits: Limits) -> io::Result<Self> {
+    pub fn start(program: Program, mut start: Start, limits: Limits) -> io::Result<Self> {
         queue::fence::end_server(&start.mark)?;
         let address = Address::local(start.port);
-        let port = start.port;
+        let (port, key) = (start.port, start.key.take());
         let keeper = Keeper::new(start)?;
         let client: Box<dyn Server> = match &program {
             Program::Ollama => {
                 keeper.run(ollama_words(port));
                 Box::new(Ollama::new(address, limits))
             }
-            Program::LlamaServer { .. } => Box::new(OpenAi::new(address, limits)),
+            Program::LlamaServer { .. } => Box::new(OpenAi::new(address, limits).with_key(key)),
         };
         Ok(Self { program, client, keeper, chosen: Mutex::default(), limits })
     }
@@ -214,7 +216,10 @@ impl Server for Managed {
 
     fn held(&self) -> Result<Vec<HeldModel>, Failure> {
         match &self.program {
-            Program::Ollama => self.client.held(),
+            Program::Ollama => {
+                // Why it does not run says more than that nobody answers.
+                self.client.held().map_err(|silence| self.ping().err().unwrap_or(silence))
+            }
             Program::LlamaServer { .. } => Ok(self.held_by_llama()),
         }
     }
@@ -267,6 +272,14 @@ impl Server for Managed {
             self.has_chosen(model)?;
         }
         self.client.ask(spec, cancel, sink)
+    }
+
+    fn wait_until_up(&self) {
+        let (start, nobody) = (Instant::now(), Cancel::default());
+        let starts = || matches!(self.keeper.standing(), Standing::Running { .. });
+        while starts() && self.ping().is_err() && start.elapsed() < STARTS {
+            nobody.pause(LOOK);
+        }
     }
 
     fn restart(&self) -> bool {

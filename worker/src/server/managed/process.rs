@@ -16,6 +16,7 @@ use queue::fence::SERVER_MARK;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::job::{Known, spawn_known};
+use crate::server::Key;
 use crate::server::lines::shown_whole;
 
 /// A log that is longer is begun anew with the next start.
@@ -34,6 +35,8 @@ pub struct Start {
     pub gpu: Option<String>,
     /// Variables besides the worker's own.
     pub env: Vec<(OsString, OsString)>,
+    /// The key that it asks for, if it does.
+    pub key: Option<Key>,
     /// Where its output goes.
     pub log: PathBuf,
     /// What no other server on this machine has: by it, what a killed worker left is found.

@@ -18,7 +18,7 @@ use self::merge::{Merged, says_something, text_of};
 use super::error::{Refusal, unwritten, words_in};
 use super::http::{Call, Client, Limits, Reply};
 use super::lines::Sent;
-use super::{Address, Again, Cancel, Failure, Options, Server};
+use super::{Address, Again, Cancel, Failure, Key, Options, Server};
 
 /// A server that speaks OpenAI's protocol.
 #[derive(Debug)]
@@ -33,6 +33,12 @@ impl OpenAi {
     #[must_use]
     pub fn new(address: Address, limits: Limits) -> Self {
         Self { client: Client::new(address, limits), family: Mutex::default() }
+    }
+
+    /// The same, where it may ask for a key.
+    #[must_use]
+    pub fn with_key(self, key: Option<Key>) -> Self {
+        Self { client: self.client.with_key(key), ..self }
     }
 
     fn seen(&self) -> MutexGuard<'_, Option<Family>> {

@@ -121,7 +121,7 @@ fn an_attempt_that_has_ended_is_neither_forgotten_nor_run_again() {
         Verdict::Succeeded,
         FAILED,
         Verdict::Failed(Cause::SpawnFailed),
-        Verdict::NotReady,
+        Verdict::NotReady(Cause::ExitCode),
         Verdict::Returned,
         Verdict::Cancelled(Cause::Cancelled),
     ];

@@ -1,0 +1,148 @@
+//! Servers that ask for a key: sent with every request, shown nowhere, and what a wrong one means.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::outcome::Cause;
+use tests::{Asked, Pool, Scripted};
+use worker::server::{Address, Again, Cancel, Key, OpenAi, Server};
+
+use crate::server_ollama::{short, spec};
+use crate::steps::{quick, until_over};
+
+const KEY: &str = "sk-0123456789";
+
+type Seen = Arc<Mutex<Vec<Asked>>>;
+
+/// A server with one model that wants [`KEY`], and repeats every other one in its refusal.
+fn server(seen: &Seen) -> Scripted {
+    let seen = Arc::clone(seen);
+    Scripted::start_asked(move |asked| {
+        seen.lock().unwrap().push(asked.clone());
+        if asked.what == "GET /health" {
+            return (200, json!({"status": "ok"}));
+        }
+        match asked.authorization.as_deref() {
+            Some(key) if key == format!("Bearer {KEY}") => answer(&asked.what),
+            other => {
+                let message = format!("Incorrect API key provided: {}", other.unwrap_or("none"));
+                (401, json!({"error": {"message": message, "type": "invalid_request_error"}}))
+            }
+        }
+    })
+}
+
+fn answer(what: &str) -> (u16, Value) {
+    let choice =
+        json!({"index": 0, "text": "ho", "message": {"role": "assistant", "content": "ho"}});
+    match what {
+        "GET /v1/models" => (200, json!({"data": [{"id": "tiny"}]})),
+        "POST /v1/chat/completions" | "POST /v1/completions" => {
+            (200, json!({"model": "tiny", "choices": [choice]}))
+        }
+        _ => (404, json!({"error": "no such path"})),
+    }
+}
+
+fn client(server: &Scripted, key: Option<&str>) -> OpenAi {
+    let address = Address::parse(&server.address()).unwrap();
+    OpenAi::new(address, short()).with_key(key.map(|key| Key::parse(key).unwrap()))
+}
+
+#[test]
+fn the_key_goes_with_every_request() {
+    let seen = Seen::default();
+    let server = server(&seen);
+    let client = client(&server, Some(KEY));
+    client.ping().unwrap();
+    assert_eq!(client.known().unwrap(), ["tiny"]);
+    assert_eq!(client.held().unwrap()[0].model, "tiny");
+    client.canary("tiny", Duration::from_secs(5)).unwrap();
+    let prompt = spec(json!({"model": "tiny", "prompt": "hi"}));
+    let answer = client.ask(&prompt, &Cancel::default(), &mut Vec::new()).unwrap();
+    assert_eq!(answer.text(), Some("ho"));
+    let seen = seen.lock().unwrap();
+    let asked: Vec<&str> = seen.iter().map(|asked| asked.what.as_str()).collect();
+    for what in ["GET /v1/models", "POST /v1/completions", "POST /v1/chat/completions"] {
+        assert!(asked.contains(&what), "{asked:?}");
+    }
+    let bearer = format!("Bearer {KEY}");
+    assert!(seen.iter().all(|asked| asked.authorization.as_ref() == Some(&bearer)), "{seen:?}");
+    assert!(!format!("{client:?}").contains(KEY), "{client:?}");
+}
+
+#[test]
+fn a_wrong_key_and_none_are_no_use_to_try_again_and_say_what_to_do() {
+    let seen = Seen::default();
+    let server = server(&seen);
+    let prompt = spec(json!({"model": "tiny", "prompt": "hi"}));
+    for (key, wants) in [(None, "wants a key"), (Some("sk-wrong"), "wants another key")] {
+        let client = client(&server, key);
+        let asked = client.ask(&prompt, &Cancel::default(), &mut Vec::new()).unwrap_err();
+        for failure in [asked, client.ping().unwrap_err(), client.held().unwrap_err()] {
+            assert_eq!((failure.cause, failure.again), (Cause::Unauthorized, Again::Never));
+            let message = failure.message;
+            assert!(message.contains(wants) && message.contains("status 401"), "{message}");
+            assert!(message.contains("$BRAINSTEM_API_KEY"), "{message}");
+            assert!(!message.contains("sk-wrong"), "{message}");
+        }
+    }
+}
+
+/// Every file of the pool that holds a text.
+fn holding(pool: &Pool, text: &str) -> Vec<String> {
+    let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    let files = pool.files_in("").into_iter().filter(|file| {
+        let meta = std::fs::symlink_metadata(file);
+        meta.is_ok_and(|meta| meta.is_file() && meta.len() < 1 << 20)
+    });
+    let files = files.filter(|file| std::fs::read(file).is_ok_and(|bytes| holds(&bytes)));
+    files.map(|file| file.display().to_string()).collect()
+}
+
+#[test]
+fn workers_of_the_brain_have_the_key_and_show_it_nowhere() {
+    let pool = quick("server_poll = \"100ms\"");
+    let server = server(&Seen::default());
+    pool.env("BRAINSTEM_API_KEY", KEY);
+    let address = server.address();
+    let brain = pool.brain(&["--verbose", "--gpus", "0,1", "--openai-url", &address]);
+    let id = pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
+    assert_eq!(until_over(&pool, &id)["outcome"], "succeeded");
+    let script = crate::steps::submit(&pool, &[], &["env=BRAINSTEM_API_KEY"]);
+    pool.queue(&["cancel", &script]).success();
+    assert_eq!(holding(&pool, KEY), Vec::<String>::new());
+    for one in pool.alive() {
+        assert!(!one.command.contains(KEY), "{}", one.command);
+    }
+    let config = pool.queue(&["config", "--explain"]).success();
+    assert!(!config.stdout.contains(KEY) && config.stdout.contains("api_key_variable"), "{config}");
+    assert!(!brain.stderr().contains(KEY));
+}
+
+/// Nothing is burnt by a key that is missing: prompts wait, and `why` says for what.
+#[test]
+fn without_the_key_prompts_wait_and_are_told_why() {
+    let pool = quick("server_poll = \"100ms\"");
+    let server = server(&Seen::default());
+    let _worker = pool.worker(&["--gpu", "0", "--openai-url", &server.address()]);
+    pool.until_event("worker-worker-0", "server.down");
+    let id = pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
+    let why = pool.until("the heartbeat to say so", || {
+        let why = pool.queue(&["why", &id, "--json"]).code(5).json();
+        (why["reasons"][0]["code"] == "server.down").then_some(why)
+    });
+    let text = why["reasons"][0]["text"].as_str().unwrap();
+    assert!(text.contains("status 401") && text.contains("$BRAINSTEM_API_KEY"), "{text}");
+}
+
+#[test]
+fn a_key_file_that_others_read_is_refused() {
+    let pool = Pool::new();
+    std::fs::write(pool.at("key"), KEY).unwrap();
+    pool.write_toml(&format!("api_key_file = \"{}\"", pool.at("key")));
+    let ran = pool.worker(&["--cpu", "--openai-url", "http://127.0.0.1:9"]).end().code(2);
+    assert!(ran.stderr.contains("chmod 600") && ran.stderr.contains(&pool.at("key")), "{ran}");
+    assert!(!ran.stderr.contains(KEY), "{ran}");
+}
