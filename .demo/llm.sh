@@ -23,14 +23,15 @@ find_model() {
         use_ollama "$place" && return
     done
     local llm=${CARGO_TARGET_DIR:-$(dirname -- "$here")/target}/llm
-    use_llama "$llm/llama-server" "$llm/tiny.gguf"
+    use_llama "$llm/llama-server" "$llm/tiny.gguf" || return 1
+    llm_where+='; of random weights, so what it says means nothing'
 }
 
 # use_llama PROGRAM FILE-OR-FOLDER: the smallest model there.
 use_llama() {
     [[ -n $1 && -n $2 ]] && command -v -- "$1" >/dev/null || return 1
     local file
-    file=$(find -L "$2" -maxdepth 1 -type f -name '*.gguf' -printf '%s\t%p\n' 2>/dev/null | sort -n | head -n 1 | cut -f 2-)
+    file=$(find -L "$2" -maxdepth 1 -type f -name '*.gguf' -printf '%s\t%p\n' 2>/dev/null | sort -n | awk 'NR == 1' | cut -f 2-)
     [[ -n $file ]] || return 1
     llm_model=$(basename -- "$file" .gguf)
     llm_workers=0,1
@@ -45,9 +46,9 @@ use_ollama() {
     host=${host%/}
     [[ $host != *:* ]] || { port=${host##*:} host=${host%:*}; }
     [[ -n $host && $host != 0.0.0.0 ]] || host=127.0.0.1
-    said=$(get "$host" "$port" /api/tags) || return 1
+    said=$(get "$host" "$port" /api/tags) || true
     [[ $said == *'"models"'* ]] || return 1
-    llm_model=$(models_of <<<"$said" | sort -n | head -n 1 | cut -f 2)
+    llm_model=$(models_of <<<"$said" | sort -n | awk 'NR == 1' | cut -f 2)
     if [[ -z $llm_model ]]; then
         llm_missing="Ollama at $host:$port has no model that writes, so the prompts were skipped. To see them: \`ollama pull qwen2.5:0.5b\`, or any other."
         return 1
@@ -57,10 +58,10 @@ use_ollama() {
     llm_where="Ollama at $host:$port"
 }
 
-# get HOST PORT PATH: what a web server answers, within two seconds.
+# get HOST PORT PATH: what a web server has answered after two seconds, if it does not hang up before.
 get() {
     # shellcheck disable=SC2016 # bash -c gets its words as arguments
-    timeout 2 bash -c 'exec 3<>"/dev/tcp/$1/$2" && printf "GET %s HTTP/1.0\r\nHost: %s:%s\r\n\r\n" "$3" "$1" "$2" >&3 && cat <&3' \
+    timeout 2 bash -c 'exec 3<>"/dev/tcp/$1/$2" && printf "GET %s HTTP/1.0\r\nHost: %s:%s\r\nConnection: close\r\n\r\n" "$3" "$1" "$2" >&3 && cat <&3' \
         get "$@" 2>/dev/null
 }
 
@@ -84,11 +85,11 @@ free_ports() {
 # A row per file, the ones with the most lines first: its name and how it begins, fit for JSON.
 write_rows() {
     local name
-    sort -t $'\t' -k 4,4nr "$work/files.tsv" | cut -f 7 | head -n 200 | while IFS= read -r name; do
+    sort -t $'\t' -k 4,4nr "$work/files.tsv" | cut -f 7 | awk 'NR <= 200' | while IFS= read -r name; do
         [[ -r $root/$name ]] && grep -Iq . "$root/$name" 2>/dev/null || continue
-        printf '{"custom_id": "%s", "text": "%s"}\n' "$(fit_for_json <<<"$name")" \
+        printf '{"custom_id": "%s", "text": "%s"}\n' "$(printf %s "$name" | fit_for_json)" \
             "$(head -c $((3 * most_letters)) -- "$root/$name" | fit_for_json | head -c "$most_letters")"
-    done | awk -F '"' '!seen[$4]++' | head -n "$most_prompts"
+    done | awk -F '"' -v most="$most_prompts" '!seen[$4]++ && n++ < most'
 }
 
 fit_for_json() {

@@ -83,6 +83,7 @@ fn a_model_is_loaded_asked_and_unloaded_and_the_answer_stands_in_the_ledger() {
     assert_eq!(done["extra"]["completion_tokens"], line["answer"]["completion_tokens"]);
     let unload = end_of(&pool, &turn(&pool, "unload_llm", "tiny"));
     assert_eq!(unload["outcome"], "succeeded");
+    // Heartbeats that follow each other closely are one.
     pool.until_true("the heartbeat to say so", || server(&pool)["models"] == json!([]));
 }
 

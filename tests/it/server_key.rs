@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::outcome::Cause;
-use tests::{Asked, Pool, Scripted};
+use tests::{Asked, Llama, Pool, Scripted};
 use worker::server::{Address, Again, Cancel, Key, OpenAi, Server};
 
 use crate::server_ollama::{short, spec};
@@ -90,6 +90,23 @@ fn a_wrong_key_and_none_are_no_use_to_try_again_and_say_what_to_do() {
     }
 }
 
+/// What a real server refuses, and what it tells everybody.
+#[test]
+fn a_real_llama_server_asks_for_its_key() {
+    let pool = Pool::new();
+    let Some(llama) = Llama::start(&pool, "tiny", &["--api-key", KEY]) else { return };
+    let address = || Address::parse(llama.address()).unwrap();
+    let with = OpenAi::new(address(), short()).with_key(Some(Key::parse(KEY).unwrap()));
+    with.ping().unwrap();
+    assert_eq!(with.held().unwrap()[0].model, "tiny");
+    with.canary("tiny", Duration::from_secs(20)).unwrap();
+    let without = OpenAi::new(address(), short());
+    for failure in [without.ping(), without.canary("tiny", Duration::from_secs(20)).map(drop)] {
+        let failure = failure.unwrap_err();
+        assert_eq!((failure.cause, failure.again), (Cause::Unauthorized, Again::Never));
+    }
+}
+
 /// Every file of the pool that holds a text.
 fn holding(pool: &Pool, text: &str) -> Vec<String> {
     let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
@@ -110,8 +127,9 @@ fn workers_of_the_brain_have_the_key_and_show_it_nowhere() {
     let brain = pool.brain(&["--verbose", "--gpus", "0,1", "--openai-url", &address]);
     let id = pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
     assert_eq!(until_over(&pool, &id)["outcome"], "succeeded");
-    let script = crate::steps::submit(&pool, &[], &["env=BRAINSTEM_API_KEY"]);
-    pool.queue(&["cancel", &script]).success();
+    let job = crate::steps::submit(&pool, &["--class", "cpu"], &["env=BRAINSTEM_API_KEY"]);
+    until_over(&pool, &job);
+    assert_eq!(crate::steps::log_of(&pool, &job, 1), "BRAINSTEM_API_KEY=-\n");
     assert_eq!(holding(&pool, KEY), Vec::<String>::new());
     for one in pool.alive() {
         assert!(!one.command.contains(KEY), "{}", one.command);
@@ -119,6 +137,33 @@ fn workers_of_the_brain_have_the_key_and_show_it_nowhere() {
     let config = pool.queue(&["config", "--explain"]).success();
     assert!(!config.stdout.contains(KEY) && config.stdout.contains("api_key_variable"), "{config}");
     assert!(!brain.stderr().contains(KEY));
+}
+
+/// One request finds out that the key is no longer good; the others wait for a better one.
+#[test]
+fn a_key_that_is_withdrawn_fails_one_request_and_no_more() {
+    let pool = quick("server_poll = \"100ms\"");
+    let is_good = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let still = Arc::clone(&is_good);
+    let server = Scripted::start_asked(move |asked| match asked.what.as_str() {
+        "GET /health" => (200, json!({"status": "ok"})),
+        what if still.load(std::sync::atomic::Ordering::Relaxed) => answer(what),
+        _ => (401, json!({"error": "no"})),
+    });
+    let _worker = pool.worker(&["--gpu", "0", "--openai-url", &server.address()]);
+    let ask = || pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
+    assert_eq!(until_over(&pool, &ask())["outcome"], "succeeded");
+    pool.queue(&["pause"]).success();
+    let ids = [ask(), ask(), ask()];
+    is_good.store(false, std::sync::atomic::Ordering::Relaxed);
+    pool.queue(&["resume"]).success();
+    pool.until_event("worker-worker-0", "server.down");
+    let ended: Vec<_> = ids
+        .iter()
+        .flat_map(|id| crate::steps::lines_of(&pool, id))
+        .map(|line| line["cause"].clone())
+        .collect();
+    assert!(ended.len() <= 1 && ended.iter().all(|cause| cause == "unauthorized"), "{ended:?}");
 }
 
 /// Nothing is burnt by a key that is missing: prompts wait, and `why` says for what.

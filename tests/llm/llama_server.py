@@ -20,6 +20,7 @@ def main():
     words.add_argument("-t", "--threads", type=int, default=1)
     words.add_argument("-np", "--parallel", type=int, default=1)
     words.add_argument("-ngl", "--gpu-layers", type=int, default=-1)
+    words.add_argument("--api-key")
     words.add_argument("--embeddings", action="store_true")
     args = words.parse_args()
     params = xllamacpp.CommonParams()
@@ -36,6 +37,8 @@ def main():
         # The model does not say how its embeddings are put together, as embedding models do.
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.warmup = False
+    if args.api_key:
+        params.api_keys = [args.api_key]
     if args.alias:
         params.model_alias = {args.alias}
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -74,6 +74,8 @@ fn is_servers_fault(failure: &Failure, gave_up: GaveUp) -> bool {
     let server = matches!(failure.cause, Cause::ServerError | Cause::Oom | Cause::GpuError);
     match (gave_up, failure.again) {
         (GaveUp::Asked(Why::Stalled), _) => true,
+        // A key that is refused once is refused to all who come after: they wait instead.
+        (GaveUp::No, _) if failure.cause == Cause::Unauthorized => true,
         (GaveUp::Timeout | GaveUp::Asked(Why::Cancelled | Why::Returned), _) => false,
         (GaveUp::No, Again::Maybe) => server,
         (GaveUp::No, Again::Later | Again::Never | Again::GivenUp) => false,
@@ -207,6 +209,19 @@ mod tests {
             (GaveUp::Asked(Why::Returned), Again::Maybe, Verdict::Returned),
         ] {
             assert_eq!(verdict(gave_up, again), expected, "{gave_up:?} {again:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_well_befall_the_next_request_too() {
+        let failure = |cause, again| Failure { cause, again, message: "no".into() };
+        for (cause, again, fault) in [
+            (Cause::ServerError, Again::Maybe, true),
+            (Cause::ServerError, Again::Later, false),
+            (Cause::ModelMissing, Again::Never, false),
+            (Cause::Unauthorized, Again::Never, true),
+        ] {
+            assert_eq!(is_servers_fault(&failure(cause, again), GaveUp::No), fault, "{cause}");
         }
     }
 
