@@ -2,6 +2,7 @@
 //!
 //! - `world`, `see`: what is decided from, drawn from one look
 //! - `plan`, `choose`: what is asked of whom, a pure function of the world
+//! - `deadline`: what must be begun now, so that nothing waits longer than it may
 //! - `withdraw`: requests whose goal is gone
 //! - `goals`: what is expected and does not come
 //! - `history`: loads that failed
@@ -11,6 +12,7 @@
 //! ledger: a brain that takes over decides as the last one would have.
 
 mod choose;
+mod deadline;
 mod goals;
 mod history;
 mod plan;

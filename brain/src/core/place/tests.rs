@@ -192,6 +192,49 @@ fn no_task_waits_longer_than_it_may_and_no_model_leaves_at_once() {
 }
 
 #[test]
+fn a_free_place_goes_to_the_earliest_deadline_and_deadlines_that_fall_together_are_spread() {
+    let work = |model, tasks, age| Work(Class::Llm, model, tasks, age, 5);
+    let mut free = stage(1);
+    waits(&mut free, &[work("a", 1_000, 10), work("b", 1, 20)]);
+    assert_eq!(decide(&mut free), ["worker-1 load_llm b"]);
+    // One alone has time until 590 s; of four the first has to begin earlier, so that the last
+    // one begins in time.
+    for (others, age, goes) in [(0, 560, false), (0, 590, true), (3, 540, false), (3, 560, true)] {
+        let mut stage = stage(1);
+        holds(&mut stage, "worker-1", "a", 1_000);
+        let mut all = vec![llm("a", 1_000), work("b", 1, age + 1)];
+        all.extend(["c", "d", "e"].iter().take(others).map(|model| work(model, 1, age)));
+        waits(&mut stage, &all);
+        let expected: &[&str] = if goes { &["worker-1 unload_llm a for b"] } else { &[] };
+        assert_eq!(decide(&mut stage), expected, "{others} {age}");
+    }
+}
+
+#[test]
+fn who_falls_behind_gets_the_next_free_place_in_the_order_of_deadlines() {
+    // 100 tasks of 5 s on one worker end in time, 200 do not.
+    for (tasks, goes) in [(100, "b"), (200, "a")] {
+        let mut stage = stage(2);
+        holds(&mut stage, "worker-1", "a", 50);
+        waits(&mut stage, &[Work(Class::Llm, "a", tasks, 30, 5), llm("b", 100)]);
+        assert_eq!(decide(&mut stage), [format!("worker-2 load_llm {goes}")], "{tasks}");
+    }
+}
+
+#[test]
+fn a_visit_is_cut_short_only_where_that_helps() {
+    // With the place taken, c would be too late: only a long visit makes room.
+    for (resident, goes) in [(100, false), (250, true)] {
+        let mut stage = stage(1);
+        holds(&mut stage, "worker-1", "a", resident);
+        let late = |model, tasks| Work(Class::Llm, model, tasks, 601, 5);
+        waits(&mut stage, &[llm("a", 1_000), late("b", 50), late("c", 1)]);
+        let expected: &[&str] = if goes { &["worker-1 unload_llm a for b"] } else { &[] };
+        assert_eq!(decide(&mut stage), expected, "{resident}");
+    }
+}
+
+#[test]
 fn a_higher_priority_does_not_wait_for_a_batch() {
     let mut stage = stage(1);
     holds(&mut stage, "worker-1", "a", 100);
@@ -308,6 +351,7 @@ fn scripts_get_the_gpu_when_only_they_wait_and_their_share_when_both_do() {
     holds(&mut alone, "worker-1", "a", 100);
     waits(&mut alone, &[llm("a", 1_000), scripts(10)]);
     assert!(decide(&mut alone).is_empty(), "one GPU: in turn, not to and fro");
+    holds(&mut alone, "worker-1", "a", 200);
     waits(&mut alone, &[llm("a", 1_000), Work(Class::Script, "", 10, 601, 5)]);
     assert_eq!(decide(&mut alone), ["worker-1 unload_llm a for script"]);
 }

@@ -65,6 +65,11 @@ impl Demand {
     pub(crate) fn work(&self) -> f64 {
         self.tasks as f64 * self.seconds
     }
+
+    /// How long its most urgent task may wait in all.
+    pub(crate) fn patience(&self) -> f64 {
+        self.age + self.slack
+    }
 }
 
 /// A load or unload that was asked for and has not ended.
