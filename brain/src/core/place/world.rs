@@ -13,6 +13,7 @@ use shared::task::TaskName;
 use super::super::At;
 use super::super::snapshot::Snapshot;
 use super::Rules;
+use super::hang::Hang;
 use super::see::View;
 
 /// One kind of work that a place can be prepared for.
@@ -87,12 +88,14 @@ pub(crate) struct Asked {
 }
 
 /// Where a request stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stage {
     /// Nobody has taken it.
     Waiting,
     /// Its worker is at it.
     Taken,
+    /// Its worker has been at it for longer than it may.
+    Stuck(Hang),
 }
 
 /// How a place stands.
@@ -200,6 +203,15 @@ impl World {
             asked,
             sizes: sizes.collect(),
         }
+    }
+
+    /// Whether this worker hangs in loading this model.
+    pub(crate) fn is_stuck(&self, worker: &Name, model: &str) -> bool {
+        self.asked.iter().any(|asked| {
+            asked.worker == *worker
+                && asked.model == model
+                && matches!(asked.stage, Stage::Stuck(_))
+        })
     }
 
     /// LLM tasks that wait, of all models.
