@@ -111,10 +111,10 @@ impl Planner<'_> {
         each.sum()
     }
 
-    /// Whether those that serve it cannot do what waits within its patience.
+    /// Whether those that serve it need more than half of its patience for what waits.
     pub(super) fn is_behind(&self, demand: usize) -> bool {
         let wanted = &self.world.demands[demand];
-        self.open[demand] > 0 && self.end(demand) + wanted.load > wanted.patience()
+        self.open[demand] > 0 && self.end(demand) + wanted.load > wanted.patience() / 2.0
     }
 }
 

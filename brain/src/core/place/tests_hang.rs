@@ -60,9 +60,9 @@ fn a_load_that_hangs_stays_an_open_goal_until_it_is_done() {
         is_at(&mut stage, "worker-1", &load, seconds);
         commands.extend(stage.pass(30));
     }
-    let evidence = commands.iter().find_map(|command| match command {
-        Command::Say(Event::LoadStuck { evidence, .. }) => Some(evidence.clone()),
-        _other => None,
+    let evidence = commands.iter().find_map(|command| {
+        let Command::Say(Event::LoadStuck { evidence, .. }) = command else { return None };
+        Some(evidence.clone())
     });
     let evidence = evidence.unwrap();
     assert_eq!((&evidence["health"], &evidence["limit_seconds"]), (&"up".into(), &300.0.into()));
