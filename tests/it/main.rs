@@ -29,6 +29,7 @@ mod server_families;
 mod server_managed;
 mod server_ollama;
 mod server_openai;
+mod shared_server;
 mod steps;
 mod traps;
 mod watch;
