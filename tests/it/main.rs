@@ -36,6 +36,7 @@ mod server_key;
 mod server_managed;
 mod server_ollama;
 mod server_openai;
+mod shared_server;
 mod slots;
 mod steps;
 mod traps;

@@ -1,7 +1,9 @@
 //! The night that the project was born from, in virtual time: three workers without a model, 125
 //! tasks, and the brain's own core. The same with things going wrong, and with eight models.
 
-use tests::placement::{Arrivals, Fault, SetUp, Sim, Went, batch_of, bound, mixed};
+use tests::placement::{
+    Arrivals, Fault, SetUp, Sim, Went, batch_of, bound, has_round, least_wait, mixed, random,
+};
 
 /// A load of 5 s and 125 answers of 0.3 s, on three workers.
 fn night() -> SetUp {
@@ -72,18 +74,53 @@ fn a_brain_that_takes_over_decides_what_the_last_one_would_have() {
 }
 
 #[test]
-fn eight_models_are_batched_and_nothing_waits_longer_than_it_may() {
+fn eight_models_are_batched_and_end_near_the_bound() {
     for workers in [2, 4] {
-        let set_up = mixed(workers, 600, Arrivals::Stream(0.7), 120_000);
-        let stream = went(&set_up, &[]);
-        // One load of the largest model, an unload, one run, one look.
-        let most = 120_000 + 12_000 + 300 + 1_000 + 1_000;
-        assert!(stream.longest_wait <= most, "{workers} workers: {}", stream.longest_wait);
         let set_up = mixed(workers, 1_000, Arrivals::Batch, 3_600_000);
         let batch = went(&set_up, &[]);
         let least = bound(&set_up);
         assert!(batch.ended * 100 <= least * 120, "{workers}: {} of {least}", batch.ended);
     }
+}
+
+#[test]
+fn nothing_waits_longer_than_it_may_where_loads_take_all_the_time_that_is_left() {
+    for (workers, busy, max_wait) in [(2, 0.7, 120_000), (4, 0.75, 60_000), (2, 0.5, 90_000)] {
+        let set_up = mixed(workers, 1_500, Arrivals::Stream(busy), max_wait);
+        assert!(!has_round(&set_up), "a plain round would not be enough");
+        let (stream, most) = (went(&set_up, &[]), set_up.longest());
+        assert!(stream.longest_wait <= most, "{workers}: {} of {most}", stream.longest_wait);
+        let least = bound(&set_up);
+        assert!(stream.ended * 100 <= least * 120, "{workers}: {} of {least}", stream.ended);
+    }
+}
+
+#[test]
+fn nothing_waits_longer_than_it_may_in_any_pool_where_a_plain_round_would_do() {
+    let mut kept = 0;
+    for seed in 0..50 {
+        let set_up = random(seed, 150);
+        if !has_round(&set_up) {
+            continue;
+        }
+        kept += 1;
+        let (went, most) = (went(&set_up, &[]), set_up.longest());
+        assert!(went.longest_wait <= most, "seed {seed}: {} of {most} ms", went.longest_wait);
+    }
+    assert!(kept >= 20, "{kept} of them say something");
+}
+
+#[test]
+fn nobody_stays_below_the_least_wait() {
+    for (workers, busy) in [(2, 0.85), (1, 0.8)] {
+        let set_up = mixed(workers, 300, Arrivals::Stream(busy), 10_000);
+        let least = least_wait(&set_up);
+        assert!(least > 0, "{workers} {busy}");
+        let went = went(&set_up, &[]);
+        assert!(went.longest_wait >= least, "{} beside {least}", went.longest_wait);
+    }
+    let alone = batch_of(1, 10, 300, 5_000);
+    assert!(least_wait(&alone) <= went(&alone, &[]).longest_wait, "the last one waits for nine");
 }
 
 #[test]

@@ -5,14 +5,16 @@
 //! that they hold); loads and answers take the time that the set-up says.
 
 mod death;
+mod feasible;
 mod rules;
 mod sim;
 mod view;
 mod workload;
 
+pub use feasible::{has_round, least_wait};
 pub use rules::{Keep, bound, first_come_first_served};
 pub use sim::Sim;
-pub use workload::{Arrivals, batch_of, mixed};
+pub use workload::{Arrivals, batch_of, mixed, random};
 
 /// One prompt. Times are in milliseconds from the beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,17 @@ pub struct Went {
     pub decisions: Vec<String>,
     /// All that the brain said, without the lines that come at intervals.
     pub said: Vec<String>,
+}
+
+impl SetUp {
+    /// A task's longest wait: its `max_wait`, one load and one run. To that the largest of each
+    /// are added, the unload before the load, and the look that asks for it, in milliseconds.
+    #[must_use]
+    pub fn longest(&self) -> u64 {
+        let load = self.models.iter().map(|model| model.load).max().unwrap_or(0);
+        let run = self.prompts.iter().map(|prompt| prompt.runs).max().unwrap_or(0);
+        self.max_wait + load + run + UNLOAD + sim::TICK
+    }
 }
 
 /// What an unload costs, in milliseconds.

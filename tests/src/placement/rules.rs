@@ -11,14 +11,20 @@ pub enum Keep {
     WhatFits,
 }
 
-/// Each worker that is free takes the oldest task and loads what that needs.
+/// Each worker that is free takes the oldest task, whatever it needs; it loads only where it does
+/// not hold that model. Of several that are free one that holds it takes it: the strongest rule
+/// that never lets a task pass another one.
 #[must_use]
 pub fn first_come_first_served(set_up: &SetUp, keep: Keep) -> Went {
     let mut free = vec![0_u64; set_up.workers];
     let mut held: Vec<Vec<usize>> = vec![Vec::new(); set_up.workers];
     let mut went = Went { tasks: vec![0; set_up.workers], ..Went::default() };
     for prompt in &set_up.prompts {
-        let worker = (0..set_up.workers).min_by_key(|worker| free[*worker]).unwrap_or(0);
+        let first = |worker: &usize| {
+            let lacks = !held[*worker].contains(&prompt.model);
+            (free[*worker].max(prompt.arrives), lacks, free[*worker])
+        };
+        let worker = (0..set_up.workers).min_by_key(first).unwrap_or(0);
         let mut start = free[worker].max(prompt.arrives);
         let models = &mut held[worker];
         if let Some(at) = models.iter().position(|model| *model == prompt.model) {

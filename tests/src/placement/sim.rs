@@ -21,7 +21,7 @@ use super::{Fault, SetUp, UNLOAD, Went};
 /// The beginning, on the wall.
 pub(super) const START: i64 = 1_700_000_000_000;
 /// A look at least this often, and at most this often when the bell rings.
-const TICK: u64 = 1_000;
+pub(super) const TICK: u64 = 1_000;
 const BREATH: u64 = 100;
 /// A pool in which nothing ends for so long will never end.
 const FOR_EVER: u64 = 3_600_000;

@@ -49,13 +49,45 @@ pub fn mixed(workers: usize, prompts: usize, arrivals: Arrivals, max_wait: u64) 
         })
         .collect();
     if let Arrivals::Stream(busy) = arrivals {
-        let work: u64 = all.iter().map(|prompt| prompt.runs).sum();
-        let span = work as f64 / busy / workers as f64;
-        let mut times: Vec<u64> = all.iter().map(|_| (rng.f64() * span) as u64).collect();
-        times.sort_unstable();
-        all.iter_mut().zip(times).for_each(|(prompt, time)| prompt.arrives = time);
+        spread(&mut all, (workers, busy), &mut rng);
     }
     SetUp { workers, gpu_gib: Some(8), models, prompts: all, max_wait }
+}
+
+/// The prompts come at random times, so that the workers are busy for this part of the time.
+fn spread(all: &mut [Prompt], (workers, busy): (usize, f64), rng: &mut fastrand::Rng) {
+    let work: u64 = all.iter().map(|prompt| prompt.runs).sum();
+    let span = work as f64 / busy / workers as f64;
+    let mut times: Vec<u64> = all.iter().map(|_| (rng.f64() * span) as u64).collect();
+    times.sort_unstable();
+    all.iter_mut().zip(times).for_each(|(prompt, time)| prompt.arrives = time);
+}
+
+/// Anything: one to five workers, one to nine models of any size, demand, load and answer, GPUs
+/// that hold several of them, one, or of which nothing is known, more or less busy, with more or
+/// less patience. The same for the same seed.
+#[must_use]
+pub fn random(seed: u64, prompts: usize) -> SetUp {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let workers = rng.usize(1..=5);
+    let models: Vec<Model> = (1..=rng.u64(1..=9))
+        .map(|number| {
+            let (load, gib) = (rng.u64(500..=15_000), rng.u64(1..=7));
+            Model { name: format!("model-{number}"), load, gib }
+        })
+        .collect();
+    let (skew, longest) = (rng.u32(0..=3), rng.u64(100..=4_000));
+    let mut all: Vec<Prompt> = (0..prompts)
+        .map(|_| {
+            let at = (0..=skew).fold(1.0, |at, _| at * rng.f64());
+            let model = (at * models.len() as f64) as usize;
+            Prompt { model, arrives: 0, runs: rng.u64(longest / 4..=longest) }
+        })
+        .collect();
+    let busy = 0.2 + 0.7 * rng.f64();
+    spread(&mut all, (workers, busy), &mut rng);
+    let gpu_gib = [None, Some(8), Some(12)][rng.usize(0..3)];
+    SetUp { workers, gpu_gib, models, prompts: all, max_wait: rng.u64(10_000..=300_000) }
 }
 
 /// The n-th model's part.

@@ -3,6 +3,7 @@
 use shared::event::Purpose;
 use shared::llm::Loads;
 
+use super::deadline;
 use super::plan::Planner;
 use super::world::{Demand, Doing, Kind, Place, Resident, Standing};
 
@@ -86,7 +87,7 @@ impl Planner<'_> {
                 continue;
             }
             let sole = self.serving[other] < 2;
-            purpose = Some(self.may_displace(demand, other, sole)?);
+            purpose = Some(self.may_displace(place, demand, other)?);
             harm += theirs.work() + if sole { SOLE } else { 0.0 };
         }
         // Nothing waits for what it does: it will be free in a moment.
@@ -103,12 +104,17 @@ impl Planner<'_> {
         place.held.iter().all(|held| held.seconds >= self.rules.min_residency)
     }
 
-    /// Whether work that nobody serves may take the place of other work. Among two that are both
-    /// due the older one wins, and only where it is older by more than the swaps cost: so a pool
-    /// that has too much to do does not swap itself to death.
-    fn may_displace(&self, demand: usize, other: usize, sole: bool) -> Option<Purpose> {
+    /// Whether work that nobody serves may take this place from other work: what is due may,
+    /// where others serve that too or it can wait for longer than the swaps cost, and where all
+    /// the rest is still begun in time or the visit was a long one. So a pool that has too much to
+    /// do does not swap itself to death.
+    fn may_displace(&self, place: &Place, demand: usize, other: usize) -> Option<Purpose> {
         let (ours, theirs) = (&self.world.demands[demand], &self.world.demands[other]);
-        if self.due[demand] && (!sole || theirs.age + 2.0 * (ours.load + theirs.load) < ours.age) {
+        let cost = ours.load + theirs.load;
+        let shared = self.serving[other] > 1;
+        let long = || place.held.iter().all(|held| held.seconds >= deadline::LONG * cost);
+        let may = self.due[demand] && (shared || theirs.slack > ours.slack + 2.0 * cost);
+        if may && (long() || self.is_kept(place, demand, other)) {
             return Some(Purpose::Due);
         }
         let higher = ours.priority > theirs.priority && theirs.slack > 0.0;

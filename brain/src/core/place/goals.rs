@@ -41,8 +41,7 @@ impl Goals {
             let taken = world.asked.iter().any(|asked| {
                 asked.worker == *worker && asked.model == *model && asked.stage == Stage::Taken
             });
-            // What is being loaded makes progress; if it does not, its task is stuck, and that is
-            // said elsewhere.
+            // What is being loaded makes progress, for as long as it may take.
             if age >= warn.as_secs_f64() && !taken {
                 let entry = late.entry(model.clone()).or_default();
                 entry.0 = entry.0.max(age);
@@ -89,7 +88,7 @@ impl Goals {
             let kind = Kind::Model(model.clone());
             let demand = world.demands.iter().find(|demand| demand.kind == kind);
             place.is_some_and(|place| {
-                place.standing != Standing::Out
+                (place.standing != Standing::Out || world.is_stuck(worker, model))
                     && !place.has_loaded(model)
                     && world.wanted.contains(model)
                     && demand.is_none_or(|demand| !world.is_hopeless(place, demand))

@@ -2,16 +2,20 @@
 //!
 //! - `world`, `see`: what is decided from, drawn from one look
 //! - `plan`, `choose`: what is asked of whom, a pure function of the world
+//! - `deadline`: what must be begun now, so that nothing waits longer than it may
 //! - `withdraw`: requests whose goal is gone
 //! - `goals`: what is expected and does not come
 //! - `history`: loads that failed
+//! - `hang`: loads that do not end
 //!
 //! Requests are `resource` tasks addressed to a worker, at most one outstanding per place. What is
 //! outstanding is read from the pool, what is loaded from heartbeats, what was measured from the
 //! ledger: a brain that takes over decides as the last one would have.
 
 mod choose;
+mod deadline;
 mod goals;
+mod hang;
 mod history;
 mod plan;
 #[cfg(test)]
@@ -19,6 +23,10 @@ mod scene;
 mod see;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_deadline;
+#[cfg(test)]
+mod tests_hang;
 mod withdraw;
 mod world;
 
@@ -36,6 +44,7 @@ use shared::time::Moment;
 use super::snapshot::{Paused, Snapshot};
 use super::{At, Command, say};
 use goals::Goals;
+use hang::Hangs;
 use plan::Step;
 use world::World;
 
@@ -73,6 +82,7 @@ pub(crate) struct Rules {
     vram_reserve: u64,
     limits: BTreeMap<String, u32>,
     load_warn: Duration,
+    stuck_after: f64,
 }
 
 impl Rules {
@@ -84,6 +94,7 @@ impl Rules {
             vram_reserve: settings.vram_reserve.0,
             limits: settings.limits.0.clone(),
             load_warn: settings.load_warn.0,
+            stuck_after: settings.stuck_after.0.as_secs_f64(),
         }
     }
 }
@@ -97,6 +108,7 @@ pub(crate) struct Placer {
     rules: Rules,
     measured: Measured,
     goals: Goals,
+    hangs: Hangs,
     /// When each worker was last asked for something.
     asked: BTreeMap<Name, Moment>,
 }
@@ -104,8 +116,13 @@ pub(crate) struct Placer {
 impl Placer {
     /// With the rules of the settings; nothing is measured yet.
     pub(crate) fn new(settings: &Settings) -> Self {
-        let (measured, goals) = (Measured::default(), Goals::default());
-        Self { rules: Rules::new(settings), measured, goals, asked: BTreeMap::new() }
+        Self {
+            rules: Rules::new(settings),
+            measured: Measured::default(),
+            goals: Goals::default(),
+            hangs: Hangs::default(),
+            asked: BTreeMap::new(),
+        }
     }
 
     /// What the last brain had measured.
@@ -147,6 +164,7 @@ impl Placer {
             self.asked.insert(step.worker.clone(), at.wall);
             tell(at, seen.cycle, step, out);
         }
+        self.hangs.look(at, &world, out);
         self.goals.look(at, (&world, &steps), self.rules.load_warn, out);
     }
 

@@ -2,10 +2,11 @@
 //!
 //! A place that has work for what it holds goes on with it: a model is served until nothing of it
 //! waits (batching by model), because work that waits elsewhere is not done sooner by a swap. So
-//! - a free place first goes to work that nobody serves; among several to what is due, then to
-//!   the higher priority, then to the larger work;
-//! - a place that has work is taken away only for what is due or has a higher priority, or where
-//!   scripts and models have to share;
+//! - a free place first goes to work that nobody serves, or that those who serve it cannot do in
+//!   time; among several to what is due, then to the higher priority, then to the earlier
+//!   deadline, then to the larger work;
+//! - a place that has work is taken away only for what is due (`deadline`) or has a higher
+//!   priority, or where scripts and models have to share;
 //! - a place that is still free helps where one more shortens the end: work/(n+1) + load < work/n.
 
 use std::cmp::Ordering;
@@ -15,8 +16,8 @@ use shared::event::{Placement, Purpose};
 use shared::llm::{Loads, ModelVerb};
 use shared::name::Name;
 
-use super::Rules;
 use super::world::{Demand, Doing, Kind, Place, Standing, World};
+use super::{Rules, deadline};
 
 /// What is asked of a worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +83,7 @@ impl<'a> Planner<'a> {
                 *loading.entry(&place.host).or_default() += 1;
             }
         }
-        let due = due(world, &serving);
+        let due = deadline::due(world, &serving);
         let (free, taken) = (vec![false; world.places.len()], vec![false; world.places.len()]);
         let steps = Vec::new();
         let mut planner =
@@ -108,14 +109,19 @@ impl<'a> Planner<'a> {
     }
 
     /// What nobody serves gets a place: a free one, room beside another model, or, where it
-    /// cannot wait any longer, one that has work.
+    /// cannot wait any longer, one that has work. What is served and falls behind gets a free one.
     fn serve(&mut self) {
         let mut order: Vec<usize> = (0..self.serving.len()).collect();
-        order.retain(|d| self.serving[*d] == 0);
+        order.retain(|d| self.serving[*d] == 0 || self.is_behind(*d));
         order.sort_by(|one, other| self.by_urgency(*one, *other));
         for demand in order {
             let reason = if self.due[demand] { Purpose::Due } else { Purpose::Serve };
-            if let Some(place) = self.free_place(demand).or_else(|| self.room_beside(demand)) {
+            let free = self.free_place(demand);
+            if self.serving[demand] > 0 {
+                if let Some(place) = free.filter(|place| self.is_worth(*place, demand)) {
+                    self.assign(place, demand, Purpose::Help);
+                }
+            } else if let Some(place) = free.or_else(|| self.room_beside(demand)) {
                 self.assign(place, demand, reason);
             } else if let Some((place, purpose)) = self.victim(demand) {
                 self.assign(place, demand, purpose);
@@ -125,13 +131,9 @@ impl<'a> Planner<'a> {
 
     fn by_urgency(&self, one: usize, other: usize) -> Ordering {
         let (a, b) = (&self.world.demands[one], &self.world.demands[other]);
-        let by_age = if self.due[one] && self.due[other] {
-            b.age.total_cmp(&a.age)
-        } else {
-            Ordering::Equal
-        };
         let by_due = self.due[other].cmp(&self.due[one]).then(b.priority.cmp(&a.priority));
-        by_due.then(by_age).then(b.work().total_cmp(&a.work())).then(a.kind.cmp(&b.kind))
+        let by_deadline = by_due.then(a.slack.total_cmp(&b.slack));
+        by_deadline.then(b.work().total_cmp(&a.work())).then(a.kind.cmp(&b.kind))
     }
 
     /// What is still free helps where that shortens the end, the latest end first.
@@ -256,24 +258,4 @@ impl<'a> Planner<'a> {
             end_after: self.end_with(place, demand),
         }
     }
-}
-
-/// What must be begun now so that nothing waits longer than it may. What nobody serves is prepared
-/// one after the other: each has to begin early enough for those before it, but no earlier than
-/// after half of its patience, or batches would shrink to nothing where there is too much to do.
-fn due(world: &World, serving: &[u64]) -> Vec<bool> {
-    let places = world.places.iter().filter(|place| place.standing != Standing::Out).count();
-    #[expect(clippy::cast_precision_loss, reason = "places are few")]
-    let places = places.max(1) as f64;
-    let mut due: Vec<bool> = world.demands.iter().map(|demand| demand.slack <= 0.0).collect();
-    let mut order: Vec<usize> = (0..serving.len()).filter(|d| serving[*d] == 0).collect();
-    order.sort_by(|a, b| world.demands[*a].slack.total_cmp(&world.demands[*b].slack));
-    let mut lead = 0.0;
-    for index in order {
-        let demand = &world.demands[index];
-        lead += demand.load + demand.work().min(demand.load);
-        let patience = (demand.age + demand.slack) / 2.0;
-        due[index] = demand.slack <= (lead / places).min(patience);
-    }
-    due
 }

@@ -8,7 +8,6 @@ use shared::id::TaskId;
 use shared::llm::{FailedLoad, Health, Loads, ModelVerb};
 use shared::name::Name;
 use shared::outcome::Cause;
-use shared::quantity::Span;
 use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
@@ -159,39 +158,6 @@ fn a_model_is_served_until_nothing_of_it_waits() {
 }
 
 #[test]
-fn no_task_waits_longer_than_it_may_and_no_model_leaves_at_once() {
-    let old = |age| Work(Class::Llm, "b", 1, age, 5);
-    // age of the other work, for how long the model was there, whether it must go
-    for (age, resident, goes) in [
-        (10, 1_000, false),
-        (570, 1_000, false),
-        (590, 1_000, true),
-        (590, 25, false),
-        (601, 25, true),
-        (601, 15, false),
-    ] {
-        let mut stage = stage(1);
-        holds(&mut stage, "worker-1", "a", resident);
-        waits(&mut stage, &[llm("a", 1_000), old(age)]);
-        let expected: &[&str] = if goes { &["worker-1 unload_llm a for b"] } else { &[] };
-        assert_eq!(decide(&mut stage), expected, "{age} {resident}");
-    }
-    // Where all have waited too long, swapping would only make it worse.
-    let mut late = stage(1);
-    holds(&mut late, "worker-1", "a", 1_000);
-    waits(&mut late, &[Work(Class::Llm, "a", 1_000, 900, 5), old(901)]);
-    assert!(decide(&mut late).is_empty());
-    // A task may say for itself how long it waits.
-    let mut own = stage(1);
-    holds(&mut own, "worker-1", "a", 1_000);
-    waits(&mut own, &[llm("a", 1_000), old(100)]);
-    let mut needs = own.seen.lanes[1].needs.as_deref().cloned().unwrap();
-    needs.max_wait = Some(Span::seconds(60));
-    own.seen.lanes[1].needs = Some(Arc::new(needs));
-    assert_eq!(decide(&mut own), ["worker-1 unload_llm a for b"]);
-}
-
-#[test]
 fn a_higher_priority_does_not_wait_for_a_batch() {
     let mut stage = stage(1);
     holds(&mut stage, "worker-1", "a", 100);
@@ -308,6 +274,7 @@ fn scripts_get_the_gpu_when_only_they_wait_and_their_share_when_both_do() {
     holds(&mut alone, "worker-1", "a", 100);
     waits(&mut alone, &[llm("a", 1_000), scripts(10)]);
     assert!(decide(&mut alone).is_empty(), "one GPU: in turn, not to and fro");
+    holds(&mut alone, "worker-1", "a", 200);
     waits(&mut alone, &[llm("a", 1_000), Work(Class::Script, "", 10, 601, 5)]);
     assert_eq!(decide(&mut alone), ["worker-1 unload_llm a for script"]);
 }

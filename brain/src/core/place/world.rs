@@ -13,6 +13,7 @@ use shared::task::TaskName;
 use super::super::At;
 use super::super::snapshot::Snapshot;
 use super::Rules;
+use super::hang::Hang;
 use super::see::View;
 
 /// One kind of work that a place can be prepared for.
@@ -65,6 +66,11 @@ impl Demand {
     pub(crate) fn work(&self) -> f64 {
         self.tasks as f64 * self.seconds
     }
+
+    /// How long its most urgent task may wait in all.
+    pub(crate) fn patience(&self) -> f64 {
+        self.age + self.slack
+    }
 }
 
 /// A load or unload that was asked for and has not ended.
@@ -82,12 +88,14 @@ pub(crate) struct Asked {
 }
 
 /// Where a request stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stage {
     /// Nobody has taken it.
     Waiting,
     /// Its worker is at it.
     Taken,
+    /// Its worker has been at it for longer than it may.
+    Stuck(Hang),
 }
 
 /// How a place stands.
@@ -195,6 +203,15 @@ impl World {
             asked,
             sizes: sizes.collect(),
         }
+    }
+
+    /// Whether this worker hangs in loading this model.
+    pub(crate) fn is_stuck(&self, worker: &Name, model: &str) -> bool {
+        self.asked.iter().any(|asked| {
+            asked.worker == *worker
+                && asked.model == model
+                && matches!(asked.stage, Stage::Stuck(_))
+        })
     }
 
     /// LLM tasks that wait, of all models.

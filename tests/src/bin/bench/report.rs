@@ -101,6 +101,11 @@ impl Report {
         Self { rows: Vec::new(), curves: Vec::new(), begun: Instant::now(), load, place }
     }
 
+    /// What the rows that follow mean.
+    pub(crate) fn caption(&self, text: &str) {
+        say(text);
+    }
+
     /// Shown at once: a long run should show that it gets on.
     pub(crate) fn add(&mut self, row: Row) {
         let number = |value: Option<f64>| value.map_or_else(String::new, figure);
