@@ -20,6 +20,8 @@ pub struct Over {
     pub claim: Box<Claim>,
     /// What is to be recorded.
     pub line: Line,
+    /// How long it ran.
+    pub took: Duration,
     /// The same for the log.
     pub ending: Ending,
     /// The task, for people.
@@ -50,7 +52,7 @@ pub enum Recording {
 /// worker had to go stays claimed.
 pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
     let split = |over: Over| {
-        let Over { claim, line, ending, what } = over;
+        let Over { claim, line, ending, what, took: _ } = over;
         let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());
         ((claim, line), (name, correlation, ending, what))
     };

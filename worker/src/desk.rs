@@ -15,6 +15,11 @@ use shared::time::Moment;
 use crate::job::Stop;
 use crate::progress::Progress;
 
+/// Work that may be done again after a death, all in all, without anybody minding.
+const CHEAP: Duration = Duration::from_millis(5);
+/// How many ends may wait to be recorded, however cheap.
+const MOST_UNRECORDED: usize = 16;
+
 /// The desk. Every change wakes the heartbeat.
 #[derive(Debug)]
 pub struct Desk {
@@ -77,7 +82,10 @@ pub enum Phase {
     /// Its job runs, or is about to.
     Running,
     /// Nothing of its job is left, so its slot is free; its end is being recorded.
-    Over,
+    Over {
+        /// How long it ran: what would be done again if the worker died now.
+        took: Duration,
+    },
     /// Its end cannot be recorded now: nothing new is begun before it is.
     Stuck,
 }
@@ -204,26 +212,37 @@ impl State {
 
     /// Jobs that have a slot.
     pub fn running(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.iter().filter(|job| job.phase != Phase::Over)
+        self.jobs.iter().filter(|job| !matches!(job.phase, Phase::Over { .. }))
     }
 
-    /// Whether ends are recorded as fast as jobs end: no more may wait for that than the worker has
-    /// slots, because what ended and is not recorded runs again if the worker dies.
+    /// Whether ends are recorded as fast as jobs end. What ended and is not recorded runs again if
+    /// the worker dies: so beside one for each slot only so many may wait for that as cost next to
+    /// nothing.
     #[must_use]
     pub fn keeps_up(&self) -> bool {
-        !self.is_stuck()
-            && self.jobs.iter().filter(|job| job.phase == Phase::Over).count()
-                < self.may_wait_to_be_recorded()
+        let ended = self.jobs.iter().filter_map(|job| match job.phase {
+            Phase::Over { took } => Some(took),
+            Phase::Running | Phase::Stuck => None,
+        });
+        let (count, took) =
+            ended.fold((0, Duration::ZERO), |(count, sum), took| (count + 1, sum + took));
+        let cheap = count < MOST_UNRECORDED && took < CHEAP;
+        !self.is_stuck() && (count < self.slots() || cheap)
     }
 
     fn is_stuck(&self) -> bool {
         self.jobs.iter().any(|job| job.phase == Phase::Stuck)
     }
 
-    /// How many ends: as many as the worker has slots.
-    #[must_use]
-    pub fn may_wait_to_be_recorded(&self) -> usize {
+    fn slots(&self) -> usize {
         (self.ability.gpu_slots + self.ability.cpu_slots) as usize
+    }
+
+    /// How many ends should share a flush at most: while these are recorded, as many again may end
+    /// before anybody has to wait.
+    #[must_use]
+    pub fn share_of_a_flush(&self) -> usize {
+        self.slots().max(MOST_UNRECORDED) / 2
     }
 
     /// Whether the main thread may wait for what was just cleared away.

@@ -267,6 +267,7 @@ fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End)
 /// What is to be recorded. Limits do not count the task any more.
 fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
     let name = claim.name();
+    let took = went.wall.unwrap_or_default();
     let seconds = went.wall.map(|wall| wall.as_secs_f64());
     let line = line(bench, &claim, went);
     let ending = Ending {
@@ -285,7 +286,7 @@ fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
     }
     let what = what(&claim);
     claim.free_slots();
-    Over { claim, line, ending, what }
+    Over { claim, line, took, ending, what }
 }
 
 fn line(bench: &Bench, claim: &Claim, went: Went) -> Line {

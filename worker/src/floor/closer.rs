@@ -10,14 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::Nudge;
 use crate::close::{self, Over, Recording};
-use crate::desk::State;
+use crate::desk::{Desk, State};
 use crate::run::Bench;
 
 /// The least time between two flushes while jobs end all the time: what ends meanwhile shares one.
 /// An end that comes alone is recorded at once.
 const GATHER: Duration = Duration::from_millis(4);
-/// So many ends share one flush at most.
-const MOST: usize = 64;
 
 /// Takes what is to be recorded.
 #[derive(Clone, Debug)]
@@ -53,13 +51,15 @@ impl Ends {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has ended, at least one, and what else ends until then, up to `most`.
-    fn gather(&self, until: Option<Instant>, most: usize) -> Vec<Over> {
+    /// What has ended, at least one, and what else ends until then: up to `most`, and as long as
+    /// nobody has to wait for that.
+    fn gather(&self, until: Option<Instant>, (most, desk): (usize, &Desk)) -> Vec<Over> {
         let mut queue = self.lock();
         while queue.is_empty() {
             queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         while queue.len() < most
+            && desk.look(State::keeps_up)
             && let Some(left) = until.and_then(|until| until.checked_duration_since(Instant::now()))
         {
             let waited = self.more.wait_timeout(queue, left);
@@ -73,9 +73,8 @@ impl Ends {
 fn serve(bench: &Bench, nudge: &Nudge, ends: &Ends) {
     let mut last = None::<Instant>;
     loop {
-        // While these are recorded, as many again may end before anybody has to wait.
-        let most = (bench.desk.look(State::may_wait_to_be_recorded) / 2).clamp(1, MOST);
-        let group = ends.gather(last.map(|last| last + GATHER), most);
+        let most = bench.desk.look(State::share_of_a_flush);
+        let group = ends.gather(last.map(|last| last + GATHER), (most, &bench.desk));
         let asked = group.iter().any(|over| over.was_asked(bench));
         let slow = bench.desk.look(|state| !state.keeps_up());
         let held_up = close::close(bench, group) == Recording::HeldUp;

@@ -67,7 +67,7 @@ impl Shop {
         let ran = catch_unwind(AssertUnwindSafe(|| run::attempt(&self.bench, claim, &stop)));
         match ran {
             Ok(over) => {
-                self.bench.desk.enter(name, Phase::Over);
+                self.bench.desk.enter(name, Phase::Over { took: over.took });
                 self.closer.close(over);
             }
             Err(panic) => {

@@ -281,11 +281,13 @@ impl Fleet {
     }
 
     /// How many attempts each worker can have lost at most: each time as many as it has slots, and
-    /// as many that had ended and were not recorded yet.
+    /// those that had ended and were not recorded yet. That is one for each slot, or what took 5 ms
+    /// all in all, and no process takes less than one.
     pub(crate) fn losses(&self) -> BTreeMap<&str, u32> {
+        let each = |slots: u32| slots + slots.max(5);
         let posts =
-            self.posts.iter().map(|post| (post.name.as_str(), post.deaths * post.slots * 2));
+            self.posts.iter().map(|post| (post.name.as_str(), post.deaths * each(post.slots)));
         let kept = kept::NAMES.into_iter().zip(self.kept);
-        posts.chain(kept.map(|(name, deaths)| (name, deaths * kept::SLOTS * 2))).collect()
+        posts.chain(kept.map(|(name, deaths)| (name, deaths * each(kept::SLOTS)))).collect()
     }
 }
