@@ -87,8 +87,11 @@ fn compare(name: &str, (set_up, hope): (&SetUp, Hope), report: &mut Report) {
         Hope::Open => Goal::None,
     };
     report.add(Row { goal, ..seconds(&title, went.longest_wait, set_up.longest()) });
-    let title = format!("{name}: longest wait, beside what nobody stays below");
-    report.add(seconds(&title, went.longest_wait, least_wait(set_up)));
+    let least = least_wait(set_up);
+    if least > 0 {
+        let title = format!("{name}: longest wait, beside what nobody stays below");
+        report.add(seconds(&title, went.longest_wait, least));
+    }
     for (rule, other) in [("FIFO", &fifo), ("Ollama's LRU", &lru)] {
         let title = format!("{name}: longest wait, beside {rule}");
         report.add(seconds(&title, went.longest_wait, other.longest_wait));
