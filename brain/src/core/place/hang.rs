@@ -33,13 +33,15 @@ pub(crate) struct Hangs {
 impl View<'_> {
     /// How a request that was taken stands. One that its worker does not speak of yet has only
     /// just begun; a worker that says nothing at all is hung itself.
-    pub(super) fn taken(&self, held: &Held, model: &str) -> Stage {
+    pub(super) fn taken(&self, held: &Held) -> Stage {
         let own = self.seen.workers.get(&held.worker).and_then(|worker| worker.own_heartbeat());
         let run = own.and_then(|own| own.runs(held.name));
         let (Some(own), Some(run)) = (own, run) else { return Stage::Taken };
         let Some(started) = run.started_at else { return Stage::Taken };
         let seconds = self.at.wall.seconds_since(started);
-        let measured = self.measured.of(model).and_then(|model| model.loads.seconds());
+        let model = held.task.as_ref().and_then(|task| task.model.as_deref());
+        let measured =
+            model.and_then(|model| self.measured.of(model)).and_then(|model| model.loads.seconds());
         let limit = (measured.unwrap_or(0.0) * FACTOR).max(self.rules.stuck_after);
         if seconds <= limit {
             return Stage::Taken;

@@ -37,11 +37,11 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     pub(super) fn asked(&self) -> Vec<Asked> {
-        let waiting = self.seen.requests.iter().map(|held| (held, true));
-        let taken = self.seen.processing.iter().map(|held| (held, false));
+        let waiting = self.seen.requests.iter().map(|held| (held, Stage::Waiting));
+        let taken = self.seen.processing.iter().map(|held| (held, self.taken(held)));
         let mut all: Vec<Asked> = Vec::new();
         // What was claimed between the two listings is in both: taken is the later truth.
-        for (held, waits) in taken.chain(waiting) {
+        for (held, stage) in taken.chain(waiting) {
             let Some(task) = &held.task else { continue };
             let (Some(verb), Some(model)) = (task.verb, &task.model) else { continue };
             if all.iter().any(|known| known.name.id == held.name.id) {
@@ -51,7 +51,6 @@ impl View<'_> {
             let goal = task.goal.as_deref().map(Kind::of_word);
             let made = i64::try_from(held.name.id.unix_millis()).unwrap_or(i64::MAX);
             let made = shared::time::Moment::from_unix_millis(made);
-            let stage = if waits { Stage::Waiting } else { self.taken(held, &model) };
             all.push(Asked {
                 name: held.name,
                 worker: held.worker.clone(),
