@@ -29,7 +29,7 @@ pub(crate) fn measure(args: &Args, place: &Place, report: &mut Report) {
     let mut submitter = Submitter::new(&pool).expect("a place in incoming/");
     let own = std::env::current_exe().expect("a running program knows its file");
     let own = own.to_str().expect("a path in UTF-8");
-    let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    let (mut ours, mut rung, mut raw) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..args.pick(100, 400) {
         let seen = place.room("stamps").join(format!("raw-{round}"));
         let begun = measure::now();
@@ -45,9 +45,11 @@ pub(crate) fn measure(args: &Args, place: &Place, report: &mut Report) {
         // publishes lies between them.
         let begun = measure::now();
         submitter.submit(&task).expect("submit");
+        let ring = measure::now();
         doorbell::ring_class(pool.layout(), Class::Script);
         ends.wait(&pool, 1);
         ours.push(millis(begun, &seen));
+        rung.push(millis(ring, &seen));
         // Its worker goes to sleep again.
         measure::pause(std::time::Duration::from_millis(5));
     }
@@ -66,6 +68,10 @@ pub(crate) fn measure(args: &Args, place: &Place, report: &mut Report) {
     };
     report.add(Row::beside(name("p50"), &p50, "ms", Goal::None));
     report.add(Row::alone(name("p50 less spawn"), beyond, "ms", Goal::Under(2.0)));
+    // A lower bound: the directory's flush lies between the rename and the ring.
+    let beyond = median(&rung) - median(&raw);
+    let name = "wake-up from the ring, to the first instruction, p50 less spawn";
+    report.add(Row::alone(name, beyond, "ms", Goal::None));
 }
 
 fn millis(begun: u64, seen: &Path) -> f64 {
