@@ -24,19 +24,26 @@ pub(super) fn from_fields<T: DeserializeOwned>(
             return Err(unknown_field(key));
         }
     }
-    // One by one first, so that the error can name the field.
-    for (key, value) in &fields {
-        if !more.contains(&key.as_str()) {
-            let one = Map::from_iter([(key.clone(), value.clone())]);
-            serde_json::from_value::<Spec>(Value::Object(one))
-                .map_err(|err| BadSpec::field(key, plain(&err)))?;
-        }
-    }
-    serde_json::from_value(Value::Object(fields)).map_err(|err| BadSpec {
-        line: None,
-        field: None,
-        problem: plain(&err),
+    let whole = Value::Object(fields);
+    T::deserialize(&whole).map_err(|err| {
+        guilty_field(&whole, more).unwrap_or_else(|| BadSpec {
+            line: None,
+            field: None,
+            problem: plain(&err),
+        })
     })
+}
+
+/// Which field is wrong, and how: found by reading them one by one, which is only worth its time
+/// where something is.
+fn guilty_field(fields: &Value, more: &[&str]) -> Option<BadSpec> {
+    let own = fields.as_object()?.iter().filter(|(key, _value)| !more.contains(&key.as_str()));
+    let mut errors = own.filter_map(|(key, value)| {
+        let one = Map::from_iter([(key.clone(), value.clone())]);
+        let err = serde_json::from_value::<Spec>(Value::Object(one)).err()?;
+        Some(BadSpec::field(key, plain(&err)))
+    });
+    errors.next()
 }
 
 /// Reads a JSON object, in which no name is there twice.
