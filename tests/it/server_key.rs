@@ -90,6 +90,61 @@ fn a_wrong_key_and_none_are_no_use_to_try_again_and_say_what_to_do() {
     }
 }
 
+/// What servers say in the middle of an answer, or instead of one.
+fn repeating() -> [Value; 6] {
+    let cut = format!("<html>{} Incorrect API key provided: {KEY}", "-".repeat(75));
+    let far = format!("{}{KEY}", " ".repeat(470));
+    [
+        json!({"error": {"message": format!("bad key {KEY}")}}),
+        json!({"error": {"at": "-".repeat(94), "key": KEY}}),
+        json!(format!("data: {{\"error\": \"bad key {KEY}\"}}\n\n")),
+        json!(format!("Incorrect API key provided: {KEY}\n")),
+        json!(format!("data: {cut}\n\n")),
+        json!(far),
+    ]
+}
+
+#[test]
+fn a_key_that_is_repeated_in_an_answer_is_not_shown_not_even_its_beginning() {
+    let shows = |message: &str| message.contains(&KEY[..4]);
+    for said in repeating() {
+        let told = said.clone();
+        let server = Scripted::start(move |what, _body| match what {
+            "GET /health" => (200, json!({"status": "ok"})),
+            _ => (200, told.clone()),
+        });
+        let client = client(&server, Some(KEY));
+        let prompt = spec(json!({"model": "tiny", "prompt": "hi"}));
+        let asked = client.ask(&prompt, &Cancel::default(), &mut Vec::new()).unwrap_err();
+        assert!(!shows(&asked.message) && asked.message.contains("[the key]"), "{asked}");
+        let canary = client.canary("tiny", Duration::from_secs(5)).unwrap_err();
+        assert!(!shows(&canary.message), "{canary}");
+        for failure in [client.known().err(), client.held().err(), client.ping().err()] {
+            assert!(failure.is_none_or(|failure| !shows(&failure.message)), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_repeated_in_an_answer_comes_into_no_file() {
+    let pool = quick("server_poll = \"100ms\"\nmax_attempts = 1");
+    pool.env("BRAINSTEM_API_KEY", KEY);
+    let mut said = repeating().into_iter();
+    let server = Scripted::start(move |what, _body| match what {
+        "POST /v1/chat/completions" => (200, said.next().unwrap()),
+        "GET /health" => (200, json!({"status": "ok"})),
+        what => answer(what),
+    });
+    let _worker = pool.worker(&["--verbose", "--gpu", "0", "--openai-url", &server.address()]);
+    for _ in repeating() {
+        let id = pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
+        let last = until_over(&pool, &id);
+        assert!(last["error_message"].as_str().unwrap().contains("[the key]"), "{last}");
+        assert!(crate::steps::log_of(&pool, &id, 1).contains("[the key]"));
+    }
+    assert_eq!(holding(&pool, &KEY[..4]), Vec::<String>::new());
+}
+
 /// What a real server refuses, and what it tells everybody.
 #[test]
 fn a_real_llama_server_asks_for_its_key() {
