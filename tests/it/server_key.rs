@@ -1,6 +1,7 @@
 //! Servers that ask for a key: sent with every request, shown nowhere, and what a wrong one means.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -194,31 +195,54 @@ fn workers_of_the_brain_have_the_key_and_show_it_nowhere() {
     assert!(!brain.stderr().contains(KEY));
 }
 
-/// One request finds out that the key is no longer good; the others wait for a better one.
+/// A key that expires fails nothing: what runs then goes back, and waits until one is good again.
 #[test]
-fn a_key_that_is_withdrawn_fails_one_request_and_no_more() {
+fn a_key_that_is_withdrawn_and_given_back_fails_no_request() {
     let pool = quick("server_poll = \"100ms\"");
-    let is_good = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_good = Arc::new(AtomicBool::new(true));
     let still = Arc::clone(&is_good);
-    let server = Scripted::start_asked(move |asked| match asked.what.as_str() {
-        "GET /health" => (200, json!({"status": "ok"})),
-        what if still.load(std::sync::atomic::Ordering::Relaxed) => answer(what),
-        _ => (401, json!({"error": "no"})),
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let server = Scripted::start_asked(move |asked| {
+        if asked.what == "GET /health" {
+            return (200, json!({"status": "ok"}));
+        }
+        if asked.what == "POST /v1/chat/completions" {
+            // All three are on their way then. Later ones find the other end closed.
+            let _closed = may_go_on.recv();
+        }
+        if still.load(Ordering::Relaxed) {
+            answer(&asked.what)
+        } else {
+            (401, json!({"error": "no"}))
+        }
     });
-    let _worker = pool.worker(&["--gpu", "0", "--openai-url", &server.address()]);
-    let ask = || pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
-    assert_eq!(until_over(&pool, &ask())["outcome"], "succeeded");
-    pool.queue(&["pause"]).success();
-    let ids = [ask(), ask(), ask()];
-    is_good.store(false, std::sync::atomic::Ordering::Relaxed);
-    pool.queue(&["resume"]).success();
+    let words = ["--verbose", "--gpu", "0", "--slots", "3", "--openai-url", &server.address()];
+    let _worker = pool.worker(&words);
+    pool.until_event("worker-worker-0", "model.loaded");
+    let ids = [(); 3].map(|()| pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id());
+    let asked =
+        || pool.log("worker-worker-0").iter().filter(|l| l["event"] == "model.asked").count();
+    pool.until_true("all three to be asked", || asked() == 3);
+    is_good.store(false, Ordering::Relaxed);
+    drop(go_on);
     pool.until_event("worker-worker-0", "server.down");
-    let ended: Vec<_> = ids
-        .iter()
-        .flat_map(|id| crate::steps::lines_of(&pool, id))
-        .map(|line| line["cause"].clone())
-        .collect();
-    assert!(ended.len() <= 1 && ended.iter().all(|cause| cause == "unauthorized"), "{ended:?}");
+    let text = pool.until("`why` to say so", || {
+        let why = pool.queue(&["why", &ids[0], "--json"]).json();
+        let reasons = why["reasons"].as_array()?;
+        let down = reasons.iter().find(|reason| reason["code"] == "server.down")?;
+        down["text"].as_str().map(str::to_owned)
+    });
+    assert!(text.contains("status 401") && text.contains("$BRAINSTEM_API_KEY"), "{text}");
+    is_good.store(true, Ordering::Relaxed);
+    for id in &ids {
+        assert_eq!(until_over(&pool, id)["outcome"], "succeeded");
+        let ends: Vec<_> = crate::steps::lines_of(&pool, id)
+            .iter()
+            .map(|line| (line["outcome"].clone(), line["cause"].clone()))
+            .collect();
+        let once = [(json!("returned"), json!("unauthorized")), (json!("succeeded"), Value::Null)];
+        assert_eq!(ends, once, "nothing is asked while the key is not good");
+    }
 }
 
 /// Nothing is burnt by a key that is missing: prompts wait, and `why` says for what.
