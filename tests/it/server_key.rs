@@ -1,6 +1,7 @@
 //! Servers that ask for a key: sent with every request, shown nowhere, and what a wrong one means.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -90,6 +91,61 @@ fn a_wrong_key_and_none_are_no_use_to_try_again_and_say_what_to_do() {
     }
 }
 
+/// What servers say in the middle of an answer, or instead of one.
+fn repeating() -> [Value; 6] {
+    let cut = format!("<html>{} Incorrect API key provided: {KEY}", "-".repeat(75));
+    let far = format!("{}{KEY}", " ".repeat(470));
+    [
+        json!({"error": {"message": format!("bad key {KEY}")}}),
+        json!({"error": {"at": "-".repeat(94), "key": KEY}}),
+        json!(format!("data: {{\"error\": \"bad key {KEY}\"}}\n\n")),
+        json!(format!("Incorrect API key provided: {KEY}\n")),
+        json!(format!("data: {cut}\n\n")),
+        json!(far),
+    ]
+}
+
+#[test]
+fn a_key_that_is_repeated_in_an_answer_is_not_shown_not_even_its_beginning() {
+    let shows = |message: &str| message.contains(&KEY[..4]);
+    for said in repeating() {
+        let told = said.clone();
+        let server = Scripted::start(move |what, _body| match what {
+            "GET /health" => (200, json!({"status": "ok"})),
+            _ => (200, told.clone()),
+        });
+        let client = client(&server, Some(KEY));
+        let prompt = spec(json!({"model": "tiny", "prompt": "hi"}));
+        let asked = client.ask(&prompt, &Cancel::default(), &mut Vec::new()).unwrap_err();
+        assert!(!shows(&asked.message) && asked.message.contains("[the key]"), "{asked}");
+        let canary = client.canary("tiny", Duration::from_secs(5)).unwrap_err();
+        assert!(!shows(&canary.message), "{canary}");
+        for failure in [client.known().err(), client.held().err(), client.ping().err()] {
+            assert!(failure.is_none_or(|failure| !shows(&failure.message)), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_repeated_in_an_answer_comes_into_no_file() {
+    let pool = quick("server_poll = \"100ms\"\nmax_attempts = 1");
+    pool.env("BRAINSTEM_API_KEY", KEY);
+    let mut said = repeating().into_iter();
+    let server = Scripted::start(move |what, _body| match what {
+        "POST /v1/chat/completions" => (200, said.next().unwrap()),
+        "GET /health" => (200, json!({"status": "ok"})),
+        what => answer(what),
+    });
+    let _worker = pool.worker(&["--verbose", "--gpu", "0", "--openai-url", &server.address()]);
+    for _ in repeating() {
+        let id = pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
+        let last = until_over(&pool, &id);
+        assert!(last["error_message"].as_str().unwrap().contains("[the key]"), "{last}");
+        assert!(crate::steps::log_of(&pool, &id, 1).contains("[the key]"));
+    }
+    assert_eq!(holding(&pool, &KEY[..4]), Vec::<String>::new());
+}
+
 /// What a real server refuses, and what it tells everybody.
 #[test]
 fn a_real_llama_server_asks_for_its_key() {
@@ -139,31 +195,54 @@ fn workers_of_the_brain_have_the_key_and_show_it_nowhere() {
     assert!(!brain.stderr().contains(KEY));
 }
 
-/// One request finds out that the key is no longer good; the others wait for a better one.
+/// A key that expires fails nothing: what runs then goes back, and waits until one is good again.
 #[test]
-fn a_key_that_is_withdrawn_fails_one_request_and_no_more() {
+fn a_key_that_is_withdrawn_and_given_back_fails_no_request() {
     let pool = quick("server_poll = \"100ms\"");
-    let is_good = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_good = Arc::new(AtomicBool::new(true));
     let still = Arc::clone(&is_good);
-    let server = Scripted::start_asked(move |asked| match asked.what.as_str() {
-        "GET /health" => (200, json!({"status": "ok"})),
-        what if still.load(std::sync::atomic::Ordering::Relaxed) => answer(what),
-        _ => (401, json!({"error": "no"})),
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let server = Scripted::start_asked(move |asked| {
+        if asked.what == "GET /health" {
+            return (200, json!({"status": "ok"}));
+        }
+        if asked.what == "POST /v1/chat/completions" {
+            // All three are on their way then. Later ones find the other end closed.
+            let _closed = may_go_on.recv();
+        }
+        if still.load(Ordering::Relaxed) {
+            answer(&asked.what)
+        } else {
+            (401, json!({"error": "no"}))
+        }
     });
-    let _worker = pool.worker(&["--gpu", "0", "--openai-url", &server.address()]);
-    let ask = || pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id();
-    assert_eq!(until_over(&pool, &ask())["outcome"], "succeeded");
-    pool.queue(&["pause"]).success();
-    let ids = [ask(), ask(), ask()];
-    is_good.store(false, std::sync::atomic::Ordering::Relaxed);
-    pool.queue(&["resume"]).success();
+    let words = ["--verbose", "--gpu", "0", "--slots", "3", "--openai-url", &server.address()];
+    let _worker = pool.worker(&words);
+    pool.until_event("worker-worker-0", "model.loaded");
+    let ids = [(); 3].map(|()| pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id());
+    let asked =
+        || pool.log("worker-worker-0").iter().filter(|l| l["event"] == "model.asked").count();
+    pool.until_true("all three to be asked", || asked() == 3);
+    is_good.store(false, Ordering::Relaxed);
+    drop(go_on);
     pool.until_event("worker-worker-0", "server.down");
-    let ended: Vec<_> = ids
-        .iter()
-        .flat_map(|id| crate::steps::lines_of(&pool, id))
-        .map(|line| line["cause"].clone())
-        .collect();
-    assert!(ended.len() <= 1 && ended.iter().all(|cause| cause == "unauthorized"), "{ended:?}");
+    let text = pool.until("`why` to say so", || {
+        let why = pool.queue(&["why", &ids[0], "--json"]).json();
+        let reasons = why["reasons"].as_array()?;
+        let down = reasons.iter().find(|reason| reason["code"] == "server.down")?;
+        down["text"].as_str().map(str::to_owned)
+    });
+    assert!(text.contains("status 401") && text.contains("$BRAINSTEM_API_KEY"), "{text}");
+    is_good.store(true, Ordering::Relaxed);
+    for id in &ids {
+        assert_eq!(until_over(&pool, id)["outcome"], "succeeded");
+        let ends: Vec<_> = crate::steps::lines_of(&pool, id)
+            .iter()
+            .map(|line| (line["outcome"].clone(), line["cause"].clone()))
+            .collect();
+        let once = [(json!("returned"), json!("unauthorized")), (json!("succeeded"), Value::Null)];
+        assert_eq!(ends, once, "nothing is asked while the key is not good");
+    }
 }
 
 /// Nothing is burnt by a key that is missing: prompts wait, and `why` says for what.

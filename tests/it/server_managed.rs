@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::llm::HeldState;
 use shared::outcome::Cause;
-use tests::{FakeOllama, Pool, Signal, free_port, llama_models};
-use worker::server::{Again, Cancel, Managed, Program, Server, Start};
+use tests::{FakeOllama, Pool, Scripted, Signal, free_port, llama_models};
+use worker::server::{Again, Cancel, Key, Managed, Program, Server, Start};
 
 use crate::server_ollama::{short, spec};
 
@@ -37,10 +38,13 @@ fn ollama(pool: &Pool, settings: Value) -> Managed {
 }
 
 fn llama(pool: &Pool, program: PathBuf, models: &[(&str, PathBuf)]) -> Managed {
-    let start = start(pool, program, Value::Null);
+    llama_as(start(pool, program, Value::Null), models, &["-c", "512"])
+}
+
+fn llama_as(start: Start, models: &[(&str, PathBuf)], words: &[&str]) -> Managed {
     let models: BTreeMap<_, _> =
         models.iter().map(|(name, file)| ((*name).to_owned(), file.clone())).collect();
-    let words = ["-c", "512"].map(Into::into).into();
+    let words = words.iter().map(Into::into).collect();
     Managed::start(Program::LlamaServer { models, words }, start, short()).unwrap()
 }
 
@@ -119,6 +123,50 @@ fn another_program_at_our_port_is_not_our_server() {
     let server = Managed::start(Program::Ollama, start, short()).unwrap();
     let words = pool.until("our server to end", || server.ping().err());
     assert!(words.message.contains("bind: "), "{words}");
+}
+
+/// Our server runs and wants a key: looking again would not help, and the first look says so.
+fn wants_a_key(server: &Managed) {
+    let failure = server.load("tiny", &Default::default(), &Cancel::default()).unwrap_err();
+    assert_eq!((failure.cause, failure.again), (Cause::Unauthorized, Again::Never), "{failure}");
+    assert!(failure.message.contains("$BRAINSTEM_API_KEY"), "{failure}");
+    assert_eq!((server.held().unwrap(), server.pid()), (vec![], None));
+    server.end();
+}
+
+#[test]
+fn a_llama_server_of_ours_that_wants_a_key_fails_its_load_at_once() {
+    let pool = Pool::new();
+    let refuses = Scripted::start(|what, _body| match what {
+        "GET /health" => (200, json!({"status": "ok"})),
+        _ => (401, json!({"error": {"message": "Invalid API Key"}})),
+    });
+    // Stands for the process, while the script answers at its port.
+    let program = pool.home().join("llama-server");
+    let job = tests::program("fake-job");
+    fs::write(&program, format!("#!/bin/sh\nexec '{}' hang\n", job.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let port = refuses.address().rsplit(':').next().unwrap().parse().unwrap();
+    let start = Start { port, ..start(&pool, program, Value::Null) };
+    wants_a_key(&llama_as(start, &[("tiny", "/tiny.gguf".into())], &[]));
+}
+
+#[test]
+fn a_real_llama_server_of_ours_with_a_key_is_loaded_by_who_has_it() {
+    let pool = Pool::new();
+    let Some((program, models)) = llama_models() else { return };
+    let key = "sk-0123456789";
+    let server = |given: Option<&str>| {
+        let start = start(&pool, program.clone(), Value::Null);
+        let start = Start { key: given.map(|key| Key::parse(key).unwrap()), ..start };
+        llama_as(start, &[("tiny", models.join("tiny.gguf"))], &["--api-key", key])
+    };
+    wants_a_key(&server(None));
+    wants_a_key(&server(Some("sk-wrong")));
+    let server = server(Some(key));
+    server.load("tiny", &Default::default(), &Cancel::default()).unwrap();
+    server.canary("tiny", Duration::from_secs(20)).unwrap();
+    server.end();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-/// Status and body of an answer.
+/// Status and body of an answer. A text goes as it is, as a stream of events.
 type Answer = (u16, Value);
 
 /// What was asked.
@@ -96,9 +96,15 @@ fn serve(mut stream: TcpStream, answer: &mut impl FnMut(&Asked) -> Answer) -> st
         }
     };
     let (status, body) = answer(&asked);
-    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let (kind, body) = match body {
+        Value::Null => ("application/json", String::new()),
+        Value::String(text) => ("text/event-stream", text),
+        json @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            ("application/json", json.to_string())
+        }
+    };
     let head = format!(
-        "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+        "HTTP/1.1 {status} -\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",
         body.len()
     );

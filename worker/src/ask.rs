@@ -169,6 +169,10 @@ pub(crate) fn judge(
             let text = format!("ended at its time limit, after {:.0} s", wall.as_secs_f64());
             (Verdict::Failed(Cause::Timeout), Some(text))
         }
+        // The task is as good as it was: it waits for a better key.
+        (GaveUp::No, Again::Never) if failure.cause == Cause::Unauthorized => {
+            (Verdict::NotReady(failure.cause), said)
+        }
         (GaveUp::No, Again::Never) => (Verdict::Refused(failure.cause), said),
         (GaveUp::No, Again::Later) => (Verdict::NotReady(failure.cause), said),
         (GaveUp::No, Again::Maybe | Again::GivenUp) => (Verdict::Failed(failure.cause), said),
@@ -210,6 +214,9 @@ mod tests {
         ] {
             assert_eq!(verdict(gave_up, again), expected, "{gave_up:?} {again:?}");
         }
+        let no_key = Failure { cause: Cause::Unauthorized, ..failure(Again::Never) };
+        let waits = judge(&no_key, GaveUp::No, Duration::from_secs(1)).0;
+        assert_eq!(waits, Verdict::NotReady(Cause::Unauthorized));
     }
 
     #[test]

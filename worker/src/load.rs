@@ -115,7 +115,9 @@ fn remember(work: Work<'_>, (verb, model): (ModelVerb, &str), failure: &Failure,
 /// Whoever asked for the load decides anew: it is not tried again by itself.
 fn once(went: Went) -> Went {
     let verdict = match went.verdict {
-        Verdict::Failed(cause) => Verdict::Refused(cause),
+        Verdict::Failed(cause) | Verdict::NotReady(cause @ Cause::Unauthorized) => {
+            Verdict::Refused(cause)
+        }
         other @ (Verdict::Succeeded
         | Verdict::Refused(_)
         | Verdict::Cancelled(_)

@@ -206,8 +206,10 @@ impl Setting for BasePort {
 /// A file that may be named.
 impl Setting for Option<PathBuf> {
     fn read(written: &Written) -> Result<Self, String> {
-        let absolute = |text: &str| Some(PathBuf::from(text)).filter(|path| path.is_absolute());
-        word(written, "a file's whole path, from `/` on", absolute).map(Some)
+        // What the file should hold may have been written here by mistake, and must not be shown.
+        let path = written.word().map(PathBuf::from).filter(|path| path.is_absolute());
+        let wrong = || "this is not a file's whole path, from `/` on".to_owned();
+        path.map(Some).ok_or_else(wrong)
     }
 
     fn show(&self) -> String {

@@ -178,13 +178,17 @@ fn the_port_beside_a_gpu_is_the_base_and_its_number() {
 }
 
 #[test]
-fn a_key_written_where_its_variable_should_be_is_not_shown() {
+fn a_key_written_where_its_variable_or_file_should_be_is_not_shown() {
     for key in ["sk-abc", "hf_abc", "Bearer X"] {
-        let error = read(&format!("api_key_variable = \"{key}\"")).unwrap_err().to_string();
-        assert!(!error.contains(key) && error.contains("name of a variable"), "{error}");
+        for (setting, wanted) in
+            [("api_key_variable", "name of a variable"), ("api_key_file", "whole path")]
+        {
+            let error = read(&format!("{setting} = \"{key}\"")).unwrap_err().to_string();
+            assert!(!error.contains(key) && error.contains(wanted), "{error}");
+        }
     }
     assert_eq!(read("api_key_variable = \"MY_KEY2\"").unwrap().api_key_variable, "MY_KEY2");
-    assert!(read("api_key_file = \"key\"").unwrap_err().to_string().contains("whole path"));
+    assert_eq!(read("api_key_file = \"/k\"").unwrap().api_key_file, Some("/k".into()));
 }
 
 proptest::proptest! {

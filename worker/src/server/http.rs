@@ -114,6 +114,14 @@ impl Client {
         &self.limits
     }
 
+    /// A failure as it may be told: servers repeat the key that they refuse.
+    pub(super) fn without_the_key(&self, failure: Failure) -> Failure {
+        match &self.key {
+            Some(key) => Failure { message: key.hide(&failure.message), ..failure },
+            None => failure,
+        }
+    }
+
     fn kept(&self) -> MutexGuard<'_, Vec<Agent>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +172,6 @@ impl Client {
             Ok(body) => words_of(&body),
             Err(failure) => return failure,
         };
-        let words = self.key.as_ref().map_or(words.clone(), |key| key.hide(&words));
         let mut failure = Refusal { what: &reply.what, status, words: &words }.failure();
         if failure.cause == Cause::Unauthorized {
             let what = if self.key.is_some() { "another key" } else { "a key" };

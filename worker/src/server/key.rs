@@ -11,6 +11,10 @@ use shared::settings::Settings;
 
 /// What stands where the key stood.
 const HIDDEN: &str = "[the key]";
+/// What stands where a text of the server's was cut, or ended: see [`super::lines::shown`].
+const ENDS: [char; 2] = ['…', '`'];
+/// So many letters of a key that was cut say nothing yet.
+const BEGINNING: usize = 4;
 /// A longer file is no key.
 const LONGEST: u64 = 16 * 1024;
 
@@ -68,9 +72,20 @@ impl Key {
         format!("Bearer {}", self.0)
     }
 
-    /// A text of the server's, without the key.
+    /// A text that may repeat what a server said, without the key; nor with the beginning of one,
+    /// where what it said was cut or ended.
     pub(super) fn hide(&self, text: &str) -> String {
-        text.replace(&self.0, HIDDEN)
+        let whole = text.replace(&self.0, HIDDEN);
+        let mut hidden = String::with_capacity(whole.len());
+        for piece in whole.split_inclusive(ENDS) {
+            let said = piece.trim_end_matches(ENDS);
+            let mut lengths = (BEGINNING..self.0.len()).rev();
+            match lengths.find_map(|length| said.strip_suffix(self.0.get(..length)?)) {
+                Some(before) => hidden.extend([before, HIDDEN, &piece[said.len()..]]),
+                None => hidden.push_str(piece),
+            }
+        }
+        hidden
     }
 }
 
@@ -136,6 +151,14 @@ mod tests {
         let key = Key::parse(" abc-123 ").unwrap();
         assert_eq!(key.header(), "Bearer abc-123");
         assert_eq!(format!("{key:?} {:?}", Some(&key)), "Key Some(Key)");
-        assert_eq!(key.hide("Incorrect key: abc-123."), "Incorrect key: [the key].");
+        for (said, hidden) in [
+            ("Incorrect key: abc-123.", "Incorrect key: [the key]."),
+            ("not JSON: `key abc-123`", "not JSON: `key [the key]`"),
+            ("not JSON: `key abc-1…`, abc-1 x", "not JSON: `key [the key]…`, abc-1 x"),
+            ("in the middle of a line: `abc-12`", "in the middle of a line: `[the key]`"),
+            ("it is `abc`, not ab…", "it is `abc`, not ab…"),
+        ] {
+            assert_eq!(key.hide(said), hidden);
+        }
     }
 }

@@ -196,10 +196,11 @@ fn read_json(line: &[u8]) -> Result<Value, String> {
 
 /// The first bytes, in quotes, fit to be shown to a person.
 pub(super) fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN)]).into_owned();
+    let looked_at = &bytes[..bytes.len().min(4 * SHOWN)];
+    let text = String::from_utf8_lossy(looked_at);
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = text.chars().take(SHOWN).filter(|c| !c.is_control()).collect();
-    if text.chars().nth(SHOWN).is_some() {
+    if looked_at.len() < bytes.len() || text.chars().nth(SHOWN).is_some() {
         cut.push('…');
     }
     format!("`{cut}`")

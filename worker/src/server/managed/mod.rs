@@ -119,8 +119,11 @@ impl Managed {
                 Standing::Resting => return Err(self.failed(&doing, "it was told to unload")),
                 Standing::Running { .. } => {}
             }
-            if self.client.held().is_ok_and(|held| !held.is_empty()) {
-                return Ok(());
+            match self.client.held() {
+                Ok(held) if !held.is_empty() => return Ok(()),
+                // No look ends differently where it wants a key that it does not get.
+                Err(failure) if failure.again == Again::Never => return Err(failure),
+                Ok(_) | Err(_) => {}
             }
             if start.elapsed() > self.limits.load {
                 return Err(Failure::silent(&doing, self.limits.load));

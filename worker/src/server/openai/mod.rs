@@ -70,6 +70,29 @@ impl OpenAi {
         Call { path, body: None, patience: self.client.limits().glance, cancel }
     }
 
+    /// The one way out of here for what went wrong: the key stays inside.
+    fn tellable<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        result.map_err(|failure| self.client.without_the_key(failure))
+    }
+
+    fn one_token(&self, model: &str, patience: Duration) -> Result<(), Failure> {
+        let cancel = Cancel::default();
+        let ask = |path: &str, body: Value, comes| {
+            let asked = Asked { path: path.to_owned(), body, comes };
+            let how = How { patience, cancel: &cancel, sink: &mut std::io::sink() };
+            self.get_answer(&asked, how).map(drop)
+        };
+        let body = json!({ "model": model, "prompt": "1", "max_tokens": 1, "stream": true });
+        match ask("/v1/completions", body, Comes::InPieces) {
+            // A server that only embeds says so in many ways, and answers this.
+            Err(failure) if failure.again == Again::Never => {
+                let body = json!({ "model": model, "input": "1" });
+                ask("/v1/embeddings", body, Comes::Whole).map_err(|_neither| failure)
+            }
+            asked => asked,
+        }
+    }
+
     fn get_answer(&self, asked: &Asked, how: How<'_>) -> Result<Answer, Failure> {
         let start = Instant::now();
         let (path, body) = (asked.path.as_str(), Some(&asked.body));
@@ -181,55 +204,43 @@ impl Server for OpenAi {
         if health.is_err() {
             *self.seen() = None;
         }
-        health
+        self.tellable(health)
     }
 
     fn known(&self) -> Result<Vec<String>, Failure> {
-        let said = self.client.get("/v1/models")?;
+        let said = self.tellable(self.client.get("/v1/models"))?;
         Ok(family::listed_models(&said).filter_map(family::id).map(str::to_owned).collect())
     }
 
     fn held(&self) -> Result<Vec<HeldModel>, Failure> {
-        match self.health()? {
+        let held = self.health().and_then(|ready| match ready {
             Ready::Yes => self.family()?.held(&self.client),
             Ready::Loading => Ok(Vec::new()),
-        }
+        });
+        self.tellable(held)
     }
 
     /// The options are left to how the server was started: none of these servers takes any.
     fn load(&self, model: &str, _options: &Options, cancel: &Cancel) -> Result<(), Failure> {
-        self.family()?.load(&self.client, model, cancel)
+        let load = |family: Family| family.load(&self.client, model, cancel);
+        self.tellable(self.family().and_then(load))
     }
 
     fn unload(&self, model: &str, cancel: &Cancel) -> Result<(), Failure> {
-        self.family()?.unload(&self.client, model, cancel)
+        let unload = |family: Family| family.unload(&self.client, model, cancel);
+        self.tellable(self.family().and_then(unload))
     }
 
     fn canary(&self, model: &str, patience: Duration) -> Result<Duration, Failure> {
         let start = Instant::now();
-        let cancel = Cancel::default();
-        let ask = |path: &str, body: Value, comes| {
-            let asked = Asked { path: path.to_owned(), body, comes };
-            let how = How { patience, cancel: &cancel, sink: &mut std::io::sink() };
-            self.get_answer(&asked, how).map(drop)
-        };
-        let body = json!({ "model": model, "prompt": "1", "max_tokens": 1, "stream": true });
-        let asked = ask("/v1/completions", body, Comes::InPieces);
-        let answered = match asked {
-            // A server that only embeds says so in many ways, and answers this.
-            Err(failure) if failure.again == Again::Never => {
-                let body = json!({ "model": model, "input": "1" });
-                ask("/v1/embeddings", body, Comes::Whole).map_err(|_neither| failure)
-            }
-            asked => asked,
-        };
-        answered.map(|()| start.elapsed())
+        let answered = self.one_token(model, patience);
+        self.tellable(answered).map(|()| start.elapsed())
     }
 
     fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure> {
         let what = || format!("{}: asking", self.client.address());
         let asked = ask::asked(spec).map_err(|problem| Failure::unaskable(&what(), &problem))?;
         let patience = self.client.limits().silence;
-        self.get_answer(&asked, How { patience, cancel, sink })
+        self.tellable(self.get_answer(&asked, How { patience, cancel, sink }))
     }
 }
