@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shared::llm::HeldState;
 use shared::outcome::Cause;
 use tests::{FakeOllama, Pool, Scripted, Signal, free_port, llama_models};
-use worker::server::{Again, Cancel, Key, Managed, Program, Server, Start};
+use worker::server::{Again, Cancel, Key, Limits, Managed, Program, Server, Start};
 
 use crate::server_ollama::{short, spec};
 
@@ -45,7 +45,8 @@ fn llama_as(start: Start, models: &[(&str, PathBuf)], words: &[&str]) -> Managed
     let models: BTreeMap<_, _> =
         models.iter().map(|(name, file)| ((*name).to_owned(), file.clone())).collect();
     let words = words.iter().map(Into::into).collect();
-    Managed::start(Program::LlamaServer { models, words }, start, short()).unwrap()
+    let limits = Limits { load: Duration::from_secs(60), ..short() };
+    Managed::start(Program::LlamaServer { models, words }, start, limits).unwrap()
 }
 
 fn tiny() -> shared::task::Spec {

@@ -127,3 +127,20 @@ fn once(went: Went) -> Went {
     };
     Went { verdict, ..went }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_that_failed_is_over_and_one_of_a_busy_server_comes_again() {
+        for (verdict, expected) in [
+            (Verdict::Failed(Cause::Oom), Verdict::Refused(Cause::Oom)),
+            (Verdict::NotReady(Cause::Unauthorized), Verdict::Refused(Cause::Unauthorized)),
+            (Verdict::NotReady(Cause::ServerError), Verdict::NotReady(Cause::ServerError)),
+            (Verdict::Returned, Verdict::Returned),
+        ] {
+            assert_eq!(once(Went::new(verdict)).verdict, expected, "{verdict:?}");
+        }
+    }
+}

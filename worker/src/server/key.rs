@@ -13,7 +13,7 @@ use shared::settings::Settings;
 const HIDDEN: &str = "[the key]";
 /// What stands where a text of the server's was cut, or ended: see [`super::lines::shown`].
 const ENDS: [char; 2] = ['…', '`'];
-/// So many letters of a key that was cut say nothing yet.
+/// Fewer letters of a key that was cut say nothing yet.
 const BEGINNING: usize = 4;
 /// A longer file is no key.
 const LONGEST: u64 = 16 * 1024;
