@@ -72,27 +72,66 @@ pub(crate) struct Observer {
     tasks: HashMap<TaskName, Option<Arc<About>>>,
     requests: HashMap<TaskName, Option<Arc<About>>>,
     follower: Follower,
-    caught_up: CaughtUp,
+    unseen: Unseen,
     /// Tasks that succeeded, and that were cancelled, since the pool was made.
     pub(crate) complete: u64,
     pub(crate) cancelled: u64,
 }
 
-/// So many of the last ends before the first look are looked at, to learn how long work takes.
+/// So many of the work's ends before the first look are looked at, to learn how long it takes: the
+/// last ones read, which is file by file of a day, and not in the order of their times.
 const PAST: usize = 10_000;
 
-/// A long history of other work is of no use to anybody.
-fn is_instructive(brief: &Brief) -> bool {
-    match brief.task.class {
-        Some(Class::Llm | Class::Resource | Class::Script) => true,
-        Some(Class::Cpu) | None => false,
+/// What is worth knowing of the ends before the first look.
+#[derive(Default)]
+struct Past {
+    /// Loads and unloads: all of them. They are few, and the last of each worker decides where its
+    /// models go.
+    requests: Vec<Brief>,
+    work: VecDeque<Brief>,
+}
+
+impl Past {
+    fn add(&mut self, brief: Brief) {
+        match brief.task.class {
+            Some(Class::Resource) => self.requests.push(brief),
+            Some(Class::Llm | Class::Script) => self.work.push_back(brief),
+            // A long history of other work is of no use to anybody.
+            Some(Class::Cpu) | None => {}
+        }
+        if self.work.len() > PAST {
+            self.work.pop_front();
+        }
+    }
+
+    fn all(self) -> Vec<Brief> {
+        self.requests.into_iter().chain(self.work).collect()
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CaughtUp {
-    NotYet,
-    Yes,
+/// Attempts that ended and that nobody was told of yet.
+enum Unseen {
+    /// What ended before the first look, as far as it was read.
+    Before(Past),
+    /// All of that, and what came since.
+    Since(Ended),
+}
+
+impl Unseen {
+    fn add(&mut self, brief: Brief) {
+        match self {
+            Self::Before(past) => past.add(brief),
+            Self::Since(ended) => ended.news.push(brief),
+        }
+    }
+
+    /// All that was there is read.
+    fn caught_up(&mut self) {
+        if let Self::Before(past) = self {
+            let past = std::mem::take(past).all();
+            *self = Self::Since(Ended { news: Vec::new(), past });
+        }
+    }
 }
 
 impl Observer {
@@ -110,7 +149,7 @@ impl Observer {
             tasks: HashMap::new(),
             requests: HashMap::new(),
             follower,
-            caught_up: CaughtUp::NotYet,
+            unseen: Unseen::Before(Past::default()),
             complete: before.map_or(0, |state| state.counts.complete),
             cancelled: before.map_or(0, |state| state.counts.cancelled),
         }
@@ -233,31 +272,30 @@ impl Observer {
         }))
     }
 
-    /// Attempts that ended since the last look. What ended before the first look is counted, but
-    /// is no news.
-    pub(crate) fn ended(&mut self) -> Result<Ended, Error> {
-        let first = self.caught_up == CaughtUp::NotYet;
-        let mut lines = VecDeque::new();
+    /// Reads what the ledger has got. Where that fails, what was read until then counts, and the
+    /// next look goes on after it.
+    pub(crate) fn follow(&mut self) -> Result<(), Error> {
         let (complete, cancelled) = (&mut self.complete, &mut self.cancelled);
+        let unseen = &mut self.unseen;
         self.follower.follow(self.pool.layout(), |brief| {
             match brief.end_of_task() {
                 Some(Outcome::Succeeded) => *complete += 1,
                 Some(Outcome::Cancelled) => *cancelled += 1,
                 Some(Outcome::Failed | Outcome::Returned) | None => {}
             }
-            if !first || is_instructive(&brief) {
-                lines.push_back(brief);
-            }
-            if first && lines.len() > PAST {
-                lines.pop_front();
-            }
+            unseen.add(brief);
         })?;
-        self.caught_up = CaughtUp::Yes;
-        let lines = lines.into();
-        Ok(match first {
-            true => Ended { news: Vec::new(), past: lines },
-            false => Ended { news: lines, past: Vec::new() },
-        })
+        self.unseen.caught_up();
+        Ok(())
+    }
+
+    /// Attempts that ended since the last look. What ended before the first look is counted, but
+    /// is no news; it is told when all of it is read.
+    pub(crate) fn ended(&mut self) -> Ended {
+        match &mut self.unseen {
+            Unseen::Before(_) => Ended::default(),
+            Unseen::Since(ended) => std::mem::take(ended),
+        }
     }
 
     /// Lines of the ledger that could not be read.
@@ -312,4 +350,36 @@ pub(crate) fn pending(layout: &Layout, lane: &LaneName) -> Result<Vec<Found>, Er
 /// What the last brain wrote. What cannot be read is counted anew.
 pub(crate) fn last_state(pool: &Pool) -> Option<BrainState> {
     state::read(pool.layout()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::Stage;
+    use shared::settings::Settings;
+
+    fn briefs(class: Class, count: u32) -> Vec<Brief> {
+        let mut stage = Stage::new(&Settings::default());
+        stage.ended("worker-1", class, count);
+        stage.seen.ended
+    }
+
+    #[test]
+    fn of_a_long_past_no_request_is_forgotten_and_of_the_work_the_last() {
+        let requests = briefs(Class::Resource, 3);
+        let work = briefs(Class::Llm, u32::try_from(PAST).unwrap() + 1);
+        let cpu = briefs(Class::Cpu, 1);
+        let mut unseen = Unseen::Before(Past::default());
+        for brief in requests.iter().chain(&work).chain(&cpu) {
+            unseen.add(brief.clone());
+        }
+        unseen.caught_up();
+        unseen.add(cpu[0].clone());
+        unseen.caught_up();
+        let Unseen::Since(ended) = unseen else { panic!("it is caught up") };
+        let ids = |briefs: &[Brief]| briefs.iter().map(|brief| brief.id).collect::<Vec<_>>();
+        let kept: Vec<Brief> = requests.iter().chain(&work[1..]).cloned().collect();
+        assert_eq!(ids(&ended.past), ids(&kept));
+        assert_eq!(ids(&ended.news), ids(&cpu), "what came since, whatever it is");
+    }
 }

@@ -353,8 +353,8 @@ impl Brain {
             .and_then(|lanes| self.step("read requests", |brain| brain.observer.requests(lanes)));
         let processing = self.step("list what runs", |brain| brain.observer.processing())?;
         let workers = self.step("read heartbeats", |brain| brain.observer.workers(&lives))?;
-        let ended = self.step("follow the ledger", |brain| brain.observer.ended());
-        let ended = ended.unwrap_or_default();
+        self.step("follow the ledger", |brain| brain.observer.follow());
+        let ended = self.observer.ended();
         let pause = self.step("read the pause", |brain| control::pool_pause(brain.pool.layout()));
         let drains = self.step("read drains", |brain| brain.observer.drains(&brain.places));
         let free = self.step("measure the disk", |brain| reserve::free_space(brain.pool.root()));

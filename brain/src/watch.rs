@@ -295,7 +295,7 @@ impl Means {
 
 fn failed(worker: &Name, err: Error, seconds: f64) -> Settlement {
     let (fates, left) = (Err(err), Left::Something);
-    Settlement { worker: worker.clone(), fates, servers: 0, left, seconds }
+    Settlement { worker: worker.clone(), fates, servers: Ok(0), left, seconds }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use shared::task::Task;
 
 use crate::dir::layout::{Layout, Shelf};
 use crate::dir::places::{self, Found, Place};
-use crate::dir::{history, listing};
+use crate::dir::{history, keys, listing};
 use crate::ledger::Line;
 use crate::{Error, tally};
 
@@ -72,6 +72,26 @@ pub fn find(layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Error> {
         hits.tasks(layout, &digits)?;
     }
     hits.judge(layout, text)
+}
+
+/// What `text` names where the keys of batches count too. One that is a key and also part of
+/// another id names neither: what is cancelled must be what was meant.
+pub fn find_named(layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Error> {
+    let found = find(layout, text)?;
+    let Some(batch) = keys::batch_of(layout, text)? else { return Ok(found) };
+    let meant = format!("batch {batch} (by its key)");
+    let others = match found {
+        Err(Miss::NoId(_) | Miss::Unknown(_)) => Vec::new(),
+        Ok(Named::Batch(same, _)) if same == batch => Vec::new(),
+        Ok(Named::Batch(other, _)) => vec![format!("batch {other}")],
+        Ok(Named::Task(id)) => vec![id.to_string()],
+        Err(Miss::Ambiguous(_, others)) => others,
+    };
+    if others.is_empty() {
+        return Ok(Ok(Named::Batch(batch, members(layout, batch)?)));
+    }
+    let all = [meant].into_iter().chain(others).take(CANDIDATES).collect();
+    Ok(Err(Miss::Ambiguous(text.to_owned(), all)))
 }
 
 #[derive(Default)]
@@ -199,6 +219,9 @@ pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::task;
+    use crate::dir::submit::Submitter;
+    use crate::dir::{Pool, Privacy, Rules};
 
     const ID: &str = "0194c3f2-aaaa-7bbb-8ccc-ddddeeeeffff";
 
@@ -236,5 +259,31 @@ mod tests {
         let common = &batch.to_string()[..8];
         let Err(Miss::Ambiguous(_, candidates)) = find(&layout, common).unwrap() else { panic!() };
         assert_eq!(candidates.len(), 2);
+    }
+
+    #[test]
+    fn a_key_that_is_also_part_of_an_id_names_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = Pool::create(&dir.path().join("p"), Rules::default(), Privacy::Owner).unwrap();
+        let layout = pool.layout();
+        let task = task(r#"{"shell": "true"}"#);
+        let id = task.id;
+        Submitter::new(&pool).unwrap().submit(&task).unwrap();
+        let (batch, own) = (BatchId::new(), BatchId::new());
+        record_batch(layout, batch, &[]).unwrap();
+        record_batch(layout, own, &[]).unwrap();
+        let (short, nobodys) = (id.short(), "0123abcd");
+        let submit = keys::Keys::wait(&pool).unwrap();
+        for (key, batch) in [("night", batch), (nobodys, batch), (&short, batch)] {
+            submit.submitted_batch(key, batch, TaskId::new()).unwrap();
+        }
+        // Its own end, by chance.
+        submit.submitted_batch(&own.short(), own, TaskId::new()).unwrap();
+        for (text, named) in [("night", batch), (nobodys, batch), (&own.short(), own)] {
+            assert_eq!(find_named(layout, text).unwrap(), Ok(Named::Batch(named, vec![])));
+        }
+        let told = find_named(layout, &short).unwrap().unwrap_err().to_string();
+        assert!(told.contains(&batch.to_string()) && told.contains(&id.to_string()), "{told}");
+        assert_eq!(find_named(layout, &id.to_string()).unwrap(), Ok(Named::Task(id)));
     }
 }

@@ -27,6 +27,17 @@ words! {
     }
 }
 
+impl ModelVerb {
+    /// What who does it is at.
+    #[must_use]
+    pub const fn doing(self) -> &'static str {
+        match self {
+            Self::Load => "loading",
+            Self::Unload => "unloading",
+        }
+    }
+}
+
 words! {
     /// How a server comes to hold a model.
     Loads {

@@ -134,7 +134,7 @@ impl Beginning<'_> {
         if settled.is_complete() {
             return Ok(());
         }
-        let left: Vec<String> = settled
+        let mut left: Vec<String> = settled
             .fates
             .iter()
             .filter_map(|(name, fate)| match fate {
@@ -148,8 +148,8 @@ impl Beginning<'_> {
                 Err(err) => Some(format!("{}: {err}", name.id.short())),
             })
             .collect();
-        let text =
-            format!("{} has tasks that cannot be settled: {}", lease.worker(), left.join("; "));
+        left.extend(settled.servers.err().map(|err| err.to_string()));
+        let text = format!("{} left what cannot be settled: {}", lease.worker(), left.join("; "));
         Err(Failure::new(exit::TRY_LATER, text))
     }
 }

@@ -37,8 +37,8 @@ pub struct Settlement {
     pub worker: Name,
     /// What became of each task, or why nothing could be done at all.
     pub fates: Result<Fates, Error>,
-    /// Processes of its model server that were ended.
-    pub servers: u64,
+    /// Processes of its model server that were ended, or why nobody could look for them.
+    pub servers: Result<u64, Error>,
     /// Whether anything is left.
     pub left: Left,
     /// How long it took, from the death on.
@@ -82,9 +82,13 @@ impl Settling {
     /// Its affairs were looked through.
     pub fn settled(&mut self, at: At, settlement: &Settlement, out: &mut Vec<Command>) {
         let worker = &settlement.worker;
-        if settlement.servers > 0 {
-            let what = format!("processes of the model server that {worker} left");
-            say(out, Event::Cleaned { what, count: settlement.servers });
+        match &settlement.servers {
+            Ok(0) => {}
+            Ok(count) => {
+                let what = format!("processes of the model server that {worker} left");
+                say(out, Event::Cleaned { what, count: *count });
+            }
+            Err(err) => self.failed(at, worker, err.to_string(), out),
         }
         match &settlement.fates {
             Err(err) => self.failed(at, worker, err.to_string(), out),

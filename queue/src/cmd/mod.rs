@@ -27,7 +27,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use queue::Pool;
 use queue::cli::{COMMON, Common, Failure, Resolved};
-use queue::dir::keys;
 use queue::lookup::{self, Miss, Named};
 use shared::exit;
 use shared::id::{Incarnation, TaskId};
@@ -192,10 +191,7 @@ impl App {
 
     /// What a text names: the key of a batch, or an id.
     fn named(&self, pool: &Pool, text: &str) -> Result<Named, Stop> {
-        if let Some(batch) = keys::batch_of(pool.layout(), text)? {
-            return Ok(Named::Batch(batch, lookup::members(pool.layout(), batch)?));
-        }
-        lookup::find(pool.layout(), text)?.map_err(|miss| {
+        lookup::find_named(pool.layout(), text)?.map_err(|miss| {
             let no_key = match &miss {
                 Miss::NoId(_) | Miss::Unknown(_) => "; no batch has this key",
                 Miss::Ambiguous(..) => "",

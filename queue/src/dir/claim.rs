@@ -220,6 +220,10 @@ fn take_file(from: &Path, to: &Path) -> Result<Took, Error> {
 }
 
 fn reject_file(pool: &Pool, path: &Path, problem: String) -> Result<Try, Error> {
-    reject::reject(pool.layout(), path, &problem)?;
-    Ok(Try::Rejected { problem })
+    match reject::reject(pool.layout(), path, &problem) {
+        Ok(_target) => Ok(Try::Rejected { problem }),
+        // Put aside as well, with more to tell.
+        Err(Error::Garbled { problem, .. }) => Ok(Try::Rejected { problem }),
+        Err(err) => Err(err),
+    }
 }

@@ -427,6 +427,7 @@ impl Row {
             match reject::reject(layout, &path, problem) {
                 Ok(Some(_target)) => see(Note::Rejected(path, problem.to_owned())),
                 Ok(None) => {}
+                Err(Error::Garbled { path, problem }) => see(Note::Rejected(path, problem)),
                 // It stays where it is, and stops nobody.
                 Err(err) => see(Note::Rejected(path, format!("{problem}; {err}"))),
             }

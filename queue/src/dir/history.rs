@@ -14,7 +14,7 @@ use shared::time::Moment;
 
 use super::fault::{self, Did};
 use super::layout::Layout;
-use super::lines::each_line;
+use super::lines::{each_line, each_line_from};
 use super::places::{Found, Place};
 use super::publish::{flush_up_to, make_dirs};
 use super::{listing, plain, reserve};
@@ -367,7 +367,9 @@ impl Follower {
         Ok(lines)
     }
 
-    /// Shows the lines that came since the last call, one by one: a long history fits nowhere.
+    /// Shows the lines that came since the last call, one by one: a long history fits nowhere. Each
+    /// is shown once, also where a file cannot be read to its end: the next call goes on after the
+    /// last one that was shown.
     pub fn follow(&mut self, layout: &Layout, mut see: impl FnMut(Brief)) -> Result<(), Error> {
         let files = files_since(layout, &self.first_day)?;
         if self.first_day.is_empty() {
@@ -375,13 +377,17 @@ impl Follower {
             self.offsets.retain(|path, _offset| files.contains(path));
         }
         for path in files {
-            let from = self.offsets.get(&path).copied().unwrap_or(0);
-            let until = each_line(&path, from, |_at, line| match serde_json::from_slice(line) {
-                Ok(brief) => see(brief),
-                Err(_empty) if line == b"\n" => {}
-                Err(_torn) => self.torn += 1,
-            })?;
-            self.offsets.insert(path, until);
+            let mut offset = self.offsets.get(&path).copied().unwrap_or(0);
+            let read =
+                each_line_from(&path, &mut offset, |_at, line| {
+                    match serde_json::from_slice(line) {
+                        Ok(brief) => see(brief),
+                        Err(_empty) if line == b"\n" => {}
+                        Err(_torn) => self.torn += 1,
+                    }
+                });
+            self.offsets.insert(path, offset);
+            read?;
         }
         self.first_day = Moment::now().plus_millis(-WRITERS_CLOCKS_MILLIS).day();
         Ok(())

@@ -168,6 +168,8 @@ impl Promoter {
         let Error::Garbled { path, problem } = err else { return Promotion::Failed(name, err) };
         match reject::reject(self.pool.layout(), &path, &problem) {
             Ok(_target) => Promotion::Rejected(path, problem),
+            // Put aside as well, with more to tell.
+            Err(Error::Garbled { path, problem }) => Promotion::Rejected(path, problem),
             Err(err) => Promotion::Failed(name, err),
         }
     }
@@ -175,9 +177,14 @@ impl Promoter {
     fn put_aside(&self, foreign: Vec<PathBuf>, done: &mut Vec<Promotion>) {
         for path in foreign {
             let problem = "its name is not that of a task file (`<id>.a1f0d0.json`)".to_owned();
-            // One that cannot be moved stays where it is, and stops nobody.
-            if let Ok(Some(_target)) = reject::reject(self.pool.layout(), &path, &problem) {
-                done.push(Promotion::Rejected(path, problem));
+            match reject::reject(self.pool.layout(), &path, &problem) {
+                Ok(Some(_target)) => done.push(Promotion::Rejected(path, problem)),
+                Ok(None) => {}
+                Err(Error::Garbled { path, problem }) => {
+                    done.push(Promotion::Rejected(path, problem));
+                }
+                // One that cannot be moved stays where it is, and stops nobody.
+                Err(_stays) => {}
             }
         }
     }

@@ -80,8 +80,9 @@ const MAX_NAME_BYTES: usize = 200;
 /// Puts the file or directory at `path` into `rejected/`, with the reason beside it. Returns where
 /// it is now; `None` when it was gone.
 ///
-/// Where there is no room for the reason, only who called can still say it, so that is no error:
-/// the file is out of the way.
+/// Where there is no room for the reason that is no error: the file is out of the way. Where it
+/// cannot be written for another cause, it is put aside too, and an [`Error::Garbled`] says why and
+/// what the trouble was, for perhaps nobody else does.
 pub fn reject(layout: &Layout, path: &Path, problem: &str) -> Result<Option<PathBuf>, Error> {
     let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // With a number and `.reason` it must still be a name. The reason tells the whole path.
@@ -103,7 +104,8 @@ pub fn reject(layout: &Layout, path: &Path, problem: &str) -> Result<Option<Path
         match publish::move_new(path, &target)? {
             Moved::Yes => {
                 let text = format!("{}\n{problem}\n", path.display());
-                let _best = publish::replace(&reason, text.as_bytes(), Durability::Atomic);
+                let written = publish::replace(&reason, text.as_bytes(), Durability::Atomic);
+                written.or_else(|err| unless_no_room(path, problem, err))?;
                 return Ok(Some(target));
             }
             Moved::SourceGone => return Ok(None),
@@ -111,4 +113,42 @@ pub fn reject(layout: &Layout, path: &Path, problem: &str) -> Result<Option<Path
         }
     }
     Ok(None)
+}
+
+/// The file is put aside already; what is left to be told is why, and why that is not beside it.
+fn unless_no_room(path: &Path, problem: &str, err: Error) -> Result<(), Error> {
+    if err.is_disk_full() || err.io_kind() == Some(io::ErrorKind::InvalidFilename) {
+        return Ok(());
+    }
+    let problem = format!("{problem}; it is in `rejected/`, but without this reason: {err}");
+    Err(Error::Garbled { path: path.to_owned(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_cannot_be_written_is_told_unless_there_is_no_room() {
+        for (errno, told) in [(Errno::NOSPC, false), (Errno::NAMETOOLONG, false), (Errno::IO, true)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let layout = Layout::new(dir.path());
+            fs::create_dir_all(layout.rejected()).unwrap();
+            let path = dir.path().join("notes.txt");
+            fs::write(&path, "x").unwrap();
+            fault::fail_where("create", errno);
+            let rejected = reject(&layout, &path, "it is no task");
+            let kept = layout.rejected().join("notes.txt");
+            assert_eq!(fs::read(&kept).unwrap(), b"x", "{errno}");
+            assert!(!publish::is_there(&path).unwrap(), "{errno}");
+            match rejected {
+                Ok(target) => assert!(!told && target == Some(kept), "{errno}"),
+                Err(err) => {
+                    let text = err.to_string();
+                    assert!(told && text.contains("it is no task; it is in `rejected/`"), "{text}");
+                }
+            }
+        }
+    }
 }

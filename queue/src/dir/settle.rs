@@ -4,6 +4,8 @@
 //! For each task left there: if the ledger has a line about the attempt, what it says is carried
 //! out. If not, the job may still run: its processes are found in the kernel and ended, and only
 //! when none is left the line is written and the task put back. Every step can be done again.
+//!
+//! The model server that the worker had started is ended beside that: no task waits for its end.
 
 use std::time::Duration;
 
@@ -58,26 +60,27 @@ pub enum Fate {
 }
 
 /// What settling came to: the fate of each task, or the error that kept one where it is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Settled {
     /// Per task, in order.
     pub fates: Vec<(TaskName, Result<Fate, Error>)>,
     /// The worker's own record, where it could be read.
     pub record: Option<Record>,
-    /// Processes of its model server that were ended.
-    pub servers: u64,
+    /// Processes of its model server that were ended, or why nobody could look for them.
+    pub servers: Result<u64, Error>,
 }
 
 impl Settled {
     /// Whether nothing is left to do.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.fates.iter().all(|(_name, fate)| match fate {
+        let tasks = self.fates.iter().all(|(_name, fate)| match fate {
             Ok(Fate::Unkillable(_) | Fate::Elsewhere(_)) | Err(_) => false,
             Ok(Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_)) => {
                 true
             }
-        })
+        });
+        tasks && self.servers.is_ok()
     }
 }
 
@@ -103,10 +106,38 @@ impl Settler<'_> {
         if !tasks.is_empty() && record.is_some() {
             lease.write(&self.settling(worker, record.as_ref()))?;
         }
-        let servers = self.end_server(worker, record.as_ref())?;
-        let mut settled = Settled { servers, ..Settled::default() };
+        let (fates, server) = self.settle_all(worker, tasks, record.as_ref());
+        let (servers, left) = match server {
+            Ok(Server { ended, left }) => (Ok(ended), left),
+            Err(err) => (Err(err), None),
+        };
+        let mut settled = Settled { fates, record: None, servers };
+        if settled.is_complete() {
+            control::clear_tasks(self.pool.layout(), worker)?;
+            let over = Record { server: left, ..self.settled(worker, record.as_ref()) };
+            lease.write(&over)?;
+        }
+        settled.record = record;
+        Ok(settled)
+    }
+
+    /// All at the same time: a task must not wait for another one's processes, nor for the model
+    /// server's. The attempt that comes next has another worker's.
+    fn settle_all(
+        &self,
+        worker: &Name,
+        tasks: Vec<TaskName>,
+        record: Option<&Record>,
+    ) -> (Fates, Result<Server, Error>) {
         std::thread::scope(|scope| {
-            let (record, here) = (record.as_ref(), fault::here());
+            let here = fault::here();
+            let server = scope.spawn({
+                let here = here.clone();
+                move || {
+                    here.adopt();
+                    self.end_server(worker, record)
+                }
+            });
             let fate = |name| {
                 let here = here.clone();
                 move || {
@@ -115,16 +146,9 @@ impl Settler<'_> {
                 }
             };
             let threads: Vec<_> = tasks.into_iter().map(|name| scope.spawn(fate(name))).collect();
-            for thread in threads {
-                settled.fates.push(thread.join().expect("settling a task does not panic"));
-            }
-        });
-        if settled.is_complete() {
-            control::clear_tasks(self.pool.layout(), worker)?;
-            lease.write(&self.settled(worker, record.as_ref()))?;
-        }
-        settled.record = record;
-        Ok(settled)
+            let fates = threads.into_iter().map(|thread| thread.join().expect(NO_PANIC)).collect();
+            (fates, server.join().expect(NO_PANIC))
+        })
     }
 
     /// The process stays the worker's: on which machine, and on which start of it, the jobs ran
@@ -149,7 +173,8 @@ impl Settler<'_> {
         }
     }
 
-    /// Nothing is left to do. Who said goodbye did not die because somebody looked after it.
+    /// Nothing is left to do but what is said of a server. Who said goodbye did not die because
+    /// somebody looked after it.
     fn settled(&self, worker: &Name, before: Option<&Record>) -> Record {
         let settling = self.settling(worker, before);
         let role = match (before.map(|record| &record.role), &settling.role) {
@@ -157,7 +182,7 @@ impl Settler<'_> {
             (_, Role::Settling(by)) => Role::Settled(by.clone()),
             (_, role @ (Role::Working | Role::Settled(_) | Role::Over)) => role.clone(),
         };
-        Record { role, writers: Vec::new(), server: None, ..settling }
+        Record { role, writers: Vec::new(), ..settling }
     }
 
     fn settle_task(
@@ -212,16 +237,25 @@ impl Settler<'_> {
 
     /// Ends the model server that the worker started: nobody else would, and the GPU's memory would
     /// stay its own.
-    fn end_server(&self, worker: &Name, record: Option<&Record>) -> Result<u64, Error> {
+    fn end_server(&self, worker: &Name, record: Option<&Record>) -> Result<Server, Error> {
         let (root, here) = (self.pool.root(), Process::current());
-        let was_here = |process: &Process| process.host == here.host && process.boot == here.boot;
         let mark = match record {
-            Some(record) if !was_here(&record.process) => None,
             Some(record) => record.server.clone(),
             None => Some(fence::server_mark(root, worker)),
         };
-        let ended = mark.map_or(Ok(0), |mark| fence::end_server(&mark));
-        ended.at("look for the model server of a worker of", root)
+        let Some(mark) = mark else { return Ok(Server::default()) };
+        if let Some(process) = record.map(|record| &record.process) {
+            if process.host != here.host {
+                return Ok(Server { ended: 0, left: Some(mark) });
+            }
+            if process.boot != here.boot {
+                return Ok(Server::default());
+            }
+        }
+        const DOING: &str = "look for the model server of a worker of";
+        fault::step("end server").at(DOING, root)?;
+        let fence::Killed { killed, late } = fence::end_server(&mark).at(DOING, root)?;
+        Ok(Server { ended: killed, left: (late > 0).then_some(mark) })
     }
 
     /// The line about this attempt, if its end was recorded: by the worker, or by an earlier
@@ -255,6 +289,19 @@ impl Settler<'_> {
             fence::Ended::Unkillable(left) => Fenced::Unkillable(pids(left)),
         })
     }
+}
+
+/// What became of each task, or the error that kept it where it is.
+type Fates = Vec<(TaskName, Result<Fate, Error>)>;
+
+const NO_PANIC: &str = "settling does not panic";
+
+/// What became of the model server of a dead worker.
+#[derive(Default)]
+struct Server {
+    ended: u64,
+    /// By what it is known, where it was not ended: it is another machine's, or cannot be killed.
+    left: Option<String>,
 }
 
 enum Fenced {

@@ -29,7 +29,7 @@ pub use proc::{
     Identity, Stat, boot_id, command_line, members_of_group, process_identity, stat, state_of,
 };
 pub use scan::{Carries, processes};
-pub use server::{SERVER_MARK, end_server, server_mark};
+pub use server::{Killed, SERVER_MARK, end_server, server_mark};
 pub use usage::{Usage, usage};
 
 /// Which file a log is, whatever its name is by now.

@@ -5,8 +5,9 @@
 //! that says whose they are; whoever settles the worker's affairs, or follows it, ends them.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -27,37 +28,40 @@ pub fn server_mark(pool: &Path, worker: &Name) -> String {
     format!("{}:{worker}", pool.display())
 }
 
-/// Kills what carries this mark, and returns when it is gone. Says how many processes that were.
+/// What became of the processes of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Killed {
+    /// How many were killed.
+    pub killed: u64,
+    /// How many of them were still there when they were given up.
+    pub late: u64,
+}
+
+/// Kills what carries this mark, and returns when it is gone, or does not end even when killed.
 ///
 /// # Errors
 /// When the processes of this machine cannot be looked at.
-pub fn end_server(mark: &str) -> io::Result<u64> {
-    let mut ended = 0;
+pub fn end_server(mark: &str) -> io::Result<Killed> {
+    let mut all = Killed::default();
     for _look in 0..LOOKS {
-        let round = kill_all(mark)?;
-        ended += round.killed;
+        let killed = kill_all(mark)?;
+        all.killed += killed.len() as u64;
+        all.late = until_gone(&killed);
         // Who does not even end when killed is not waited for again and again.
-        if round.killed == 0 || round.late > 0 {
+        if killed.is_empty() || all.late > 0 {
             break;
         }
     }
-    Ok(ended)
+    Ok(all)
 }
 
-#[derive(Default)]
-struct Round {
-    killed: u64,
-    /// Those that were not gone in time.
-    late: u64,
-}
-
-fn kill_all(mark: &str) -> io::Result<Round> {
+fn kill_all(mark: &str) -> io::Result<Vec<OwnedFd>> {
     let wanted = format!("{SERVER_MARK}={mark}");
     let carries = |pid: u32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
     };
-    let mut round = Round::default();
+    let mut killed = Vec::new();
     for pid in proc::all()?.filter(|pid| *pid != std::process::id()) {
         if !carries(pid) {
             continue;
@@ -66,11 +70,20 @@ fn kill_all(mark: &str) -> io::Result<Round> {
         let Ok(handle) = pidfd_open(raw, PidfdFlags::empty()) else { continue };
         // Looked at once more, now that the number cannot become another's.
         if carries(pid) && pidfd_send_signal(&handle, Signal::KILL).is_ok() {
-            let patience = Timespec::try_from(GONE).ok();
-            let gone = poll(&mut [PollFd::new(&handle, PollFlags::IN)], patience.as_ref());
-            round.killed += 1;
-            round.late += u64::from(gone == Ok(0));
+            killed.push(handle);
         }
     }
-    Ok(round)
+    Ok(killed)
+}
+
+/// Waits for all of them, and for all together only so long. Says how many are still there.
+fn until_gone(killed: &[OwnedFd]) -> u64 {
+    let until = Instant::now() + GONE;
+    let mut late = 0;
+    for handle in killed {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+        let gone = poll(&mut [PollFd::new(handle, PollFlags::IN)], left.as_ref());
+        late += u64::from(gone == Ok(0));
+    }
+    late
 }

@@ -190,7 +190,8 @@ impl Store for DirStore {
         };
         let settler = Settler { pool: &self.pool, ledger: &self.ledger, patience: PATIENCE };
         let (mut settled, mut left) = (0, 0);
-        for (_name, fate) in settler.settle(&lease)?.fates {
+        let settling = settler.settle(&lease)?;
+        for (_name, fate) in settling.fates {
             match fate? {
                 Fate::Unkillable(_) | Fate::Elsewhere(_) => left += 1,
                 Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_) => {
@@ -198,6 +199,7 @@ impl Store for DirStore {
                 }
             }
         }
+        settling.servers?;
         Ok(Settled::Dead { settled, left })
     }
 

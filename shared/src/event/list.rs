@@ -236,10 +236,10 @@ events! {
             => ("load_llm task available for {seconds:.0}s but workers {} still have no model", name_list(workers));
         "models.unconsumed_cleared" Info LoadConsumed { model: String, seconds: f64 }
             => ("load_llm of {model} is no longer waited for after {}", span(*seconds));
-        "models.load_stuck" Warning LoadStuck { worker: Name, model: String, seconds: f64, limit: f64, count: u64, evidence: Map<String, Value> }
-            => ("{worker} has been loading {model} for {seconds:.0}s (limit {limit:.0}s) and is not done: others are asked");
-        "models.load_stuck_cleared" Info LoadUnstuck { worker: Name, model: String, seconds: f64 }
-            => ("{worker} is no longer stuck in loading {model} after {}", span(*seconds));
+        "models.load_stuck" Warning LoadStuck { worker: Name, verb: ModelVerb, model: String, seconds: f64, limit: f64, count: u64, evidence: Map<String, Value> }
+            => ("{worker} has been {} {model} for {seconds:.0}s (limit {limit:.0}s) and is not done: others are asked", verb.doing());
+        "models.load_stuck_cleared" Info LoadUnstuck { worker: Name, verb: ModelVerb, model: String, seconds: f64 }
+            => ("{worker} is no longer stuck in {} {model} after {}", verb.doing(), span(*seconds));
         "models.no_place" Warning NoPlaceForModel { model: String, waiting: u64, why: String, count: u64 }
             => ("LLM tasks waiting ({waiting}) for {model}, and no server can load it: {why}");
         "models.no_place_cleared" Info PlaceForModel { model: String, seconds: f64 }

@@ -153,9 +153,7 @@ impl Planner<'_> {
 
     fn usable(&self) -> usize {
         let usable = |place: &&Place| {
-            place.standing != Standing::Out
-                && place.loads == Loads::OnRequest
-                && place.takes_scripts
+            place.is_usable() && place.loads == Loads::OnRequest && place.takes_scripts
         };
         self.world.places.iter().filter(usable).count()
     }

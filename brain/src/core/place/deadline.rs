@@ -71,7 +71,7 @@ pub(super) fn due(world: &World, serving: &[u64]) -> Vec<bool> {
 }
 
 fn usable(world: &World) -> impl Iterator<Item = &Place> {
-    world.places.iter().filter(|place| place.standing != Standing::Out)
+    world.places.iter().filter(|place| place.is_usable())
 }
 
 /// The shortest visit that is worth its load; it is loaded when its first task should begin.

@@ -13,7 +13,7 @@ use shared::name::Name;
 use super::super::condition::Conditions;
 use super::super::{At, Command, say};
 use super::plan::Step;
-use super::world::{Kind, Stage, Standing, World};
+use super::world::{Kind, Stage, World};
 
 /// Models that workers should have, and models that nobody can have.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +88,7 @@ impl Goals {
             let kind = Kind::Model(model.clone());
             let demand = world.demands.iter().find(|demand| demand.kind == kind);
             place.is_some_and(|place| {
-                (place.standing != Standing::Out || world.is_stuck(worker, model))
+                (place.is_usable() || world.is_stuck(worker, model))
                     && !place.has_loaded(model)
                     && world.wanted.contains(model)
                     && demand.is_none_or(|demand| !world.is_hopeless(place, demand))
@@ -105,7 +105,7 @@ impl Goals {
             let mut places = world
                 .places
                 .iter()
-                .filter(|place| place.standing != Standing::Out && place.loads == Loads::OnRequest);
+                .filter(|place| place.is_usable() && place.loads == Loads::OnRequest);
             let open = places.clone().any(|place| world.hindrance(place, demand).is_none());
             if served || open {
                 continue;

@@ -1,5 +1,5 @@
-//! Loads that do not end: a server that hangs in one is no place for models until it is through,
-//! its goal counts as failed there, and others are asked.
+//! Loads and unloads that do not end: a server that hangs in one is no place for models until it
+//! is through, its goal counts as failed there, and others are asked.
 
 use serde_json::{Map, Value, json};
 use shared::event::Event;
@@ -27,7 +27,7 @@ pub(crate) struct Hang {
 /// What is said about them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hangs {
-    told: Conditions<(Name, String)>,
+    told: Conditions<(Name, ModelVerb, String)>,
 }
 
 impl View<'_> {
@@ -38,7 +38,8 @@ impl View<'_> {
         let run = own.and_then(|own| own.runs(held.name));
         let (Some(own), Some(run)) = (own, run) else { return Stage::Taken };
         let Some(started) = run.started_at else { return Stage::Taken };
-        let seconds = self.at.wall.seconds_since(started);
+        // Both by the worker's clock: ours may be minutes ahead of it, or behind.
+        let seconds = own.at.seconds_since(started);
         let model = held.task.as_ref().and_then(|task| task.model.as_deref());
         let measured =
             model.and_then(|model| self.measured.of(model)).and_then(|model| model.loads.seconds());
@@ -64,18 +65,19 @@ impl Hangs {
     pub(crate) fn look(&mut self, at: At, world: &World, out: &mut Vec<Command>) {
         let mut there = Vec::new();
         for asked in &world.asked {
-            let (Stage::Stuck(hang), ModelVerb::Load) = (&asked.stage, asked.verb) else {
-                continue;
-            };
-            let (worker, model) = (asked.worker.clone(), asked.model.clone());
-            there.push((worker.clone(), model.clone()));
-            if let Some(count) = self.told.holds(at, &(worker.clone(), model.clone())) {
+            let Stage::Stuck(hang) = &asked.stage else { continue };
+            let (worker, verb, model) = (asked.worker.clone(), asked.verb, asked.model.clone());
+            let key = (worker.clone(), verb, model.clone());
+            if let Some(count) = self.told.holds(at, &key) {
                 let Hang { seconds, limit, evidence } = hang.clone();
-                say(out, Event::LoadStuck { worker, model, seconds, limit, count, evidence });
+                let hangs =
+                    Event::LoadStuck { worker, verb, model, seconds, limit, count, evidence };
+                say(out, hangs);
             }
+            there.push(key);
         }
-        for ((worker, model), seconds) in self.told.keep(at, |key| there.contains(key)) {
-            say(out, Event::LoadUnstuck { worker, model, seconds });
+        for ((worker, verb, model), seconds) in self.told.keep(at, |key| there.contains(key)) {
+            say(out, Event::LoadUnstuck { worker, verb, model, seconds });
         }
     }
 }

@@ -6,6 +6,7 @@ use shared::event::Event;
 use shared::id::TaskId;
 use shared::llm::ModelVerb;
 use shared::task::{Class, TaskName};
+use shared::time::Moment;
 
 use super::super::Command;
 use super::super::snapshot::Held;
@@ -15,6 +16,10 @@ use super::scene::*;
 /// The worker is at this request, and has been for so many seconds.
 fn is_at(stage: &mut Stage, worker: &str, held: &Held, seconds: i64) {
     let started = stage.at().wall.plus_millis(-seconds * 1_000);
+    is_at_since(stage, worker, held, started);
+}
+
+fn is_at_since(stage: &mut Stage, worker: &str, held: &Held, started: Moment) {
     let mut run = run(held.name, None);
     (run.started_at, run.class) = (Some(started), Class::Resource);
     stage.beat(worker, |beat| beat.current = vec![run]);
@@ -46,6 +51,46 @@ fn a_load_that_does_not_end_is_said_with_evidence_and_others_are_asked() {
         let text =
             "worker-1 has been loading m for 301s (limit 300s) and is not done: others are asked";
         assert_eq!(said, if stuck { vec![text.to_owned()] } else { vec![] });
+    }
+}
+
+/// Both ends of a request are told by the worker's clock; the brain's may be set otherwise.
+#[test]
+fn how_long_a_load_takes_does_not_depend_on_the_brains_clock() {
+    for (seconds, stuck) in [(299, false), (301, true)] {
+        for ahead in [-3_600, 0, 3_600] {
+            let mut stage = stage(2);
+            waits(&mut stage, &[llm("m", 1)]);
+            let load = request("worker-1", ModelVerb::Load, "m", "m");
+            let theirs = stage.at().wall.plus_millis(ahead * 1_000);
+            is_at_since(&mut stage, "worker-1", &load, theirs.plus_millis(-seconds * 1_000));
+            stage.beat("worker-1", |beat| beat.at = theirs);
+            let said = words(&stage.look(), "models.load_stuck");
+            assert_eq!(said.len(), usize::from(stuck), "{seconds} s, {ahead} s ahead: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn what_waits_behind_a_request_that_hangs_is_withdrawn_and_told_why() {
+    let about = [
+        (ModelVerb::Load, "its model server hangs in a load", "loading a"),
+        (ModelVerb::Unload, "its model server hangs in an unload", "unloading a"),
+    ];
+    for (verb, why, doing) in about {
+        let mut stage = stage(1);
+        waits(&mut stage, &[llm("m", 1)]);
+        is_at(&mut stage, "worker-1", &request("worker-1", verb, "a", "a"), 301);
+        stage.seen.requests = vec![request("worker-1", ModelVerb::Load, "m", "m")];
+        let commands = stage.look();
+        let withdrawn = words(&commands, "models.withdrawn");
+        assert!(withdrawn.len() == 1 && withdrawn[0].contains(why), "{withdrawn:?}");
+        let told = words(&commands, "models.load_stuck");
+        assert!(told.len() == 1 && told[0].contains(doing), "{told:?}");
+        // It is through.
+        stage.seen.processing.clear();
+        let cleared = words(&stage.look(), "models.load_stuck_cleared");
+        assert!(cleared.len() == 1 && cleared[0].contains(doing), "{cleared:?}");
     }
 }
 

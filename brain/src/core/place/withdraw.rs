@@ -15,8 +15,11 @@ fn gone(world: &World, asked: &Asked) -> Option<&'static str> {
     let Some(place) = world.places.iter().find(own) else {
         return Some("its worker is gone, or takes nothing");
     };
-    if place.standing == Standing::Out {
-        return Some("its model server does not answer");
+    match place.standing {
+        Standing::Out => return Some("its model server does not answer"),
+        Standing::Hung(ModelVerb::Load) => return Some("its model server hangs in a load"),
+        Standing::Hung(ModelVerb::Unload) => return Some("its model server hangs in an unload"),
+        Standing::Steady | Standing::Moving(_) | Standing::Unclear => {}
     }
     match asked.verb {
         ModelVerb::Load if place.has_loaded(&asked.model) => Some("it is loaded"),

@@ -109,6 +109,8 @@ pub(crate) enum Standing {
     Unclear,
     /// Nothing can be asked of it.
     Out,
+    /// Nothing can be asked of it before the request in which it hangs is through.
+    Hung(ModelVerb),
 }
 
 /// What a place does now.
@@ -155,6 +157,14 @@ impl Place {
         self.held.iter().any(|held| held.model == model && held.state == HeldState::Loaded)
     }
 
+    /// Whether anything can be asked of it.
+    pub(crate) fn is_usable(&self) -> bool {
+        match self.standing {
+            Standing::Steady | Standing::Moving(_) | Standing::Unclear => true,
+            Standing::Out | Standing::Hung(_) => false,
+        }
+    }
+
     /// Whether no model is in its memory.
     pub(crate) fn is_cold(&self) -> bool {
         self.held.is_empty()
@@ -163,7 +173,7 @@ impl Place {
     /// Whether it works for this kind, or is about to.
     pub(crate) fn serves(&self, kind: &Kind) -> bool {
         match (&self.standing, kind) {
-            (Standing::Out | Standing::Unclear, _) => false,
+            (Standing::Out | Standing::Hung(_) | Standing::Unclear, _) => false,
             (Standing::Moving(towards), _) => towards.as_ref() == Some(kind),
             (Standing::Steady, Kind::Model(model)) => self.has_loaded(model),
             (Standing::Steady, Kind::Scripts) => self.is_cold() && self.takes_scripts,

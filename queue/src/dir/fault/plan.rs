@@ -16,6 +16,8 @@ enum Plan {
     Pulled(u32),
     /// So many changes go through, then one fails with this error, then all work again.
     FailsOnce(u32, i32),
+    /// The first change of this name fails with this error, all others work.
+    FailsAt(&'static str, i32),
 }
 
 /// Where a gate stops whoever comes by.
@@ -116,6 +118,12 @@ pub(crate) fn fail_at(n: u32, errno: rustix::io::Errno) {
     with(|state| (state.plan, state.failed) = (plan, None));
 }
 
+/// Lets the next change of this name fail with this error.
+pub(crate) fn fail_where(what: &'static str, errno: rustix::io::Errno) {
+    let plan = Plan::FailsAt(what, errno.raw_os_error());
+    with(|state| (state.plan, state.failed) = (plan, None));
+}
+
 /// Makes everything work again, like a restart.
 pub(crate) fn plug_in() {
     with(|state| state.plan = Plan::Works);
@@ -193,12 +201,13 @@ pub(crate) fn step(what: &'static str) -> io::Result<()> {
     with(|state| {
         let error = match &mut state.plan {
             Plan::Works => return Ok(()),
+            Plan::FailsAt(where_, _) if *where_ != what => return Ok(()),
             Plan::Pulled(left) | Plan::FailsOnce(left, _) if *left > 0 => {
                 *left -= 1;
                 return Ok(());
             }
             Plan::Pulled(_) => io::Error::other(format!("the plug was pulled before: {what}")),
-            Plan::FailsOnce(_, errno) => {
+            Plan::FailsOnce(_, errno) | Plan::FailsAt(_, errno) => {
                 let error = io::Error::from_raw_os_error(*errno);
                 state.plan = Plan::Works;
                 error

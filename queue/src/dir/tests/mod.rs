@@ -9,6 +9,7 @@ mod plug;
 mod power;
 mod promoter;
 mod put_aside;
+mod servers;
 mod squatters;
 mod together;
 mod turns;

@@ -274,5 +274,6 @@ pub(super) fn lease_of(pool: &Pool, worker: &str, ledger: &Ledger) -> Lease {
 pub(super) fn settle(pool: &Pool, ledger: &Ledger, lease: &Lease) -> Result<(), Error> {
     let patience = Patience { grace: Duration::ZERO, give_up: Duration::ZERO };
     let settled = Settler { pool, ledger, patience }.settle(lease)?;
-    settled.fates.into_iter().try_for_each(|(_name, fate)| fate.map(|_fate| ()))
+    settled.fates.into_iter().try_for_each(|(_name, fate)| fate.map(|_fate| ()))?;
+    settled.servers.map(|_ended| ())
 }
