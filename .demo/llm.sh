@@ -3,7 +3,7 @@
 # the files, and shows the answers. Sourced by demo.sh.
 # shellcheck disable=SC2154 # its words come from demo.sh
 
-readonly most_prompts=8 most_letters=400 answer_tokens=40 longest_wait=60
+readonly most_prompts=8 most_letters=200 answer_tokens=40 longest_wait=60
 # Of a model larger than this there is room for one at a time.
 readonly large_model=1000000000
 
@@ -129,7 +129,11 @@ report_answers() {
         printf '  %s%s%s\n    %s\n' "$faint" "$name" "$plain" "$("$queue" --pool "$pool" output "$id" 2>/dev/null |
             LC_ALL=C tr -s '[:space:]' ' ' | LC_ALL=C tr -c '[:print:]' '.' | head -c 110)"
     done < <(cut -d '"' -f 4 "$work/rows.jsonl") 3< <(printf '%s\n' "${asked[@]}")
-    (($1 == 0)) || printf '\n  Not all were answered within %d s: queue why about-files\n' "$longest_wait"
+    case $1 in
+        0) ;;
+        100) printf '\n  Not all were answered: queue ls --batch about-files\n' ;;
+        *) printf '\n  Not all were answered within %d s: queue ls --batch about-files\n' "$longest_wait" ;;
+    esac
     "$queue" --pool "$pool" ls --json --batch about-files | awk '
         function number(field,    at) {
             at = index($0, "\"" field "\":")
