@@ -207,13 +207,19 @@ pub fn llama_models() -> Option<(PathBuf, PathBuf)> {
 /// When `$LLAMA_ROUTER` is not there.
 #[must_use]
 pub fn llama_router() -> Option<PathBuf> {
-    let kept = programs::target().parent()?.join("llm/router/llama-router");
-    let router = env::var_os("LLAMA_ROUTER").map_or(kept, PathBuf::from);
-    if router.is_file() {
-        return Some(router);
+    prepared("LLAMA_ROUTER", "router/llama-router", "a llama-server that can be a router")
+}
+
+/// A file that `run.sh` names in a variable, or has put at a place below `target/llm`.
+fn prepared(variable: &str, kept: &str, what: &str) -> Option<PathBuf> {
+    let kept = programs::target().parent()?.join("llm").join(kept);
+    let file = env::var_os(variable).map_or(kept, PathBuf::from);
+    if file.is_file() {
+        return Some(file);
     }
-    assert!(env::var_os("LLAMA_ROUTER").is_none(), "{} is missing", router.display());
-    crate::skip("needs a llama-server that can be a router, which `./run.sh test` gets");
+    // Where run.sh promised one, there must be one.
+    assert!(env::var_os(variable).is_none(), "{} is missing", file.display());
+    crate::skip(&format!("needs {what}, which `./run.sh test` gets"));
     None
 }
 
@@ -277,12 +283,5 @@ impl Ollama {
 /// When `$LLM_CLIENTS` is not there.
 #[must_use]
 pub fn client_python() -> Option<PathBuf> {
-    let kept = programs::target().parent()?.join("llm/clients/bin/python3");
-    let python = env::var_os("LLM_CLIENTS").map_or(kept, PathBuf::from);
-    if python.is_file() {
-        return Some(python);
-    }
-    assert!(env::var_os("LLM_CLIENTS").is_none(), "{} is missing", python.display());
-    crate::skip("needs the clients of Ollama and OpenAI, which `./run.sh test` gets");
-    None
+    prepared("LLM_CLIENTS", "clients/bin/python3", "the clients of Ollama and OpenAI")
 }
