@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -11,7 +11,15 @@ use crate::name::nearest;
 
 /// Reads an object whose fields are those of a [`Spec`] and `more`.
 pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> Result<T, BadSpec> {
-    from_fields(object(bytes)?, more)
+    // What is wrong is only looked for where something is: a worker reads a task for each claim.
+    let quickly = || {
+        let names: Names<'_> = serde_json::from_slice(bytes).ok()?;
+        if !names.are_fields(more) {
+            return None;
+        }
+        serde_json::from_slice(bytes).ok()
+    };
+    quickly().map_or_else(|| from_fields(object(bytes)?, more), Ok)
 }
 
 /// The same for an object that was read.
@@ -19,10 +27,8 @@ pub(super) fn from_fields<T: DeserializeOwned>(
     fields: Map<String, Value>,
     more: &[&str],
 ) -> Result<T, BadSpec> {
-    for key in fields.keys() {
-        if !SPEC_FIELDS.contains(&key.as_str()) && !more.contains(&key.as_str()) {
-            return Err(unknown_field(key));
-        }
+    if let Some(key) = fields.keys().find(|key| !is_field(key, more)) {
+        return Err(unknown_field(key));
     }
     let whole = Value::Object(fields);
     T::deserialize(&whole).map_err(|err| {
@@ -32,6 +38,10 @@ pub(super) fn from_fields<T: DeserializeOwned>(
             problem: plain(&err),
         })
     })
+}
+
+fn is_field(name: &str, more: &[&str]) -> bool {
+    SPEC_FIELDS.contains(&name) || more.contains(&name)
 }
 
 /// Which field is wrong, and how: found by reading them one by one, which is only worth its time
@@ -86,6 +96,41 @@ impl<'de> Deserialize<'de> for Fields {
                     fields.push(field);
                 }
                 Ok(Fields(fields))
+            }
+        }
+        from.deserialize_map(All)
+    }
+}
+
+/// The names in an object, as they are written; an error where one holds an escape.
+struct Names<'a>(Vec<&'a str>);
+
+impl Names<'_> {
+    /// Whether each is that of a field, and there once.
+    fn are_fields(&self, more: &[&str]) -> bool {
+        let Self(names) = self;
+        let once = |(index, name): (usize, &&str)| !names[..index].contains(name);
+        names.iter().all(|name| is_field(name, more)) && names.iter().enumerate().all(once)
+    }
+}
+
+impl<'de> Deserialize<'de> for Names<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct All;
+
+        impl<'de> Visitor<'de> for All {
+            type Value = Names<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names<'de>, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, _value)) = map.next_entry::<&str, IgnoredAny>()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
             }
         }
         from.deserialize_map(All)
