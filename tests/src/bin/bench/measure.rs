@@ -1,5 +1,6 @@
 //! Figures: medians, clocks, and rounds that take turns.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, poll};
@@ -97,12 +98,19 @@ pub(crate) fn pause(length: Duration) {
 
 /// Looks every millisecond until there is something; a minute at most.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let look =
+        || look().map_or(ControlFlow::Continue(Duration::from_millis(1)), ControlFlow::Break);
+    until_with(what, look)
+}
+
+/// The same, where each look says how long to wait for the next one.
+pub(crate) fn until_with<T>(what: &str, mut look: impl FnMut() -> ControlFlow<T, Duration>) -> T {
     let begun = Instant::now();
     loop {
-        if let Some(seen) = look() {
-            return seen;
+        match look() {
+            ControlFlow::Break(seen) => return seen,
+            ControlFlow::Continue(wait) => pause(wait),
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
-        pause(Duration::from_millis(1));
     }
 }
