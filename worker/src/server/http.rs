@@ -5,6 +5,10 @@
 //! kept connection a short request costs a fifth of what it costs on a new one. Such a connection
 //! may have been closed by the server meanwhile; then, and only then, a call is made again on a
 //! new one.
+//!
+//! What follows the final marker of an answer says nothing, but a connection is only free when it
+//! was read. That is left to the next call, while the server works on its answer: so calls that
+//! follow each other use two connections in turn.
 
 use std::fmt;
 use std::io::Read;
@@ -55,6 +59,9 @@ impl Default for Limits {
 
 /// The bytes of a refusal that are looked at.
 const REFUSAL: u64 = 64 * 1024;
+/// Of each kept connection, one for each way. Pieces of an answer are much smaller, and some
+/// servers want a connection for every request.
+const BUFFER: usize = 16 * 1024;
 /// The connections that are kept.
 const KEPT: usize = 8;
 /// Where a key comes from.
@@ -66,12 +73,41 @@ pub(super) struct Client {
     address: Address,
     limits: Limits,
     key: Option<Key>,
-    kept: Mutex<Vec<Agent>>,
+    kept: Mutex<Vec<Kept>>,
+}
+
+/// An agent whose last answer is over, or at least what matters of it.
+struct Kept {
+    agent: Agent,
+    /// What comes after the final marker. The server is about to send it, and nobody should wait
+    /// for that before there is something else to ask.
+    rest: Option<ureq::BodyReader<'static>>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What a call works with.
+struct Picked {
+    /// Free, its last answer read to the end.
+    kept: Option<Agent>,
+    /// To be read to the end while the server works.
+    unread: Option<Kept>,
+}
+
+impl Kept {
+    /// Reads the rest, as far as the end is near: a connection whose answer was read to its end
+    /// serves for another one. It is closed when the rest is dropped before.
+    fn read(self) -> Self {
+        let mut piece = [0; 1024];
+        if let Some(mut rest) = self.rest {
+            let mut is_more = || matches!(rest.read(&mut piece), Ok(1..));
+            let _end_is_near = (0..4).all(|_| is_more());
+        }
+        Self { agent: self.agent, rest: None }
     }
 }
 
@@ -122,7 +158,7 @@ impl Client {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Vec<Agent>> {
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -135,6 +171,8 @@ impl Client {
             .timeout_connect(Some(self.limits.connect))
             .timeout_per_write(Some(self.limits.glance))
             .max_idle_connections(1)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .build();
         config.new_agent()
     }
@@ -184,18 +222,37 @@ impl Client {
     fn answered<'a>(&'a self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
         let verb = if call.body.is_some() { "POST" } else { "GET" };
         let what = format!("{}: {verb} {}", self.address, call.path);
-        let kept = self.kept().pop();
+        let Picked { kept, unread } = self.pick();
         let was_kept = kept.is_some();
-        let agent = kept.unwrap_or_else(|| self.new_agent());
-        match self.send(&agent, call) {
-            Ok(response) => Ok(self.reply(agent, response, call, what)),
-            Err(error) if was_kept && is_stale(&error) && !call.cancel.is_given_up() => {
-                let agent = self.new_agent();
-                let sent = self.send(&agent, call);
-                let response = sent.map_err(|error| failed(&error, &what, call))?;
-                Ok(self.reply(agent, response, call, what))
-            }
-            Err(error) => Err(failed(&error, &what, call)),
+        let mut agent = kept.unwrap_or_else(|| self.new_agent());
+        let mut sent = self.send(&agent, unread.as_ref(), call);
+        if was_kept && sent.as_ref().is_err_and(is_stale) && !call.cancel.is_given_up() {
+            agent = self.new_agent();
+            sent = self.send(&agent, unread.as_ref(), call);
+        }
+        let response = sent.map_err(|error| failed(&error, &what, call))?;
+        // The server is busy with the answer: time to read what nobody wanted to wait for.
+        if let Some(unread) = unread {
+            self.keep(unread.read());
+        }
+        Ok(self.reply(agent, response, call, what))
+    }
+
+    /// What a call works with: an agent that is free, and one whose last answer is to be read to
+    /// its end meanwhile.
+    fn pick(&self) -> Picked {
+        let mut kept = self.kept();
+        let mut take = |is_read: bool| {
+            let index = kept.iter().rposition(|kept| kept.rest.is_none() == is_read)?;
+            Some(kept.swap_remove(index))
+        };
+        Picked { kept: take(true).map(|kept| kept.agent), unread: take(false) }
+    }
+
+    fn keep(&self, one: Kept) {
+        let mut kept = self.kept();
+        if kept.len() < KEPT {
+            kept.push(one);
         }
     }
 
@@ -210,10 +267,17 @@ impl Client {
         Reply { client: self, cancel: call.cancel, agent, response, what, patience: call.patience }
     }
 
-    fn send(&self, agent: &Agent, call: Call<'_>) -> Result<Response<ureq::Body>, ureq::Error> {
+    /// Sends a request and waits for the head of its answer. Who gives it up gives up the reading
+    /// of `unread` as well.
+    fn send(
+        &self,
+        agent: &Agent,
+        unread: Option<&Kept>,
+        call: Call<'_>,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
         let uri = format!("{}{}", self.address, call.path);
-        let ends = agent.clone();
-        if !call.cancel.begins(move || ends.shutdown()) {
+        let ends = [Some(agent.clone()), unread.map(|unread| unread.agent.clone())];
+        if !call.cancel.begins(move || ends.into_iter().flatten().for_each(Agent::shutdown)) {
             return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
         }
         let head = if call.body.is_some() { Request::post(uri) } else { Request::get(uri) };
@@ -308,7 +372,7 @@ impl Reply<'_> {
         if body.len() as u64 > limit {
             return Err(self.broken(&LineError::TooMuch { limit }));
         }
-        self.keep();
+        self.keep(None);
         Ok(body)
     }
 
@@ -321,20 +385,14 @@ impl Reply<'_> {
     }
 
     /// The final marker has come: what is left is the end of the body.
-    pub(super) fn over<R: Read>(&mut self, mut lines: Lines<R>) {
-        if lines.skip_to_end() {
-            drop(lines);
-            self.keep();
-        }
+    pub(super) fn over(&mut self, lines: Lines<ureq::BodyReader<'static>>) {
+        self.keep(Some(lines.into_source()));
     }
 
-    fn keep(&mut self) {
+    fn keep(&mut self, rest: Option<ureq::BodyReader<'static>>) {
         self.cancel.ended();
-        let mut kept = self.client.kept();
-        if kept.len() < KEPT
-            && let Some(agent) = self.agent.take()
-        {
-            kept.push(agent);
+        if let Some(agent) = self.agent.take() {
+            self.client.keep(Kept { agent, rest });
         }
     }
 
@@ -356,5 +414,66 @@ impl Reply<'_> {
 impl Drop for Reply<'_> {
     fn drop(&mut self) {
         self.cancel.ended();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::lines::Sent;
+    use super::*;
+
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                          e\r\ndata: [DONE]\n\n\r\n";
+    const END: &str = "0\r\n\r\n";
+
+    fn ask(client: &Client) {
+        let cancel = Cancel::default();
+        let patience = Duration::from_secs(60);
+        let mut reply =
+            client.call(Call { path: "/", body: None, patience, cancel: &cancel }).unwrap();
+        let mut lines = reply.lines();
+        assert_eq!(lines.next_event().unwrap(), Sent::Done);
+        reply.over(lines);
+    }
+
+    fn receive(from: &mut TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            from.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+    }
+
+    fn send(to: &mut TcpStream, text: &str) {
+        to.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Here the end of each answer comes only after the next request.
+    #[test]
+    fn nobody_waits_for_the_end_of_an_answer_and_its_connection_serves_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client =
+            Client::new(Address::local(listener.local_addr().unwrap().port()), Limits::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut first, _) = listener.accept().unwrap();
+                receive(&mut first);
+                send(&mut first, ANSWER);
+                let (mut second, _) = listener.accept().unwrap();
+                receive(&mut second);
+                for _ in 0..10 {
+                    send(&mut first, END);
+                    send(&mut second, ANSWER);
+                    receive(&mut first);
+                    std::mem::swap(&mut first, &mut second);
+                }
+                send(&mut second, ANSWER);
+            });
+            (0..12).for_each(|_| ask(&client));
+        });
     }
 }

@@ -134,18 +134,9 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Reads on to the end, as far as that is near: a connection whose answer was read to its end
-    /// serves for the next one too. Whether the end was reached.
-    pub(super) fn skip_to_end(&mut self) -> bool {
-        let mut piece = [0; 1024];
-        for _ in 0..4 {
-            match self.source.read(&mut piece) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
-        }
-        false
+    /// Where the lines come from, and what comes after the last one.
+    pub(super) fn into_source(self) -> R {
+        self.source
     }
 
     fn not_json(&self, begins: String) -> LineError {
