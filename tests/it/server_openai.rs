@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use serde_json::{Value, json};
 use shared::llm::{Answer, Loads};
 use shared::outcome::Cause;
 use shared::task::Spec;
-use tests::{FakeOllama, Llama, Pool, Signal, llama_models};
+use tests::{FakeOllama, Llama, Pool, Scripted, Signal, llama_models};
 use worker::server::{Address, Again, Cancel, Failure, OpenAi, Server};
 
 use crate::server_ollama::{GiveUpAtOnce, short, spec};
+use crate::steps::{log_of, quick, until_over};
 
 fn client(address: &str) -> OpenAi {
     OpenAi::new(Address::parse(address).unwrap(), short())
@@ -210,4 +212,32 @@ fn the_errors_of_openais_protocol_are_understood() {
     fake.set(json!({"models": {"tiny": {}}, "fault": "kill_runner"}));
     let failure = ask(&server, &spec(json!({"model": "tiny", "prompt": "hi"}))).unwrap_err();
     assert_eq!((failure.cause, failure.again), (Cause::ServerError, Again::Maybe), "{failure}");
+}
+
+#[test]
+fn a_prompt_has_a_log_when_its_answer_comes() {
+    let pool = quick("");
+    let (came, asked) = mpsc::channel();
+    let (open, gate) = mpsc::channel();
+    let server = Scripted::start(move |what, _body| match what {
+        "GET /health" => (200, json!({"status": "ok"})),
+        "GET /v1/models" => (200, json!({"data": [{"id": "tiny"}]})),
+        "POST /v1/completions" => (200, json!({"choices": [{"index": 0, "text": "x"}]})),
+        "POST /v1/chat/completions" => {
+            came.send(()).unwrap();
+            gate.recv().unwrap();
+            let message = json!({"role": "assistant", "content": "ho"});
+            (200, json!({"model": "tiny", "choices": [{"index": 0, "message": message}]}))
+        }
+        _other => (404, json!({"error": "no such path"})),
+    });
+    let _worker = pool.worker(&["--gpu", "0", "--openai-url", &server.address()]);
+    let id = pool.queue(&["submit", "--prompt", "hi", "--model", "tiny"]).id();
+    asked.recv().unwrap();
+    let said = pool.queue(&["output", &id]).code(4).stderr;
+    assert!(said.contains("has printed nothing yet: it is processing"), "{said}");
+    open.send(()).unwrap();
+    until_over(&pool, &id);
+    assert_eq!(log_of(&pool, &id, 1), "ho");
+    assert_eq!(pool.queue(&["output", &id]).success().stdout, "ho");
 }

@@ -1,8 +1,10 @@
 //! One attempt of an `llm` task: a request to the model server, its answer streamed into the run
 //! log. Beside [`crate::run`], which claims and records, as [`crate::job`] is for commands.
 
+use std::cell::OnceCell;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,12 +13,13 @@ use queue::dir::claim::Claim;
 use queue::retry::Verdict;
 use shared::emit;
 use shared::event::Event;
+use shared::id::TaskId;
 use shared::outcome::Cause;
 use shared::time::Moment;
 
 use crate::job::{self, Stop, Why};
 use crate::models::Models;
-use crate::run::{Bench, Went, not_started, what};
+use crate::run::{Bench, Went, what};
 use crate::server::{Again, Failure};
 
 /// What an attempt that needs the model server works with.
@@ -41,13 +44,10 @@ pub(crate) enum GaveUp {
 
 /// Asks the model, and says how that went.
 pub(crate) fn ask(work: Work<'_>, model: &str) -> Went {
-    let begun = match Begun::new(work) {
-        Ok(begun) => begun,
-        Err(went) => return *went,
-    };
+    let begun = Begun::new(work);
     let Work { bench, models, claim, stop } = work;
     let (name, what) = (claim.name(), what(claim));
-    let (task, attempt, log) = (name.id, name.attempt, begun.log_path.clone());
+    let (task, attempt, log) = (name.id, name.attempt, begun.log.path.clone());
     let (model_name, server) = (model.to_owned(), models.server().address().to_owned());
     emit!(Event::ModelAsked { task, attempt, what, model: model_name, server, log });
     let spec = &claim.task().spec;
@@ -82,25 +82,51 @@ fn is_servers_fault(failure: &Failure, gave_up: GaveUp) -> bool {
     }
 }
 
-/// An attempt whose log is open.
+/// An attempt that has begun.
 pub(crate) struct Begun {
-    log: File,
-    log_path: std::path::PathBuf,
+    log: Log,
     at: Moment,
     since: Instant,
 }
 
+/// The run log, made when there is something to put into it: while the server works on an answer
+/// nobody waits for a file to be made.
+pub(crate) struct Log {
+    path: PathBuf,
+    run: (TaskId, u32),
+    file: OnceCell<File>,
+}
+
+impl Log {
+    fn file(&self) -> io::Result<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = job::run_log(&self.path, self.run).map_err(io::Error::from)?;
+        Ok(self.file.get_or_init(|| file))
+    }
+}
+
+impl Write for &Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Begun {
-    /// Opens and locks the log, and says that the attempt runs.
-    pub(crate) fn new(work: Work<'_>) -> Result<Self, Box<Went>> {
+    /// Says that the attempt runs.
+    pub(crate) fn new(work: Work<'_>) -> Self {
         let Work { bench, claim, .. } = work;
         let name = claim.name();
-        let log_path = bench.surroundings.pool.layout().run_log(name.id, name.attempt);
-        let log = job::run_log(&log_path, (name.id, name.attempt))
-            .map_err(|err| Box::new(not_started(claim, &err)))?;
-        let begun = Self { log, log_path, at: Moment::now(), since: Instant::now() };
+        let path = bench.surroundings.pool.layout().run_log(name.id, name.attempt);
+        let log = Log { path, run: (name.id, name.attempt), file: OnceCell::new() };
+        let begun = Self { log, at: Moment::now(), since: Instant::now() };
         bench.desk.update(name, |job| job.run.started_at = Some(begun.at));
-        Ok(begun)
+        begun
     }
 
     /// A line in the run log, for people.
@@ -119,7 +145,7 @@ impl Begun {
         &self,
         limit: Option<Duration>,
         stop: &Stop,
-        work: impl FnOnce(&File) -> Result<T, Failure>,
+        work: impl FnOnce(&Log) -> Result<T, Failure>,
     ) -> (Result<T, Failure>, GaveUp) {
         let late = AtomicBool::new(false);
         let give_up = || {
@@ -138,7 +164,13 @@ impl Begun {
     /// How it went, with its times.
     pub(crate) fn went(&self, verdict: Verdict, message: Option<String>) -> Went {
         let (started_at, wall) = (Some(self.at), Some(self.elapsed()));
-        Went { message, started_at, wall, ..Went::new(verdict) }
+        Went {
+            message,
+            started_at,
+            wall,
+            logged: self.log.file.get().is_some(),
+            ..Went::new(verdict)
+        }
     }
 
     /// That it failed, in its log too.

@@ -20,8 +20,8 @@ pub struct Over {
     pub claim: Box<Claim>,
     /// What is to be recorded.
     pub line: Line,
-    /// How long it ran.
-    pub took: Duration,
+    /// See [`Phase::Over`].
+    pub cost: Duration,
     /// The same for the log.
     pub ending: Ending,
     /// The task, for people.
@@ -52,13 +52,17 @@ pub enum Recording {
 /// worker had to go stays claimed.
 pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
     let split = |over: Over| {
-        let Over { claim, line, ending, what, took: _ } = over;
+        let Over { claim, line, ending, what, cost: _ } = over;
         let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());
         ((claim, line), (name, correlation, ending, what))
     };
     let (ends, told): (Vec<_>, Vec<_>) = group.into_iter().map(split).unzip();
-    let results = claim::end_all(&bench.ledger, ends);
+    let results = claim::record_all(&bench.ledger, ends);
     let held_up = results.iter().any(Result::is_err);
+    bench.desk.note(|state| {
+        let recorded = results.iter().filter_map(|result| result.as_ref().ok());
+        recorded.for_each(|end| state.enter(end.name(), Phase::Recorded));
+    });
     for (result, (name, correlation, ending, what)) in results.into_iter().zip(told) {
         let _scope = scope(Context {
             task: Some(name.id),
@@ -66,7 +70,8 @@ pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
             correlation_id: Some(correlation),
             ..Context::default()
         });
-        let recorded = result.or_else(|not_yet| end_patiently(bench, not_yet)).is_ok();
+        let ended = result.and_then(claim::Recorded::carry_out);
+        let recorded = ended.or_else(|not_yet| end_patiently(bench, not_yet)).is_ok();
         let outcome = ending.outcome;
         if recorded {
             emit!(Event::ended(name.id, name.attempt, what, ending));

@@ -12,13 +12,9 @@ use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
+use crate::backlog::Backlog;
 use crate::job::Stop;
 use crate::progress::Progress;
-
-/// Work that may be done again after a death, all in all, without anybody minding.
-const CHEAP: Duration = Duration::from_millis(5);
-/// How many ends may wait to be recorded, however cheap.
-const MOST_UNRECORDED: usize = 16;
 
 /// The desk. Every change wakes the heartbeat.
 #[derive(Debug)]
@@ -83,11 +79,14 @@ pub enum Phase {
     Running,
     /// Nothing of its job is left, so its slot is free; its end is being recorded.
     Over {
-        /// How long it ran: what would be done again if the worker died now.
-        took: Duration,
+        /// What it would cost to do it again, which somebody does if the worker dies now: the time
+        /// that it took, and several times that for a job, which may have done more than answer.
+        cost: Duration,
     },
     /// Its end cannot be recorded now: nothing new is begun before it is.
     Stuck,
+    /// Its line is on the disk, and what the line says is being carried out.
+    Recorded,
 }
 
 impl Desk {
@@ -148,7 +147,7 @@ impl Desk {
         let mut state = self.lock();
         // Counted under the lock: who changes anything later sees it.
         self.recorded.waiting.fetch_add(1, Ordering::Relaxed);
-        while !state.keeps_up() && !state.is_stuck() && !state.stopping {
+        while state.is_behind() {
             state = self.recorded.told.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         self.recorded.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -190,7 +189,7 @@ impl Desk {
 
     /// Says how far a job is.
     pub fn enter(&self, name: TaskName, phase: Phase) {
-        self.update(name, |job| job.phase = phase);
+        self.change(|state| state.enter(name, phase));
     }
 
     /// Clears a job away.
@@ -200,6 +199,13 @@ impl Desk {
 }
 
 impl State {
+    /// Says how far a job is, if it is still there.
+    pub fn enter(&mut self, name: TaskName, phase: Phase) {
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.name == name) {
+            job.phase = phase;
+        }
+    }
+
     /// Takes a job away, and says which that was.
     pub fn clear(&mut self, name: TaskName) -> Option<Job> {
         let index = self.jobs.iter().position(|job| job.name == name)?;
@@ -212,37 +218,21 @@ impl State {
 
     /// Jobs that have a slot.
     pub fn running(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.iter().filter(|job| !matches!(job.phase, Phase::Over { .. }))
+        self.jobs.iter().filter(|job| matches!(job.phase, Phase::Running | Phase::Stuck))
     }
 
-    /// Whether ends are recorded as fast as jobs end. What ended and is not recorded runs again if
-    /// the worker dies: so beside one for each slot only so many may wait for that as cost next to
-    /// nothing.
+    /// What has ended and is not carried out yet.
     #[must_use]
-    pub fn keeps_up(&self) -> bool {
-        let ended = self.jobs.iter().filter_map(|job| match job.phase {
-            Phase::Over { took } => Some(took),
-            Phase::Running | Phase::Stuck => None,
-        });
-        let (count, took) =
-            ended.fold((0, Duration::ZERO), |(count, sum), took| (count + 1, sum + took));
-        let cheap = count < MOST_UNRECORDED && took < CHEAP;
-        !self.is_stuck() && (count < self.slots() || cheap)
+    pub fn backlog(&self) -> Backlog {
+        let slots = self.ability.gpu_slots + self.ability.cpu_slots;
+        Backlog::of(slots as usize, self.jobs.iter().map(|job| job.phase))
     }
 
-    fn is_stuck(&self) -> bool {
-        self.jobs.iter().any(|job| job.phase == Phase::Stuck)
-    }
-
-    fn slots(&self) -> usize {
-        (self.ability.gpu_slots + self.ability.cpu_slots) as usize
-    }
-
-    /// How many ends should share a flush at most: while these are recorded, as many again may end
-    /// before anybody has to wait.
+    /// Whether ends are not recorded as fast as jobs end, and will be soon.
     #[must_use]
-    pub fn share_of_a_flush(&self) -> usize {
-        self.slots().max(MOST_UNRECORDED) / 2
+    pub fn is_behind(&self) -> bool {
+        let backlog = self.backlog();
+        !backlog.keeps_up() && !backlog.is_stuck() && !self.stopping
     }
 
     /// Whether the main thread may wait for what was just cleared away.

@@ -7,6 +7,7 @@
 //! server talks to it through [`server::Server`].
 
 mod ask;
+pub mod backlog;
 pub mod cli;
 pub mod close;
 pub mod desk;

@@ -14,10 +14,7 @@ use crate::server::{Again, Failure, Options};
 
 /// Does what the task says, alone on the GPU.
 pub(crate) fn turn_over(work: Work<'_>, verb: ModelVerb, model: &str) -> Went {
-    let begun = match Begun::new(work) {
-        Ok(begun) => begun,
-        Err(went) => return *went,
-    };
+    let begun = Begun::new(work);
     let Work { bench, models, claim, stop } = work;
     let limit = claim.task().spec.timeout.map(|span| span.0);
     let address = models.server().address();

@@ -15,7 +15,7 @@ use shared::event::{Ending, Event, Why as Reason};
 use shared::llm::{Answer, ModelVerb};
 use shared::log::{Context, scope};
 use shared::outcome::Cause;
-use shared::task::Payload;
+use shared::task::{Payload, TaskName};
 use shared::time::Moment;
 
 use crate::ask::{self, Work};
@@ -45,6 +45,9 @@ pub struct Bench {
     pub models: Option<Models>,
 }
 
+/// How much worse it is to run a job again than to ask a model again for the same time.
+const JOB: u32 = 4;
+
 /// How an attempt went, for the ledger.
 pub(crate) struct Went {
     pub(crate) verdict: Verdict,
@@ -55,6 +58,8 @@ pub(crate) struct Went {
     pub(crate) started_at: Option<Moment>,
     pub(crate) wall: Option<Duration>,
     pub(crate) answer: Option<Answer>,
+    /// Its log is known to be there; otherwise somebody has to look.
+    pub(crate) logged: bool,
 }
 
 impl Went {
@@ -68,6 +73,7 @@ impl Went {
             started_at: None,
             wall: None,
             answer: None,
+            logged: false,
         }
     }
 }
@@ -140,7 +146,7 @@ fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
 fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
     let name = claim.name();
     let log = order.log_path.clone();
-    let running = match job::start(order) {
+    let running = match job::start(order, stop) {
         Ok(running) => running,
         Err(err) => return not_started(claim, &err),
     };
@@ -153,12 +159,21 @@ fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
     let (task, attempt, what) = (name.id, name.attempt, what(claim));
     emit!(Event::TaskStarted { task, attempt, what, pid, log });
     let tell = |sent, wall| say_what_was_sent(bench, claim, sent, wall);
-    let end = running.wait(stop, &tell);
+    let end = running.wait(&tell);
     say_what_leaked(claim, &end);
     if !end.unkillable.is_empty() {
         wait_for_the_unkillable(bench, claim, &mark, &end);
     }
+    remove_progress(bench, name);
     Went { started_at: Some(started_at), ..judge(&end) }
+}
+
+fn remove_progress(bench: &Bench, name: TaskName) {
+    let progress = bench.surroundings.pool.layout().progress_file(name.id, name.attempt);
+    // Most jobs have none, and a look costs less than a removal in vain.
+    if std::fs::symlink_metadata(&progress).is_ok() {
+        let _gone = std::fs::remove_file(progress);
+    }
 }
 
 pub(crate) fn not_started(claim: &Claim, err: &StartError) -> Went {
@@ -266,8 +281,8 @@ fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End)
 
 /// What is to be recorded. Limits do not count the task any more.
 fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
-    let name = claim.name();
-    let took = went.wall.unwrap_or_default();
+    let is_prompt = went.answer.is_some();
+    let cost = went.wall.unwrap_or_default() * if is_prompt { 1 } else { JOB };
     let seconds = went.wall.map(|wall| wall.as_secs_f64());
     let line = line(bench, &claim, went);
     let ending = Ending {
@@ -279,14 +294,9 @@ fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
         next: line.next,
         answer: line.answer.as_ref().map(Into::into),
     };
-    let progress = bench.surroundings.pool.layout().progress_file(name.id, name.attempt);
-    // Most jobs have none, and a look costs less than a removal in vain.
-    if std::fs::symlink_metadata(&progress).is_ok() {
-        let _gone = std::fs::remove_file(progress);
-    }
     let what = what(&claim);
     claim.free_slots();
-    Over { claim, line, took, ending, what }
+    Over { claim, line, cost, ending, what }
 }
 
 fn line(bench: &Bench, claim: &Claim, went: Went) -> Line {
@@ -302,7 +312,7 @@ fn line(bench: &Bench, claim: &Claim, went: Went) -> Line {
     line.exit_code = went.exit_code;
     line.signal = went.signal;
     line.error_message = went.message.as_ref().map(|text| text.chars().take(1000).collect());
-    line.log_path = log.is_file().then(|| log.display().to_string());
+    line.log_path = (went.logged || log.is_file()).then(|| log.display().to_string());
     line.leaked = went.leaked;
     line.answer = went.answer;
     line.peak_vram_bytes = bench.desk.look(|state| {

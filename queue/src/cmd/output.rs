@@ -86,7 +86,10 @@ impl Output {
         }
         Ok(match lookup::standing(pool.layout(), id)? {
             Some(Standing::There(found)) => {
-                format!("{short} has not run yet: it is {}", found.place.state())
+                // A prompt's log is made when its answer comes.
+                let runs = matches!(found.place, Place::Processing { .. });
+                let what = if runs { "printed nothing" } else { "not run" };
+                format!("{short} has {what} yet: it is {}", found.place.state())
             }
             Some(standing @ Standing::Ended(_)) => {
                 format!("{short} has {}, and there is no log of it", standing.state())

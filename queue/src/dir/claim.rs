@@ -29,15 +29,21 @@ pub struct Claim {
     path: PathBuf,
     /// Its end, once somebody tried to record it: the line may be on the disk even after an error,
     /// so nothing else can be said about this attempt.
-    end: Option<(Line, Recorded)>,
+    end: Option<(Line, OnDisk)>,
     slots: Slots,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Recorded {
+enum OnDisk {
     Perhaps,
     Yes,
 }
+
+/// An attempt that has ended: its line is on the disk, and will be carried out by whoever finds
+/// it, whatever becomes of this value.
+#[derive(Debug)]
+#[must_use = "what the line says should be carried out soon"]
+pub struct Recorded(Box<Claim>);
 
 /// An attempt that could not be ended, with the claim to try again.
 #[derive(Debug)]
@@ -72,23 +78,19 @@ impl Claim {
     /// When that is tried again after an error, the first line stays the only one: an attempt has
     /// one end.
     pub fn end(mut self, ledger: &Ledger, line: &Line) -> Result<(), NotEnded> {
-        self.end.get_or_insert_with(|| (line.clone(), Recorded::Perhaps));
-        self.end_again(ledger)
+        self.end.get_or_insert_with(|| (line.clone(), OnDisk::Perhaps));
+        Box::new(self).recorded(ledger)?.carry_out()
     }
 
-    /// Ends the attempt with the line that was given first.
-    fn end_again(mut self, ledger: &Ledger) -> Result<(), NotEnded> {
-        let Some((line, mut recorded)) = self.end.take() else { return Ok(()) };
-        let mut done = || {
-            if recorded == Recorded::Perhaps {
-                ledger.append(&line)?;
-                recorded = Recorded::Yes;
+    /// Records the line that was given first, unless it is known to be on the disk.
+    fn recorded(mut self: Box<Self>, ledger: &Ledger) -> Result<Recorded, NotEnded> {
+        if let Some((line, on_disk @ OnDisk::Perhaps)) = &mut self.end {
+            match ledger.append(line) {
+                Ok(()) => *on_disk = OnDisk::Yes,
+                Err(error) => return Err(NotEnded { claim: self, error }),
             }
-            finish::carry_out(&self.pool, &self.path, &self.task, &line)
-        };
-        let result = done();
-        self.end = Some((line, recorded));
-        result.map_err(|error| NotEnded { claim: Box::new(self), error })
+        }
+        Ok(Recorded(self))
     }
 
     /// Nothing of its job is left: the limits that count the task count it no more, also while
@@ -98,33 +100,53 @@ impl Claim {
     }
 }
 
-impl NotEnded {
-    /// Tries again. The line that was given first stays the only one.
-    pub fn try_again(self, ledger: &Ledger) -> Result<(), Self> {
-        self.claim.end_again(ledger)
+impl Recorded {
+    /// Its file's name.
+    #[must_use]
+    pub fn name(&self) -> TaskName {
+        self.0.name
+    }
+
+    /// Carries out what the line says.
+    pub fn carry_out(self) -> Result<(), NotEnded> {
+        let Self(claim) = self;
+        let Some((line, _on_disk)) = &claim.end else { return Ok(()) };
+        let done = finish::carry_out(&claim.pool, &claim.path, &claim.task, line);
+        done.map_err(|error| NotEnded { claim, error })
     }
 }
 
-/// Ends several attempts, in this order, with one flush for all: first every line is written, then
-/// all are flushed, and only then is anything carried out. For each, what came of it.
-pub fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Vec<Result<(), NotEnded>> {
+impl NotEnded {
+    /// Tries again. The line that was given first stays the only one.
+    pub fn try_again(self, ledger: &Ledger) -> Result<(), Self> {
+        self.claim.recorded(ledger)?.carry_out()
+    }
+}
+
+/// Records the ends of several attempts, in this order, with one flush for all: first every line
+/// is written, then all are flushed. For each, what came of it; what has ended is to be carried
+/// out.
+pub fn record_all(
+    ledger: &Ledger,
+    ends: Vec<(Box<Claim>, Line)>,
+) -> Vec<Result<Recorded, NotEnded>> {
     let write = |(mut claim, line): (Box<Claim>, Line)| {
         // What could not be written is tried again below, alone, with the reserve given up.
         let ticket = ledger.write(&line).ok();
-        claim.end = Some((line, Recorded::Perhaps));
+        claim.end = Some((line, OnDisk::Perhaps));
         (claim, ticket)
     };
     let written: Vec<_> = ends.into_iter().map(write).collect();
     let flush = |(mut claim, ticket): (Box<Claim>, Option<Ticket>)| {
         // The first one flushes for all that were written by then.
         let flushed = ticket.is_some_and(|ticket| ledger.flush(ticket).is_ok());
-        if let Some((_line, recorded)) = claim.end.as_mut().filter(|_end| flushed) {
-            *recorded = Recorded::Yes;
+        if let Some((_line, on_disk)) = claim.end.as_mut().filter(|_end| flushed) {
+            *on_disk = OnDisk::Yes;
         }
         claim
     };
     let flushed: Vec<_> = written.into_iter().map(flush).collect();
-    flushed.into_iter().map(|claim| claim.end_again(ledger)).collect()
+    flushed.into_iter().map(|claim| claim.recorded(ledger)).collect()
 }
 
 /// What came of trying for one task.

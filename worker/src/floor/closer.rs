@@ -15,7 +15,7 @@ use crate::run::Bench;
 
 /// The least time between two flushes while jobs end all the time: what ends meanwhile shares one.
 /// An end that comes alone is recorded at once.
-const GATHER: Duration = Duration::from_millis(4);
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Takes what is to be recorded.
 #[derive(Clone, Debug)]
@@ -40,9 +40,15 @@ impl Closer {
     }
 
     /// Has it recorded, soon.
-    pub(super) fn close(&self, over: Over) {
-        self.0.lock().push(over);
-        self.0.more.notify_one();
+    pub(super) fn close(&self, over: Over, desk: &Desk) {
+        let mut queue = self.0.lock();
+        queue.push(over);
+        let is_first = queue.len() == 1;
+        drop(queue);
+        // To wake it for each one, only to have it wait on, would cost more than to record it.
+        if is_first || desk.look(State::backlog).is_worth_a_flush() {
+            self.0.more.notify_one();
+        }
     }
 }
 
@@ -51,35 +57,31 @@ impl Ends {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has ended, at least one, and what else ends until then: up to `most`, and as long as
-    /// nobody has to wait for that.
-    fn gather(&self, until: Option<Instant>, (most, desk): (usize, &Desk)) -> Vec<Over> {
+    /// What has ended, at least one; and what else ends until then, as long as it is not worth a
+    /// flush.
+    fn gather(&self, until: Option<Instant>, desk: &Desk) -> Vec<Over> {
         let mut queue = self.lock();
         while queue.is_empty() {
             queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        while queue.len() < most
-            && desk.look(State::keeps_up)
+        while !desk.look(State::backlog).is_worth_a_flush()
             && let Some(left) = until.and_then(|until| until.checked_duration_since(Instant::now()))
         {
             let waited = self.more.wait_timeout(queue, left);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let now = queue.len().min(most);
-        queue.drain(..now).collect()
+        std::mem::take(&mut *queue)
     }
 }
 
 fn serve(bench: &Bench, nudge: &Nudge, ends: &Ends) {
     let mut last = None::<Instant>;
     loop {
-        let most = bench.desk.look(State::share_of_a_flush);
-        let group = ends.gather(last.map(|last| last + GATHER), (most, &bench.desk));
+        let group = ends.gather(last.map(|last| last + GATHER), &bench.desk);
         let asked = group.iter().any(|over| over.was_asked(bench));
-        let slow = bench.desk.look(|state| !state.keeps_up());
         let held_up = close::close(bench, group) == Recording::HeldUp;
         last = Some(Instant::now());
-        if asked || slow || held_up || bench.desk.look(State::may_be_waited_for) {
+        if asked || held_up || bench.desk.look(State::may_be_waited_for) {
             nudge.nudge();
         }
     }

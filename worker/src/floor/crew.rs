@@ -14,7 +14,7 @@ use shared::event::Event;
 
 use super::Shop;
 use super::search::Work;
-use crate::desk::Phase;
+use crate::desk::{Phase, State};
 use crate::run;
 
 /// All of them: never more than there were attempts at the same time.
@@ -67,8 +67,8 @@ impl Shop {
         let ran = catch_unwind(AssertUnwindSafe(|| run::attempt(&self.bench, claim, &stop)));
         match ran {
             Ok(over) => {
-                self.bench.desk.enter(name, Phase::Over { took: over.took });
-                self.closer.close(over);
+                self.bench.desk.enter(name, Phase::Over { cost: over.cost });
+                self.closer.close(over, &self.bench.desk);
             }
             Err(panic) => {
                 self.bench.desk.clear(name);
@@ -81,8 +81,16 @@ impl Shop {
     /// The next task, where there is one that fits, for the slot that is free now. What else there
     /// is to do is left to the main thread.
     fn next(&self, kind: SlotKind) -> Option<Work> {
-        self.bench.desk.wait_to_keep_up();
-        let mut search = self.search();
+        let mut search = loop {
+            self.bench.desk.wait_to_keep_up();
+            let search = self.search();
+            // Another thread may have been faster.
+            if self.bench.desk.look(State::is_behind) {
+                drop(search);
+            } else {
+                break search;
+            }
+        };
         search.look_for(kind);
         if !search.may_claim() {
             return None;

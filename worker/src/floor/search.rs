@@ -88,7 +88,7 @@ impl Search {
                 && !state.lease_lost
                 && state.ability.draining.is_none()
                 && state.ability.paused.is_none();
-            let free = |kind| state.keeps_up() && has_free(state, kind);
+            let free = |kind| state.backlog().keeps_up() && has_free(state, kind);
             open.then(|| (free(SlotKind::Gpu), free(SlotKind::Cpu)))
         });
         match free {
@@ -139,7 +139,7 @@ impl Search {
             self.bench.desk.note(|state| state.lost_races += lost);
         }
         match pass {
-            Pass::Claimed { claim, lane } => Ok(self.take(claim, lane)),
+            Pass::Claimed { claim, lane } => Ok(Some(self.take(claim, lane))),
             Pass::Nothing { lost, closed, limited } => {
                 self.look = Look::NONE;
                 let queue = if closed.is_empty() && limited.is_empty() {
@@ -158,21 +158,11 @@ impl Search {
     }
 
     /// Lays it on the desk: its slot is taken from here on.
-    fn take(&mut self, claim: Box<Claim>, lane: LaneName) -> Option<Won> {
+    fn take(&mut self, claim: Box<Claim>, lane: LaneName) -> Won {
         self.said = None;
-        match Stop::new() {
-            Ok(stop) => {
-                self.bench.desk.take(&claim, &stop);
-                Some(Won { work: (claim, stop), lane })
-            }
-            Err(err) => {
-                // No descriptors: the claim is dropped and stays ours; nothing is lost, and the
-                // next life settles it.
-                let doing = format!("starting {}", claim.name().id.short());
-                emit!(Event::ProcessFailed { doing, error: err.to_string() });
-                None
-            }
-        }
+        let stop = Stop::default();
+        self.bench.desk.take(&claim, &stop);
+        Won { work: (claim, stop), lane }
     }
 
     fn report(&mut self, state: &State, found: &Found) {

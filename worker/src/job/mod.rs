@@ -26,7 +26,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use queue::fence::{self, LogIdentity, Mark};
@@ -37,6 +37,7 @@ use shared::id::TaskId;
 use shared::time::Moment;
 
 pub use children::{Known, become_subreaper, spawn_known};
+use stop::Bells;
 pub use stop::{Stop, Why};
 pub use wait::{End, EndedBy, Sent, Status, Tell};
 
@@ -135,6 +136,18 @@ impl StartError {
     }
 }
 
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        use StartError::{Cwd, File, LogHeld, NoCommand, NotExecutable, NotFound, Spawn};
+        let kind = match &error {
+            File { source, .. } | Spawn { source, .. } => source.kind(),
+            LogHeld { .. } => io::ErrorKind::ResourceBusy,
+            NoCommand | Cwd { .. } | NotFound { .. } | NotExecutable { .. } => io::ErrorKind::Other,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 /// A job that was started and has not been waited for. Dropping it leaves the job alone.
 #[must_use = "a job must be waited for"]
 #[derive(Debug)]
@@ -147,6 +160,8 @@ pub struct Running {
     grace: Duration,
     started: Instant,
     started_at: Moment,
+    stop: Stop,
+    bells: Arc<Bells>,
 }
 
 impl Running {
@@ -169,12 +184,12 @@ impl Running {
     }
 }
 
-/// Starts a job.
+/// Starts a job, which `stop` ends.
 ///
 /// # Errors
 /// Says in words what is missing, and writes it into the log too.
-pub fn start(order: Order) -> Result<Running, StartError> {
-    let prepared = prepare(&order);
+pub fn start(order: Order, stop: &Stop) -> Result<Running, StartError> {
+    let prepared = prepare(&order, stop);
     // Until the child is known and our handles of the log are closed: another job that is spawned
     // meanwhile has copies of them, and with them the lock, for the moment before it becomes its
     // program.
@@ -183,7 +198,7 @@ pub fn start(order: Order) -> Result<Running, StartError> {
     let log_identity = LogIdentity::of_file(&log).map_err(file("look at", &order.log_path))?;
     let started = (Instant::now(), Moment::now());
     let spawned = prepared.and_then(|prepared| spawn(&order, prepared, &log));
-    let (pid, pidfd) = match spawned {
+    let (pid, pidfd, bells) = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
             // The log is for people; that it could not be written is less than the error itself.
@@ -202,6 +217,8 @@ pub fn start(order: Order) -> Result<Running, StartError> {
         grace: order.grace,
         started: started.0,
         started_at: started.1,
+        stop: stop.clone(),
+        bells,
     })
 }
 
@@ -209,10 +226,11 @@ pub fn start(order: Order) -> Result<Running, StartError> {
 struct Prepared {
     program: PathBuf,
     stdin: Stdio,
+    bells: Arc<Bells>,
 }
 
 /// Whether directory and program are fit is only looked at when the start has failed, to say why.
-fn prepare(order: &Order) -> Result<Prepared, StartError> {
+fn prepare(order: &Order, stop: &Stop) -> Result<Prepared, StartError> {
     let program = order.argv.first().ok_or(StartError::NoCommand)?;
     let path = order.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path);
     let program = program::find(program, path.map(OsString::as_os_str), &order.cwd)?;
@@ -220,7 +238,11 @@ fn prepare(order: &Order) -> Result<Prepared, StartError> {
         None => nothing_to_read().map_err(file("open", Path::new("/dev/null")))?,
         Some(text) => Stdio::from(file_holding(text).map_err(file("fill", Path::new("stdin")))?),
     };
-    Ok(Prepared { program, stdin })
+    match stop.bells() {
+        Ok(bells) => Ok(Prepared { program, stdin, bells }),
+        // No descriptors.
+        Err(source) => Err(StartError::Spawn { program, source }),
+    }
 }
 
 /// `/dev/null`, opened once.
@@ -284,8 +306,13 @@ fn holders(path: &Path, (task, attempt): (TaskId, u32)) -> String {
     if names.is_empty() { "a process that cannot be seen".to_owned() } else { names.join(", ") }
 }
 
-/// The child's number, and a descriptor that stays its own whoever gets the number later.
-fn spawn(order: &Order, prepared: Prepared, log: &File) -> Result<(u32, OwnedFd), StartError> {
+/// The child's number, and a descriptor that stays its own whoever gets the number later; and what
+/// is waited for beside it.
+fn spawn(
+    order: &Order,
+    prepared: Prepared,
+    log: &File,
+) -> Result<(u32, OwnedFd, Arc<Bells>), StartError> {
     let name = order.argv.first().ok_or(StartError::NoCommand)?;
     let program = prepared.program;
     let log = || log.try_clone().map_err(file("duplicate log", &order.log_path));
@@ -309,7 +336,7 @@ fn spawn(order: &Order, prepared: Prepared, log: &File) -> Result<(u32, OwnedFd)
         Ok(pidfd) => pidfd,
         Err(error) => return Err(abandon(child, program, error)),
     };
-    Ok((child.id(), pidfd))
+    Ok((child.id(), pidfd, prepared.bells))
 }
 
 /// Without a descriptor (none is left) the job cannot be watched, so it must not run.

@@ -77,8 +77,12 @@ impl Home {
 
 fn quiet(_sent: Sent, _ran: Duration) {}
 
+fn started(order: Order) -> Running {
+    start(order, &Stop::default()).unwrap()
+}
+
 fn run(order: Order) -> End {
-    start(order).unwrap().wait(&Stop::new().unwrap(), &quiet)
+    started(order).wait(&quiet)
 }
 
 fn is_alive(pid: u32) -> bool {
@@ -143,9 +147,9 @@ fn a_hundred_megabytes_of_output_are_all_in_the_log() {
 fn a_job_that_ignores_term_is_killed_at_timeout_plus_grace() {
     let home = Home::new();
     let order = home.shell("trap '' TERM; sleep 1000 & sleep 1000; sleep 1000");
-    let job = start(Order { timeout: Some(SHORT), grace: SHORT, ..order }).unwrap();
+    let job = started(Order { timeout: Some(SHORT), grace: SHORT, ..order });
     let told = Mutex::new(Vec::new());
-    let end = job.wait(&Stop::new().unwrap(), &|sent, ran| told.lock().unwrap().push((sent, ran)));
+    let end = job.wait(&|sent, ran| told.lock().unwrap().push((sent, ran)));
     assert_eq!((end.status, end.ended_by), (Status::Signaled(9), Some(EndedBy::Timeout)));
     let told = told.into_inner().unwrap();
     let [(Sent::Term(EndedBy::Timeout), term), (Sent::Kill(EndedBy::Timeout), kill)] = told[..]
@@ -170,10 +174,11 @@ fn a_job_that_stopped_itself_is_ended_by_its_timeout() {
 fn a_command_from_another_thread_ends_the_job_for_that_reason() {
     for why in [Why::Cancelled, Why::Stalled, Why::Returned] {
         let home = Home::new();
-        let stop = Stop::new().unwrap();
-        let job = start(home.shell("trap 'exit 3' TERM; echo $$ > fifo; read x < gate")).unwrap();
+        let stop = Stop::default();
+        let job =
+            start(home.shell("trap 'exit 3' TERM; echo $$ > fifo; read x < gate"), &stop).unwrap();
         let end = thread::scope(|scope| {
-            let waiting = scope.spawn(|| job.wait(&stop, &quiet));
+            let waiting = scope.spawn(|| job.wait(&quiet));
             home.told();
             stop.ask(why);
             stop.ask(Why::Stalled);
@@ -186,10 +191,10 @@ fn a_command_from_another_thread_ends_the_job_for_that_reason() {
 #[test]
 fn a_harder_command_cuts_the_grace_short() {
     let home = Home::new();
-    let stop = Stop::new().unwrap();
-    let job = start(home.shell("trap '' TERM; echo $$ > fifo; exec sleep 1000")).unwrap();
+    let stop = Stop::default();
+    let job = start(home.shell("trap '' TERM; echo $$ > fifo; exec sleep 1000"), &stop).unwrap();
     let end = thread::scope(|scope| {
-        let waiting = scope.spawn(|| job.wait(&stop, &quiet));
+        let waiting = scope.spawn(|| job.wait(&quiet));
         home.told();
         stop.ask(Why::Returned);
         stop.kill_now(Why::Cancelled);
@@ -203,10 +208,10 @@ fn a_harder_command_cuts_the_grace_short() {
 fn a_daemon_that_holds_the_log_is_reported_and_ended() {
     let home = Home::new();
     let script = "setsid sh -c 'echo $$ > fifo; exec sleep 1000' & read x < gate";
-    let job = start(home.shell(script)).unwrap();
+    let job = started(home.shell(script));
     let daemon = home.told();
     home.open_gate();
-    let end = job.wait(&Stop::new().unwrap(), &quiet);
+    let end = job.wait(&quiet);
     assert_eq!((end.status, end.ended_by), (Status::Exited(0), None));
     assert_eq!(pids(&end.leaked), [daemon]);
     assert!(!is_alive(daemon));
@@ -220,10 +225,10 @@ fn a_daemon_without_log_or_group_is_ended_and_so_is_one_without_an_environment()
         let output = if redirect.contains("setsid env") { "" } else { ">/dev/null 2>&1" };
         let script =
             format!("{redirect} 'echo $$ > fifo; exec sleep 1000' {output} & read x < gate");
-        let job = start(home.shell(&script)).unwrap();
+        let job = started(home.shell(&script));
         let daemon = home.told();
         home.open_gate();
-        let end = job.wait(&Stop::new().unwrap(), &quiet);
+        let end = job.wait(&quiet);
         assert_eq!(pids(&end.leaked), [daemon], "{redirect}");
         assert!(stat(daemon).is_none(), "ended and reaped");
     }
@@ -233,10 +238,10 @@ fn a_daemon_without_log_or_group_is_ended_and_so_is_one_without_an_environment()
 fn what_is_still_writing_when_the_leader_ends_may_finish() {
     let home = Home::new();
     let script = "(read x < gate; sleep 0.1; echo last words) & echo $$ > fifo";
-    let job = start(home.shell(script)).unwrap();
+    let job = started(home.shell(script));
     home.told();
     let end = thread::scope(|scope| {
-        let waiting = scope.spawn(|| job.wait(&Stop::new().unwrap(), &quiet));
+        let waiting = scope.spawn(|| job.wait(&quiet));
         home.open_gate();
         waiting.join().unwrap()
     });
@@ -247,22 +252,22 @@ fn what_is_still_writing_when_the_leader_ends_may_finish() {
 #[test]
 fn the_logs_lock_is_held_while_the_job_lives_and_free_afterwards() {
     let home = Home::new();
-    let job = start(home.shell("echo $$ > fifo; read x < gate")).unwrap();
+    let job = started(home.shell("echo $$ > fifo; read x < gate"));
     assert_eq!(home.told(), job.pid());
     assert_eq!(home.lock(), LogLock::Held);
-    let second = start(home.shell("true")).unwrap_err();
+    let second = start(home.shell("true"), &Stop::default()).unwrap_err();
     let said = second.to_string();
     assert!(said.contains(&format!("still locked by {} (sh -c", job.pid())), "{said}");
     assert_eq!(second.exit_code(), None);
     home.open_gate();
-    assert_eq!(job.wait(&Stop::new().unwrap(), &quiet).status, Status::Exited(0));
+    assert_eq!(job.wait(&quiet).status, Status::Exited(0));
     assert_eq!(home.lock(), LogLock::Free);
 }
 
 #[test]
 fn jobs_in_several_threads_do_not_reap_each_other() {
     let first = Home::new();
-    let job = start(first.shell("echo $$ > fifo; read x < gate; exit 42")).unwrap();
+    let job = started(first.shell("echo $$ > fifo; read x < gate; exit 42"));
     first.told();
     thread::scope(|scope| {
         for code in 0..8 {
@@ -279,7 +284,7 @@ fn jobs_in_several_threads_do_not_reap_each_other() {
         }
     });
     first.open_gate();
-    assert_eq!(job.wait(&Stop::new().unwrap(), &quiet).status, Status::Exited(42));
+    assert_eq!(job.wait(&quiet).status, Status::Exited(42));
 }
 
 #[test]
@@ -298,7 +303,7 @@ fn a_registered_program_is_not_taken_for_a_leak() {
 
 /// Code and words of an order that cannot be started; the log must say the same.
 fn refused(home: &Home, order: Order) -> (Option<i32>, String) {
-    let error = start(order).unwrap_err();
+    let error = start(order, &Stop::default()).unwrap_err();
     let said = error.to_string();
     assert_eq!(home.log(), format!("brainstem: could not start the job: {said}\n"));
     assert_eq!(home.lock(), LogLock::Free);

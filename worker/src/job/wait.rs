@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::leak::{self, Leaks, Others};
-use super::{Running, Stop, Why, children};
+use super::{Running, Why, children};
 
 /// From KILL to saying that it cannot be killed.
 const GIVE_UP: Duration = Duration::from_secs(60);
@@ -81,12 +81,12 @@ impl Running {
     /// Until the job is over and none of its processes is left, or cannot be ended. What is sent
     /// to it meanwhile is told at once.
     #[must_use]
-    pub fn wait(self, stop: &Stop, tell: Tell<'_>) -> End {
-        let stage = self.until_over(stop, tell);
+    pub fn wait(self, tell: Tell<'_>) -> End {
+        let stage = self.until_over(tell);
         let wall = self.started.elapsed();
         let status = self.status();
         let Leaks { ended, unkillable, unchecked, others } =
-            leak::end(&self, self.patience(stage, status, stop));
+            leak::end(&self, self.patience(stage, status));
         self.signal(&[Signal::KILL]);
         match status {
             Status::Unkillable => self.known.keep(),
@@ -105,13 +105,14 @@ impl Running {
     }
 
     /// Until the leader is over or given up.
-    fn until_over(&self, stop: &Stop, tell: Tell<'_>) -> Stage {
+    fn until_over(&self, tell: Tell<'_>) -> Stage {
         let timeout_at = self.timeout.and_then(|timeout| self.started.checked_add(timeout));
         let mut stage = Stage::Running;
+        let (asked, hurried) = (&self.bells.asked, &self.bells.hurried);
         loop {
             let (until, bells) = match stage {
-                Stage::Running => (timeout_at, vec![stop.asked(), stop.hurried()]),
-                Stage::Asked { kill_at, .. } => (Some(kill_at), vec![stop.hurried()]),
+                Stage::Running => (timeout_at, vec![asked, hurried]),
+                Stage::Asked { kill_at, .. } => (Some(kill_at), vec![hurried]),
                 Stage::Killed { give_up_at, .. } => (Some(give_up_at), vec![]),
             };
             let mut fds: Vec<_> = std::iter::once(&self.pidfd)
@@ -125,7 +126,7 @@ impl Running {
             let is_late = until.is_some_and(|until| Instant::now() >= until);
             let hurried = !matches!(stage, Stage::Killed { .. })
                 && fds.last().is_some_and(|bell| !bell.revents().is_empty());
-            stage = match (stage, stop.why()) {
+            stage = match (stage, self.stop.why()) {
                 (Stage::Running, Some(why)) => self.ask(EndedBy::Asked(why), tell),
                 (Stage::Running, None) if is_late => self.ask(EndedBy::Timeout, tell),
                 (Stage::Asked { by, .. }, _) if is_late || hurried => self.kill(by, tell),
@@ -175,7 +176,7 @@ impl Running {
     }
 
     /// What is left of the grace, for those that outlived the leader.
-    fn patience<'a>(&self, stage: Stage, status: Status, stop: &'a Stop) -> Patience<'a> {
+    fn patience(&self, stage: Stage, status: Status) -> Patience<'_> {
         let (settle, grace) = match stage {
             Stage::Running => (SETTLE, self.grace),
             Stage::Asked { kill_at, .. } => {
@@ -188,7 +189,7 @@ impl Running {
             Status::Unkillable => Duration::ZERO,
             Status::Exited(_) | Status::Signaled(_) | Status::Lost => GIVE_UP,
         };
-        Patience { settle, grace, give_up, hurry: Some(stop.hurried().as_fd()) }
+        Patience { settle, grace, give_up, hurry: Some(self.bells.hurried.as_fd()) }
     }
 }
 

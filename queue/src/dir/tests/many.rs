@@ -9,13 +9,13 @@ use shared::outcome::{Cause, Outcome};
 use shared::task::Task;
 use shared::time::Moment;
 
-use super::super::claim::{Claim, end_all};
+use super::super::claim::Claim;
 use super::super::person::{self, Change, Ender, Reason};
 use super::super::promote::Promoter;
 use super::super::submit::Submitter;
 use super::super::{Pool, places, roll};
 use super::plug::{Notes, everything, lines, what_must_hold};
-use super::{claim, cursor, end, ledger, line, pool_at, scratch, task};
+use super::{claim, cursor, end, end_all, ledger, line, pool_at, scratch, task};
 use crate::retry::Verdict;
 
 const WORKERS: usize = 8;

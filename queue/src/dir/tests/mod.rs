@@ -21,14 +21,14 @@ use shared::name::Name;
 use shared::task::{Class, TaskName};
 use tempfile::TempDir;
 
-use super::claim::Claim;
+use super::claim::{self, Claim, NotEnded};
 use super::cursor::{Cursor, Pass, Wish};
 use super::history::Ledger;
 use super::lease::{Lease, Process, Record, Role};
 use super::submit::Submitter;
 use super::{Pool, Privacy, Rules, places};
 use crate::contract::{line, task};
-use crate::ledger::Writer;
+use crate::ledger::{Line, Writer};
 use crate::retry::Verdict;
 
 /// A directory for a test: in memory where the machine has such a place, for a thousand crashes
@@ -75,6 +75,12 @@ fn end(claim: Claim, ledger: &Ledger, verdict: Verdict) {
 }
 
 /// Says in a worker's lease who it is, as a worker does when it starts.
+/// Ends several attempts as workers do: with one flush, and then one after the other.
+fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Vec<Result<(), NotEnded>> {
+    let recorded = claim::record_all(ledger, ends);
+    recorded.into_iter().map(|end| end.and_then(claim::Recorded::carry_out)).collect()
+}
+
 fn sign(lease: &Lease, ledger: &Ledger) {
     lease.write(&record(lease, ledger)).unwrap();
 }

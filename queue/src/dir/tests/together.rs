@@ -5,7 +5,7 @@ use shared::id::{BatchId, TaskId};
 use shared::outcome::Cause;
 use shared::task::Task;
 
-use super::super::claim::{self, Claim, NotEnded};
+use super::super::claim::{Claim, NotEnded};
 use super::super::keys::Keys;
 use super::super::submit::Submitter;
 use super::super::{Pool, history, places};
@@ -52,7 +52,7 @@ fn claimed(pool: &Pool, notes: &mut Notes, used: Option<Verdict>) -> Group {
 fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Result<(), Error> {
     let again = |not: NotEnded| not.try_again(ledger).map_err(|not| not.error);
     let results: Vec<_> =
-        claim::end_all(ledger, ends).into_iter().map(|result| result.or_else(again)).collect();
+        super::end_all(ledger, ends).into_iter().map(|result| result.or_else(again)).collect();
     results.into_iter().collect()
 }
 

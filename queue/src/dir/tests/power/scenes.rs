@@ -5,7 +5,7 @@ use shared::outcome::{Cause, Next};
 use shared::task::Task;
 use shared::time::Moment;
 
-use super::super::super::claim::{self, Claim};
+use super::super::super::claim::Claim;
 use super::super::super::control::{self, Message, Verb};
 use super::super::super::history::Ledger;
 use super::super::super::keys::Keys;
@@ -15,7 +15,7 @@ use super::super::super::promote::Promoter;
 use super::super::super::submit::Submitter;
 use super::super::super::{Pool, fault};
 use super::super::plug::{lease_of, settle};
-use super::super::{claim, cursor, ledger, line, task};
+use super::super::{claim, cursor, end_all, ledger, line, task};
 use super::{Promise, Scene, Stage, play};
 use crate::retry::Verdict;
 
@@ -160,7 +160,7 @@ pub(super) fn work_together(stage: &Stage) {
         })
         .collect();
     let said: Vec<_> = ends.iter().map(|(claim, line)| (line.clone(), claim.name())).collect();
-    assert!(claim::end_all(&ledger, ends).iter().all(Result::is_ok));
+    assert!(end_all(&ledger, ends).iter().all(Result::is_ok));
     said.iter().for_each(|(line, name)| stage.ended(line, *name));
 }
 
