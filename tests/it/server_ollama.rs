@@ -9,7 +9,7 @@ use shared::llm::{HeldState, Loads};
 use shared::outcome::Cause;
 use shared::task::{Spec, parse_spec};
 use tests::{FakeOllama, Pool, Signal};
-use worker::server::{Address, Again, Cancel, Failure, Limits, Ollama, Server};
+use worker::server::{Address, Again, Cancel, Failure, Limits, Ollama, Server, Sink};
 
 /// Limits in which what never ends is given up soon.
 pub(crate) fn short() -> Limits {
@@ -36,6 +36,8 @@ fn ask(server: &dyn Server, spec: &Spec) -> Result<(shared::llm::Answer, String)
 
 /// Gives a call up as soon as the first text has come.
 pub(crate) struct GiveUpAtOnce(pub(crate) Cancel);
+
+impl Sink for GiveUpAtOnce {}
 
 impl Write for GiveUpAtOnce {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
@@ -252,6 +254,8 @@ fn a_server_that_is_gone_or_comes_back_is_noticed() {
     server.ping().unwrap();
     // Killed in the middle of an answer.
     struct KillAtOnce<'a>(&'a FakeOllama);
+    impl Sink for KillAtOnce<'_> {}
+
     impl Write for KillAtOnce<'_> {
         fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
             if !text.is_empty() && self.0.process().pid() > 0 {

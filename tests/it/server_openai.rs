@@ -12,7 +12,7 @@ use shared::llm::{Answer, Loads};
 use shared::outcome::Cause;
 use shared::task::Spec;
 use tests::{FakeOllama, Llama, Pool, Scripted, Signal, llama_models};
-use worker::server::{Address, Again, Cancel, Failure, OpenAi, Server};
+use worker::server::{Address, Again, Cancel, Failure, OpenAi, Server, Sink};
 
 use crate::server_ollama::{GiveUpAtOnce, short, spec};
 use crate::steps::{log_of, quick, until_over};
@@ -120,6 +120,8 @@ fn a_real_answer_is_given_up_and_the_server_serves_the_next() {
 
 /// Kills a server as soon as the first text has come.
 struct KillAtOnce<'a>(&'a Llama, bool);
+
+impl Sink for KillAtOnce<'_> {}
 
 impl Write for KillAtOnce<'_> {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {

@@ -20,7 +20,7 @@ use shared::time::Moment;
 use crate::job::{self, Stop, Why};
 use crate::models::Models;
 use crate::run::{Bench, Went, what};
-use crate::server::{Again, Failure};
+use crate::server::{Again, Failure, Sink};
 
 /// What an attempt that needs the model server works with.
 #[derive(Clone, Copy)]
@@ -42,8 +42,8 @@ pub(crate) enum GaveUp {
     No,
 }
 
-/// Asks the model, and says how that went.
-pub(crate) fn ask(work: Work<'_>, model: &str) -> Went {
+/// Asks the model, and says how that went. Calls `meanwhile` when the server begins to answer.
+pub(crate) fn ask(work: Work<'_>, model: &str, meanwhile: &dyn Fn()) -> Went {
     let begun = Begun::new(work);
     let Work { bench, models, claim, stop } = work;
     let (name, what) = (claim.name(), what(claim));
@@ -52,8 +52,8 @@ pub(crate) fn ask(work: Work<'_>, model: &str) -> Went {
     emit!(Event::ModelAsked { task, attempt, what, model: model_name, server, log });
     let spec = &claim.task().spec;
     let _asking = models.asking();
-    let (asked, gave_up) = begun.within(spec.timeout.map(|span| span.0), stop, |mut log| {
-        models.server().ask(spec, stop.cancel(), &mut log)
+    let (asked, gave_up) = begun.within(spec.timeout.map(|span| span.0), stop, |log| {
+        models.server().ask(spec, stop.cancel(), &mut Answered { log, meanwhile })
     });
     match asked {
         Ok(answer) => {
@@ -66,6 +66,30 @@ pub(crate) fn ask(work: Work<'_>, model: &str) -> Went {
             }
             begun.failed(&failure, gave_up)
         }
+    }
+}
+
+/// Where an answer goes as it comes.
+struct Answered<'a> {
+    log: &'a Log,
+    meanwhile: &'a dyn Fn(),
+}
+
+impl Sink for Answered<'_> {
+    fn begins(&mut self) {
+        // What goes wrong goes wrong again with the first text, which says so.
+        let _opened = self.log.file();
+        (self.meanwhile)();
+    }
+}
+
+impl Write for Answered<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.log.file()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -89,8 +113,8 @@ pub(crate) struct Begun {
     since: Instant,
 }
 
-/// The run log, made when there is something to put into it: while the server works on an answer
-/// nobody waits for a file to be made.
+/// The run log, made when the server begins to answer, or there is something to say before: while
+/// the server works nobody waits for a file to be made.
 pub(crate) struct Log {
     path: PathBuf,
     run: (TaskId, u32),
@@ -104,16 +128,6 @@ impl Log {
         }
         let file = job::run_log(&self.path, self.run).map_err(io::Error::from)?;
         Ok(self.file.get_or_init(|| file))
-    }
-}
-
-impl Write for &Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file()?.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -132,7 +146,7 @@ impl Begun {
     /// A line in the run log, for people.
     pub(crate) fn say(&self, text: &str) {
         // That it could not be written is less than what it says, which the ledger says too.
-        let _unwritten = writeln!(&self.log, "{text}");
+        let _unwritten = self.log.file().and_then(|mut file| writeln!(file, "{text}"));
     }
 
     /// How long it has run.

@@ -78,9 +78,14 @@ impl Went {
     }
 }
 
-/// Runs a claimed task's job to its end.
+/// Runs a claimed task's job to its end. Calls `meanwhile` when it is about to wait for the rest of
+/// a model's answer.
 #[must_use = "its end must be recorded"]
-pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) -> Over {
+pub fn attempt(
+    bench: &Arc<Bench>,
+    claim: Box<Claim>,
+    (stop, meanwhile): (&Stop, &dyn Fn()),
+) -> Over {
     let (name, task) = (claim.name(), claim.task());
     let _scope = scope(Context {
         task: Some(name.id),
@@ -91,7 +96,7 @@ pub fn attempt(bench: &Arc<Bench>, claim: Box<Claim>, stop: &Stop) -> Over {
     let went = match plan(bench, &claim) {
         Ok(Plan::Job(order)) => run(bench, &claim, order, stop),
         Ok(Plan::Ask { models, model }) => {
-            ask::ask(Work { bench, models, claim: &claim, stop }, model)
+            ask::ask(Work { bench, models, claim: &claim, stop }, model, meanwhile)
         }
         Ok(Plan::Model { models, verb, model }) => {
             load::turn_over(Work { bench, models, claim: &claim, stop }, verb, model)

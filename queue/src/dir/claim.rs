@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use shared::name::Name;
 use shared::task::{Task, TaskName};
 
+use super::ahead::Ahead;
 use super::history::{Ledger, Ticket};
 use super::layout::Segment;
 use super::limit::{self, Slots};
@@ -180,8 +181,13 @@ pub struct Target<'a> {
     pub name: TaskName,
 }
 
-/// Tries for one task.
-pub fn try_claim(pool: &Pool, worker: &Name, target: Target<'_>) -> Result<Try, Error> {
+/// Tries for one task, which may have been read ahead.
+pub(super) fn try_claim(
+    pool: &Pool,
+    worker: &Name,
+    target: Target<'_>,
+    ahead: Option<Ahead>,
+) -> Result<Try, Error> {
     let slots = match limit::take(pool, &target.requirements.limits)? {
         Ok(slots) => slots,
         Err(used_up) => return Ok(Try::Limited(used_up)),
@@ -201,7 +207,11 @@ pub fn try_claim(pool: &Pool, worker: &Name, target: Target<'_>) -> Result<Try, 
         }
     }
     let name = target.name;
-    match reject::read_task(layout, &path, name.id) {
+    let read = match ahead.and_then(|ahead| ahead.of_moved(&from, &path)) {
+        Some(task) => Ok(Some(task)),
+        None => reject::read_task(layout, &path, name.id),
+    };
+    match read {
         Ok(Some(task)) => {
             let (pool, worker) = (pool.clone(), worker.clone());
             Ok(Try::Won(Box::new(Claim { pool, worker, name, task, path, end: None, slots })))

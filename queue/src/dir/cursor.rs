@@ -3,20 +3,20 @@
 //! directory is noticed by its parent's modification time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
-use std::{fs, io};
 
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 
+use super::ahead::Ahead;
 use super::claim::{self, Claim, Target, Try};
 use super::layout::{Layout, Segment};
 use super::limit::UsedUp;
 use super::publish::remove_empty_dir;
+use super::stamp::Stamp;
 use super::{Pool, listing, plain, reject};
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
 use crate::lane::{LaneName, Requirements};
 
 pub use crate::store::Wish;
@@ -66,6 +66,8 @@ pub struct Cursor {
     lanes: Vec<LaneView>,
     /// Lanes of which it was told that they cannot be understood.
     obscure: BTreeSet<LaneName>,
+    /// What is claimed next, as far as it was read ahead.
+    ahead: Option<Ahead>,
 }
 
 #[derive(Debug)]
@@ -93,28 +95,6 @@ struct Row {
 /// So many files that may not be moved are passed over in one look.
 const MAX_STUCK: u32 = 32;
 
-/// When a directory last changed, as far as that can be trusted: a change in the same tick of the
-/// file system's clock as our listing would not show, so a stamp that young counts as unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stamp(Option<SystemTime>);
-
-const TICK: Duration = Duration::from_millis(20);
-
-impl Stamp {
-    fn of(dir: &Path) -> Result<Self, Error> {
-        let Some(meta) = fs::metadata(dir).at("look at", dir).or_gone()? else {
-            return Ok(Self(None));
-        };
-        let changed = meta.modified().at("look at", dir)?;
-        let old = SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK);
-        Ok(Self(old.then_some(changed)))
-    }
-
-    fn is_current(self, now: Self) -> bool {
-        self.0.is_some() && self == now
-    }
-}
-
 /// A worker that loses races looks so many names further on at most: far enough to get out of the
 /// way of others, and near enough to keep the order.
 const REACH: usize = 4;
@@ -132,8 +112,8 @@ impl Cursor {
     /// A view of the pool's pending tasks for one worker.
     #[must_use]
     pub fn new(pool: &Pool, worker: &Name) -> Self {
-        let (stamp, lanes, obscure) = (Stamp(None), Vec::new(), BTreeSet::new());
-        Self { pool: pool.clone(), worker: worker.clone(), stamp, lanes, obscure }
+        let (stamp, lanes, obscure) = (Stamp::UNKNOWN, Vec::new(), BTreeSet::new());
+        Self { pool: pool.clone(), worker: worker.clone(), stamp, lanes, obscure, ahead: None }
     }
 
     /// Tries to claim one task. Looks afresh before it says that there is nothing.
@@ -155,7 +135,10 @@ impl Cursor {
         look: Look,
         see: &mut dyn FnMut(Note),
     ) -> Result<Pass, Error> {
-        self.refresh(look, see)?;
+        let is_fresh = self.ahead.as_ref().is_some_and(Ahead::is_fresh);
+        if look == Look::Afresh || !is_fresh {
+            self.refresh(look, see)?;
+        }
         self.list_rivals(wish, see)?;
         let (mut lost, mut closed, mut limited) = (0, Vec::new(), Vec::new());
         for (index, priority) in self.order(wish.classes) {
@@ -164,7 +147,8 @@ impl Cursor {
                 closed.push((lane.name.clone(), lane.requirements.clone()));
                 continue;
             }
-            match lane.take(&self.pool, &self.worker, priority, see)? {
+            let hands = Hands { pool: &self.pool, worker: &self.worker, ahead: &mut self.ahead };
+            match lane.take(hands, priority, see)? {
                 Taken::Claim(claim) => {
                     return Ok(Pass::Claimed { claim, lane: lane.name.clone() });
                 }
@@ -174,6 +158,23 @@ impl Cursor {
         }
         closed.dedup_by(|a, b| a.0 == b.0);
         Ok(Pass::Nothing { lost, closed, limited })
+    }
+
+    /// Reads the task that is claimed next, unless others are faster, as far as that can be told
+    /// without listing anything. For whoever waits for something else.
+    pub fn look_ahead(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
+        self.refresh(Look::Cached, see)?;
+        let heads = self.order(wish.classes).into_iter().filter_map(|(index, priority)| {
+            let lane = self.lanes.get(index).filter(|lane| (wish.open)(&lane.requirements))?;
+            let row = lane.rows.get(&priority)?;
+            Some((lane, priority, row.segments.front()?, *row.names.front()?))
+        });
+        let layout = self.pool.layout();
+        self.ahead = heads.into_iter().next().and_then(|(lane, priority, segment, name)| {
+            let dir = layout.pending_segment(&lane.name, priority, segment);
+            Ahead::read(layout, dir.join(name.file_name()), name.id)
+        });
+        Ok(())
     }
 
     /// Which head is the oldest can only be told of lanes whose heads are known: where several
@@ -244,7 +245,7 @@ impl Cursor {
             match read_requirements(layout, &name) {
                 Ok(requirements) => {
                     self.obscure.remove(&name);
-                    let (stamp, rows) = (Stamp(None), BTreeMap::new());
+                    let (stamp, rows) = (Stamp::UNKNOWN, BTreeMap::new());
                     self.lanes.push(LaneView { name, requirements, stamp, rows });
                 }
                 // One lane that cannot be understood does not stop the others.
@@ -275,6 +276,13 @@ pub fn read_requirements(layout: &Layout, lane: &LaneName) -> Result<Requirement
     } else {
         Err(garbled("its content belongs to another lane".into()))
     }
+}
+
+/// What a claim is made with.
+struct Hands<'a> {
+    pool: &'a Pool,
+    worker: &'a Name,
+    ahead: &'a mut Option<Ahead>,
 }
 
 /// What came of trying one row.
@@ -309,11 +317,11 @@ impl LaneView {
     /// over stays at the front and is tried again before the row counts as empty.
     fn take(
         &mut self,
-        pool: &Pool,
-        worker: &Name,
+        hands: Hands<'_>,
         priority: u8,
         see: &mut dyn FnMut(Note),
     ) -> Result<Taken, Error> {
+        let Hands { pool, worker, ahead } = hands;
         let (mut lost, mut stuck, mut reach) = (0, 0, 1);
         let dir = pool.layout().pending_priority(&self.name, priority);
         let Some(row) = self.rows.get_mut(&priority) else {
@@ -324,7 +332,7 @@ impl LaneView {
             let (lane, requirements) = (&self.name, &self.requirements);
             let target = Target { lane, requirements, priority, segment: &segment, name };
             see(Note::Attempt(name));
-            match claim::try_claim(pool, worker, target) {
+            match claim::try_claim(pool, worker, target, ahead.take()) {
                 Ok(Try::Won(claim)) => return Ok(Taken::Claim(claim)),
                 Ok(Try::LostRace) => {
                     lost += 1;
@@ -391,7 +399,7 @@ impl Row {
                 // Used up, and listed just now: nothing there. What came meanwhile keeps the
                 // directory, and is met when the directories are listed again.
                 if !remove_empty_dir(&path) {
-                    self.stamp = Stamp(None);
+                    self.stamp = Stamp::UNKNOWN;
                 }
                 self.segments.pop_front();
                 self.listed = None;

@@ -1,5 +1,6 @@
 //! The store that is a directory: the path of a task is its state.
 
+mod ahead;
 pub mod census;
 pub mod claim;
 pub mod control;
@@ -28,6 +29,7 @@ pub mod reject;
 pub mod reserve;
 pub mod roll;
 pub mod settle;
+mod stamp;
 pub mod state;
 pub mod submit;
 #[cfg(test)]

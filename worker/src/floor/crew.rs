@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use queue::eligible::SlotKind;
 use shared::emit;
 use shared::event::Event;
+use shared::task::TaskName;
 
 use super::Shop;
 use super::search::Work;
@@ -64,7 +65,9 @@ impl Shop {
     /// stays claimed, and is put back when this worker's affairs are settled.
     fn run(&self, (claim, stop): Work) {
         let name = claim.name();
-        let ran = catch_unwind(AssertUnwindSafe(|| run::attempt(&self.bench, claim, &stop)));
+        let meanwhile = || self.look_ahead(name);
+        let attempt = || run::attempt(&self.bench, claim, (&stop, &meanwhile));
+        let ran = catch_unwind(AssertUnwindSafe(attempt));
         match ran {
             Ok(over) => {
                 self.bench.desk.enter(name, Phase::Over { cost: over.cost });
@@ -75,6 +78,14 @@ impl Shop {
                 let doing = format!("running {}", name.id.short());
                 emit!(Event::ProcessFailed { doing, error: panic_text(panic.as_ref()) });
             }
+        }
+    }
+
+    /// Whoever waits for an answer uses the time.
+    fn look_ahead(&self, job: TaskName) {
+        // Somebody who claims has looked, too.
+        if let Ok(mut search) = self.search.try_lock() {
+            search.look_ahead(job);
         }
     }
 

@@ -13,8 +13,9 @@ use queue::lane::{LaneName, Requirements};
 use queue::loads;
 use shared::emit;
 use shared::event::Event;
+use shared::name::Name;
 use shared::reason::Code;
-use shared::task::Class;
+use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use super::Look;
@@ -126,14 +127,8 @@ impl Search {
         let state = self.bench.desk.look(State::clone);
         let name = self.bench.desk.name().clone();
         let mut lost = 0;
-        let pass = state.candidate(&name, |candidate| {
-            let open = |lane: &Requirements| eligible::reasons(candidate, lane).is_empty();
-            // The lanes of classes that it does not take are looked at too: the report says so.
-            let mut classes = eligible::preferred(candidate.ability);
-            let others: Vec<_> = Class::ALL.iter().filter(|c| !classes.contains(c)).collect();
-            classes.extend(others);
-            let wish = Wish { classes: &classes, open: &open };
-            self.cursor.pass(&wish, &mut |note| see(note, &mut lost))
+        let pass = with_wish(&state, &name, |wish| {
+            self.cursor.pass(wish, &mut |note| see(note, &mut lost))
         })?;
         if lost > 0 {
             self.bench.desk.note(|state| state.lost_races += lost);
@@ -155,6 +150,17 @@ impl Search {
                 Ok(None)
             }
         }
+    }
+
+    /// Reads what there will be to claim when this job is over, for whoever waits for that.
+    pub(super) fn look_ahead(&mut self, job: TaskName) {
+        let mut state = self.bench.desk.look(State::clone);
+        state.clear(job);
+        let name = self.bench.desk.name().clone();
+        // What goes wrong goes wrong again at the claim, which says so.
+        let _seen = with_wish(&state, &name, |wish| {
+            self.cursor.look_ahead(wish, &mut |note| see(note, &mut 0))
+        });
     }
 
     /// Lays it on the desk: its slot is taken from here on.
@@ -211,6 +217,18 @@ impl Won {
         bench.desk.note(|state| state.claim = report);
         self.work
     }
+}
+
+/// What a worker in this state would take.
+fn with_wish<T>(state: &State, name: &Name, look: impl FnOnce(&Wish<'_>) -> T) -> T {
+    state.candidate(name, |candidate| {
+        let open = |lane: &Requirements| eligible::reasons(candidate, lane).is_empty();
+        // The lanes of classes that it does not take are looked at too: the report says so.
+        let mut classes = eligible::preferred(candidate.ability);
+        let others: Vec<_> = Class::ALL.iter().filter(|c| !classes.contains(c)).collect();
+        classes.extend(others);
+        look(&Wish { classes: &classes, open: &open })
+    })
 }
 
 fn has_free(state: &State, kind: SlotKind) -> bool {

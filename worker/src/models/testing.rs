@@ -1,6 +1,5 @@
 //! A model server in memory, for tests: it holds what it is told to, and fails as it is told to.
 
-use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use shared::quantity::Bytes;
 use shared::task::Spec;
 use shared::time::Moment;
 
-use crate::server::{Again, Cancel, Failure, Options, Server};
+use crate::server::{Again, Cancel, Failure, Options, Server, Sink};
 
 /// The server.
 #[derive(Debug, Default)]
@@ -128,7 +127,7 @@ impl Server for Fake {
         Ok(Duration::from_millis(3))
     }
 
-    fn ask(&self, spec: &Spec, _: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure> {
+    fn ask(&self, spec: &Spec, _: &Cancel, sink: &mut dyn Sink) -> Result<Answer, Failure> {
         let model = spec.model.clone().unwrap_or_default();
         self.call(format!("ask {model}"), |state| state.fails.clone())?;
         sink.write_all(b"hello").unwrap();

@@ -78,7 +78,7 @@ pub trait Server: Debug + Send + Sync {
     ///
     /// # Errors
     /// When there is no complete answer.
-    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure>;
+    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Sink) -> Result<Answer, Failure>;
 
     /// Returns when a server that we have just started answers, or has not for a while. Others are
     /// as they are.
@@ -93,6 +93,15 @@ pub trait Server: Debug + Send + Sync {
     /// is gone. Others are left alone.
     fn end(&self) {}
 }
+
+/// Where the text of an answer goes as it comes.
+pub trait Sink: Write {
+    /// The server has begun to answer: there is a while until the first text.
+    fn begins(&mut self) {}
+}
+
+impl Sink for Vec<u8> {}
+impl Sink for std::io::Sink {}
 
 /// Options of a model, by name, as `num_ctx`.
 pub type Options = serde_json::Map<String, serde_json::Value>;

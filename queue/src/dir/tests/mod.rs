@@ -1,5 +1,6 @@
 //! Tests of the directory store as a whole: pulled plugs, single errors, many threads, bad files.
 
+mod ahead;
 mod beside;
 mod crash;
 mod cursor;
@@ -74,13 +75,13 @@ fn end(claim: Claim, ledger: &Ledger, verdict: Verdict) {
     claim.end(ledger, &line).unwrap();
 }
 
-/// Says in a worker's lease who it is, as a worker does when it starts.
 /// Ends several attempts as workers do: with one flush, and then one after the other.
 fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Vec<Result<(), NotEnded>> {
     let recorded = claim::record_all(ledger, ends);
     recorded.into_iter().map(|end| end.and_then(claim::Recorded::carry_out)).collect()
 }
 
+/// Says in a worker's lease who it is, as a worker does when it starts.
 fn sign(lease: &Lease, ledger: &Ledger) {
     lease.write(&record(lease, ledger)).unwrap();
 }

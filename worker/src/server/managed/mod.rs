@@ -8,7 +8,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use shared::time::Moment;
 use self::keeper::{Keeper, Standing, Words};
 pub use self::process::Start;
 use super::error::classify;
-use super::{Address, Again, Cancel, Failure, Limits, Ollama, OpenAi, Options, Server};
+use super::{Address, Again, Cancel, Failure, Limits, Ollama, OpenAi, Options, Server, Sink};
 
 /// From one look at a server that starts to the next.
 const LOOK: Duration = Duration::from_millis(20);
@@ -270,7 +270,7 @@ impl Server for Managed {
         self.client.canary(model, patience)
     }
 
-    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure> {
+    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Sink) -> Result<Answer, Failure> {
         if let (Program::LlamaServer { .. }, Some(model)) = (&self.program, &spec.model) {
             self.has_chosen(model)?;
         }

@@ -7,7 +7,6 @@ mod ask;
 mod reply;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use shared::time::Moment;
 use self::ask::{Asked, Shape};
 use self::reply::Gathering;
 use super::http::{Call, Client, Limits};
-use super::{Address, Again, Cancel, Failure, Options, Server};
+use super::{Address, Again, Cancel, Failure, Options, Server, Sink};
 
 /// For ever.
 const STAY: i64 = -1;
@@ -117,12 +116,13 @@ impl Ollama {
         &self,
         asked: &Asked,
         cancel: &Cancel,
-        sink: &mut dyn Write,
+        sink: &mut dyn Sink,
     ) -> Result<Answer, Failure> {
         let patience = self.client.limits().silence;
         let mut gathering = Gathering::new(asked.shape);
         let body = Some(&asked.body);
         let mut reply = self.client.call(Call { path: asked.path, body, patience, cancel })?;
+        sink.begins();
         let mut lines = reply.lines();
         loop {
             match lines.next_json().map_err(|error| reply.broken(&error))? {
@@ -214,7 +214,7 @@ impl Server for Ollama {
         Ok(start.elapsed())
     }
 
-    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure> {
+    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Sink) -> Result<Answer, Failure> {
         let what = || format!("{}: asking", self.client.address());
         let options = spec.model.as_deref().map(|model| self.options_of(model));
         let asked = ask::asked(spec, &options.unwrap_or_default())

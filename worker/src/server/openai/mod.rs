@@ -4,7 +4,6 @@ mod ask;
 mod family;
 mod merge;
 
-use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use self::merge::{Merged, says_something, text_of};
 use super::error::{Refusal, unwritten, words_in};
 use super::http::{Call, Client, Limits, Reply};
 use super::lines::Sent;
-use super::{Address, Again, Cancel, Failure, Key, Options, Server};
+use super::{Address, Again, Cancel, Failure, Key, Options, Server, Sink};
 
 /// A server that speaks OpenAI's protocol.
 #[derive(Debug)]
@@ -98,6 +97,7 @@ impl OpenAi {
         let (path, body) = (asked.path.as_str(), Some(&asked.body));
         let call = Call { path, body, patience: how.patience, cancel: how.cancel };
         let reply = self.client.call(call)?;
+        how.sink.begins();
         // Some do not stream although they were asked to.
         if asked.comes == Comes::Whole || reply.is_whole() {
             let what = reply.what().to_owned();
@@ -114,7 +114,7 @@ impl OpenAi {
 struct How<'a> {
     patience: Duration,
     cancel: &'a Cancel,
-    sink: &'a mut dyn Write,
+    sink: &'a mut dyn Sink,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,7 @@ struct Times {
     all: Duration,
 }
 
-fn pieces(mut reply: Reply<'_>, start: Instant, sink: &mut dyn Write) -> Result<Answer, Failure> {
+fn pieces(mut reply: Reply<'_>, start: Instant, sink: &mut dyn Sink) -> Result<Answer, Failure> {
     let mut lines = reply.lines();
     let mut merged = Merged::default();
     let mut first = None;
@@ -237,7 +237,7 @@ impl Server for OpenAi {
         self.tellable(answered).map(|()| start.elapsed())
     }
 
-    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Write) -> Result<Answer, Failure> {
+    fn ask(&self, spec: &Spec, cancel: &Cancel, sink: &mut dyn Sink) -> Result<Answer, Failure> {
         let what = || format!("{}: asking", self.client.address());
         let asked = ask::asked(spec).map_err(|problem| Failure::unaskable(&what(), &problem))?;
         let patience = self.client.limits().silence;
