@@ -175,16 +175,16 @@ impl Observer {
         if let Some(needs) = &needs {
             self.requirements.insert(count.lane.clone(), needs.clone());
         }
-        let mut limited = None;
+        let allowed = self.pool.limits();
+        let (mut limited, mut most) = (None, None::<u32>);
         for key in needs.iter().flat_map(|needs| &needs.limits) {
-            let allowed = self.pool.rules().limits.get(key).copied();
-            if allowed.is_some_and(|allowed| {
-                limit::in_use(&self.pool, key).is_ok_and(|used| used >= allowed)
-            }) {
+            let Some(&allowed) = allowed.get(key) else { continue };
+            most = Some(most.map_or(allowed, |most| most.min(allowed)));
+            if limit::in_use(&self.pool, key).is_ok_and(|used| used >= allowed) {
                 limited = Some(key.clone());
             }
         }
-        Ok(Lane { count: count.clone(), needs, limited })
+        Ok(Lane { count: count.clone(), needs, limited, most })
     }
 
     /// The workers: those with a lease, those with a heartbeat.

@@ -18,7 +18,7 @@ use crate::observe::{GOAL, pending};
 /// brain before may have done so after this one looked.
 pub(crate) fn ask(pool: &Pool, request: &Request) -> Result<(), Error> {
     let task = task(request);
-    let limits: Vec<String> = pool.rules().limits.keys().cloned().collect();
+    let limits = pool.limit_keys();
     let lane = Requirements::of(&task, &limits).lane();
     if !pending(pool.layout(), &lane)?.is_empty() {
         return Ok(());

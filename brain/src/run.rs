@@ -342,6 +342,7 @@ impl Brain {
 
     fn observe(&mut self) -> Option<Snapshot> {
         let lives = self.step("watch workers", |brain| brain.watchers.look())?;
+        self.step("follow the limits", |brain| brain.pool.follow_limits());
         let counts = self.step("count", |brain| brain.observer.counts());
         let lanes = counts.as_ref().and_then(|counts| {
             self.step("read lanes", |brain| brain.observer.lanes(&counts.lanes))

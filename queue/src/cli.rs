@@ -8,9 +8,10 @@ use clap::{Args, ValueEnum};
 use shared::event::Level;
 use shared::exit;
 use shared::log::StderrForm;
-use shared::settings::{self, Flags, GroupPool, Settings};
+use shared::settings::{self, Flags, GroupPool, Origin, Settings};
 
 use crate::Error;
+use crate::dir::limits::Source;
 use crate::dir::{Pool, Privacy, Rules};
 use crate::retry::Policy;
 
@@ -149,6 +150,10 @@ impl From<&Settings> for Rules {
                 backoff_max: settings.retry_backoff_max.0,
             },
             limits: settings.limits.0.clone(),
+            limits_from: match settings.origin("limits") {
+                Some(Origin::Flag | Origin::Environment(_)) => Source::Fixed,
+                Some(Origin::File(..) | Origin::Default) | None => Source::PoolToml,
+            },
             disk_low: settings.disk_low,
         }
     }

@@ -79,7 +79,9 @@ impl Requirements {
         let spec = &task.spec;
         let user = spec.user.iter().map(|user| format!("user={user}"));
         let model = spec.model.iter().map(|model| format!("model={model}"));
-        let labels = spec.labels.iter().map(|(label, value)| format!("label={label}:{value}"));
+        let labels = spec.labels.iter().flat_map(|(label, value)| {
+            [format!("label={label}"), format!("label={label}:{value}")]
+        });
         let mut counted: Vec<_> =
             user.chain(model).chain(labels).filter(|key| limits.contains(key)).collect();
         counted.sort();

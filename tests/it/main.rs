@@ -20,6 +20,7 @@ mod jobs;
 mod json;
 mod kit;
 mod layout;
+mod limits;
 mod llm_cli;
 mod llm_results;
 mod models;

@@ -66,6 +66,8 @@ pub struct Lane {
     pub needs: Option<Arc<Requirements>>,
     /// A limit that lets no more of its tasks run now.
     pub limited: Option<String>,
+    /// How many of its tasks the limits let run at once.
+    pub most: Option<u32>,
 }
 
 /// A task that somebody has claimed.

@@ -108,8 +108,12 @@ impl Stage {
             head: Some(head),
             oldest: None,
         };
-        self.seen.lanes =
-            vec![Lane { count: count.clone(), needs: Some(Arc::new(needs)), limited: None }];
+        self.seen.lanes = vec![Lane {
+            count: count.clone(),
+            needs: Some(Arc::new(needs)),
+            limited: None,
+            most: None,
+        }];
         self.seen.counts =
             Some(Arc::new(Counts { pending, lanes: vec![count], ..Counts::default() }));
         head

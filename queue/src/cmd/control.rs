@@ -133,8 +133,8 @@ fn wait_for(
     }
 }
 
-/// A pause of the pool concerns everybody.
-fn ring_all(pool: &Pool) {
+/// A pause of the pool, or a limit, concerns everybody.
+pub(super) fn ring_all(pool: &Pool) {
     for class in Class::ALL {
         doorbell::ring_class(pool.layout(), *class);
     }

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod doctor;
 mod gpus;
+mod limit;
 mod ls;
 mod models;
 mod out;
@@ -88,6 +89,7 @@ enum Command {
     Pause(control::Pause),
     Resume(control::Resume),
     Drain(control::Drain),
+    Limit(limit::Limit),
     Doctor(doctor::Doctor),
     Config(config::Config),
     Completions(pages::Completions),
@@ -315,6 +317,7 @@ fn run(app: &mut App, command: Command) -> Result<u8, Stop> {
         Command::Pause(command) => command.run(app),
         Command::Resume(command) => command.run(app),
         Command::Drain(command) => command.run(app),
+        Command::Limit(command) => command.run(app),
         Command::Doctor(command) => command.run(app),
         Command::Config(command) => command.run(app),
         Command::Completions(command) => command.run(app),

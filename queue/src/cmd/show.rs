@@ -72,7 +72,7 @@ pub(super) fn lane(pool: &Pool, standing: &Standing, task: &Task) -> String {
     match standing {
         Standing::There(Found { place: Place::Pending { lane, .. }, .. }) => lane.to_string(),
         Standing::There(_) | Standing::Ended(_) => {
-            let limits: Vec<String> = pool.rules().limits.keys().cloned().collect();
+            let limits = pool.limit_keys();
             Requirements::of(task, &limits).lane().to_string()
         }
     }

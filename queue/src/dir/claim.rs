@@ -159,6 +159,8 @@ pub enum Try {
     LostRace,
     /// A limit that counts it is used up.
     Limited(limit::UsedUp),
+    /// A limit that is newer than its lane counts it: it is in another lane now.
+    CountedAnew,
     /// It was ours for a moment, but is no task; it is in `rejected/` now.
     Rejected {
         /// Why.
@@ -213,6 +215,10 @@ pub(super) fn try_claim(
     };
     match read {
         Ok(Some(task)) => {
+            if let Some(now) = limit::counted_anew(pool, target.requirements, &task) {
+                finish::to_requirements(pool, &path, &task, (&now, name))?;
+                return Ok(Try::CountedAnew);
+            }
             let (pool, worker) = (pool.clone(), worker.clone());
             Ok(Try::Won(Box::new(Claim { pool, worker, name, task, path, end: None, slots })))
         }

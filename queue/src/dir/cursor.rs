@@ -118,6 +118,8 @@ impl Cursor {
 
     /// Tries to claim one task. Looks afresh before it says that there is nothing.
     pub fn pass(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<Pass, Error> {
+        // A pool.toml that cannot be read changes nothing: the brain says it, and each command.
+        let _as_before = self.pool.follow_limits();
         match self.look(wish, Look::Cached, see)? {
             Pass::Nothing { lost: before, .. } => match self.look(wish, Look::Afresh, see)? {
                 Pass::Nothing { lost, closed, limited } => {
@@ -345,6 +347,8 @@ impl LaneView {
                     see(Note::Limited(lane.clone(), used_up.clone()));
                     return Ok(Taken::Limited(used_up));
                 }
+                // Met in its lane in this pass: before it says that there is nothing it looks afresh.
+                Ok(Try::CountedAnew) => {}
                 Ok(Try::Rejected { problem }) => {
                     see(Note::Rejected(name.file_name().into(), problem));
                 }

@@ -10,9 +10,10 @@ use shared::task::{Task, TaskName};
 
 use super::layout::{Layout, Segment, Shelf};
 use super::publish::{self, Moved};
-use super::submit::ensure_lane;
+use super::submit::{ensure_lane, ensure_lane_of};
 use super::{Pool, doorbell, reject};
 use crate::Error;
+use crate::lane::{LaneName, Requirements};
 use crate::ledger::Line;
 
 /// Carries out `line.next` on the task's file at `path`.
@@ -44,8 +45,28 @@ fn anybody_waits(layout: &Layout) -> bool {
 /// Makes a task claimable under the name `name`, and rings for it.
 pub fn to_pending(pool: &Pool, from: &Path, task: &Task, name: TaskName) -> Result<(), Error> {
     let lane = ensure_lane(pool, task, &mut HashSet::new())?;
+    to_lane(pool, from, task, (&lane, name))
+}
+
+/// Makes a task claimable in a lane in which other limits count it than in the one it was in.
+pub(super) fn to_requirements(
+    pool: &Pool,
+    from: &Path,
+    task: &Task,
+    (requirements, name): (&Requirements, TaskName),
+) -> Result<(), Error> {
+    let lane = ensure_lane_of(pool, requirements, &mut HashSet::new())?;
+    to_lane(pool, from, task, (&lane, name))
+}
+
+fn to_lane(
+    pool: &Pool,
+    from: &Path,
+    task: &Task,
+    (lane, name): (&LaneName, TaskName),
+) -> Result<(), Error> {
     let segment = Segment::single(task.id);
-    let dir = pool.layout().pending_segment(&lane, task.priority(), &segment);
+    let dir = pool.layout().pending_segment(lane, task.priority(), &segment);
     move_to(pool.layout(), from, &dir.join(name.file_name()))?;
     doorbell::ring_class(pool.layout(), task.class());
     Ok(())

@@ -4,10 +4,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::layout::{Layout, Shelf};
+use super::limits::{Allowed, Limits, Source};
 use super::lock::Lock;
 use super::{publish, reconcile};
 use crate::Error;
@@ -19,6 +21,7 @@ use crate::retry::Policy;
 pub struct Pool {
     layout: Layout,
     rules: Rules,
+    limits: Arc<Limits>,
 }
 
 /// The settings that decide what the pool does with tasks.
@@ -26,8 +29,10 @@ pub struct Pool {
 pub struct Rules {
     /// When a task is tried again.
     pub retry: Policy,
-    /// How many tasks of a key, as `user=ann`, may run at once.
-    pub limits: std::collections::BTreeMap<String, u32>,
+    /// How many tasks of a key, as `user=ann`, may run at once, when the pool is opened.
+    pub limits: Allowed,
+    /// What may change that.
+    pub limits_from: Source,
     /// Submissions are refused when less than this is free.
     pub disk_low: shared::quantity::Bytes,
 }
@@ -51,7 +56,7 @@ impl Pool {
             return Err(Error::NoPool(root));
         }
         refuse_unfit(&root)?;
-        Ok(Self { layout, rules })
+        Ok(Self::new(layout, rules))
     }
 
     /// Opens the pool at `root`, making it where it is missing.
@@ -64,7 +69,12 @@ impl Pool {
             make_root(&layout, privacy)?;
         }
         make_places(&layout)?;
-        Ok(Self { layout, rules })
+        Ok(Self::new(layout, rules))
+    }
+
+    fn new(layout: Layout, rules: Rules) -> Self {
+        let limits = Limits::new(layout.root(), &rules.limits, rules.limits_from).into();
+        Self { layout, rules, limits }
     }
 
     /// Opens the pool for changing it: after a power cut, history and places are compared first.
@@ -83,6 +93,24 @@ impl Pool {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// The limits that hold now.
+    #[must_use]
+    pub fn limits(&self) -> Arc<Allowed> {
+        self.limits.allowed()
+    }
+
+    /// The keys that have a limit now.
+    #[must_use]
+    pub fn limit_keys(&self) -> Vec<String> {
+        self.limits().keys().cloned().collect()
+    }
+
+    /// Takes up other limits, where `pool.toml` says so by now. For whoever has the pool open for
+    /// long.
+    pub fn follow_limits(&self) -> Result<(), Error> {
+        self.limits.follow()
     }
 
     /// Its root.

@@ -173,8 +173,16 @@ pub(super) fn ensure_lane(
     task: &Task,
     known: &mut HashSet<LaneName>,
 ) -> Result<LaneName, Error> {
-    let limits: Vec<String> = pool.rules().limits.keys().cloned().collect();
-    let requirements = Requirements::of(task, &limits);
+    let limits = pool.limit_keys();
+    ensure_lane_of(pool, &Requirements::of(task, &limits), known)
+}
+
+/// The same for requirements.
+pub(super) fn ensure_lane_of(
+    pool: &Pool,
+    requirements: &Requirements,
+    known: &mut HashSet<LaneName>,
+) -> Result<LaneName, Error> {
     let lane = requirements.lane();
     if known.contains(&lane) {
         return Ok(lane);

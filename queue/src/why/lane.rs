@@ -73,7 +73,7 @@ pub(super) fn ask<'a>(look: &Look<'a>, lane: &Requirements) -> Result<Standing<'
 fn limits(look: &Look<'_>, lane: &Requirements) -> Result<Vec<Reason>, Error> {
     let mut reasons = Vec::new();
     for key in &lane.limits {
-        let Some(&limit) = look.pool.rules().limits.get(key) else { continue };
+        let Some(&limit) = look.pool.limits().get(key) else { continue };
         let used = limit::in_use(look.pool, key)?;
         if used >= limit {
             let text = format!("the limit {key} is reached: {used} of {limit} run");

@@ -101,7 +101,7 @@ fn failed(look: &Look<'_>, found: &Found) -> Result<String, Error> {
 
 /// What the task needs, as its lane says, or will say.
 fn requirements(look: &Look<'_>, found: &Found, task: &Task) -> Requirements {
-    let limits: Vec<String> = look.pool.rules().limits.keys().cloned().collect();
+    let limits = look.pool.limit_keys();
     let own = || Requirements::of(task, &limits);
     match &found.place {
         Place::Pending { lane, .. } => {

@@ -135,7 +135,7 @@ fn standing(look: &Look<'_>, beat: &Heartbeat) -> Vec<Reason> {
 
 fn used_up(look: &Look<'_>, keys: &[String]) -> Result<Option<Reason>, Error> {
     for key in keys {
-        let Some(&limit) = look.pool.rules().limits.get(key) else { continue };
+        let Some(&limit) = look.pool.limits().get(key) else { continue };
         if limit::in_use(look.pool, key)? >= limit {
             let text = format!("the limit {key} is reached ({limit} run)");
             return Ok(Some(Reason::new(Code::LimitReached, text)));

@@ -268,6 +268,8 @@ events! {
             => ("Paused {scope} by {by}");
         "pool.resumed" Info PoolResumed { by: String, scope: String }
             => ("Resumed {scope} by {by}");
+        "pool.limited" Info PoolLimited { by: String, limit: String, allowed: Option<u32> }
+            => ("Limit {limit}: {} by {by}", allowed.map_or_else(|| "off".to_owned(), |allowed| allowed.to_string()));
         "pool.drain_asked" Info DrainAsked { worker: Name, by: String }
             => ("Drain of {worker} asked by {by}");
         "control.received" Info ControlReceived { verb: String, by: String, about: Option<TaskId>, cause: Option<Cause> }

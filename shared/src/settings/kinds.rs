@@ -298,18 +298,39 @@ impl Setting for StallTimeouts {
     }
 }
 
-/// How many may run at once, per key: `user=ann`, `label=nightly`, `model=qwen2.5:7b`.
+/// How many may run at once, per key: `user=ann`, `model=qwen2.5:7b`, `label=room` (whatever its
+/// value) or `label=room:1`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits(pub BTreeMap<String, u32>);
+
+impl Limits {
+    /// Refuses a key that counts nothing.
+    pub fn check_key(key: &str) -> Result<(), String> {
+        let shown = key.escape_default();
+        let parts = key.split_once('=').filter(|(kind, who)| !kind.is_empty() && !who.is_empty());
+        let Some((kind, who)) = parts else {
+            return Err(format!("`{shown}` is not a limit's key; write it as `user=ann`"));
+        };
+        let kinds = ["user", "model", "label"];
+        if !kinds.contains(&kind) {
+            let near = super::suggest(nearest(kind, &kinds));
+            return Err(format!("`{shown}`: a limit is per user, model or label{near}"));
+        }
+        match who.split_once(['=', ':']).filter(|_split| kind == "label") {
+            Some((label, value)) if !who.contains(':') => {
+                let (label, value) = (label.escape_default(), value.escape_default());
+                Err(format!("`{shown}`: write a label's value as `label={label}:{value}`"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
 
 impl Setting for Limits {
     fn read(written: &Written) -> Result<Self, String> {
         let mut all = BTreeMap::new();
         for (key, limit) in written.pairs()? {
-            if !key.split_once('=').is_some_and(|(kind, who)| !kind.is_empty() && !who.is_empty()) {
-                let key = key.escape_default();
-                return Err(format!("`{key}` is not a limit's key; write it as `user=ann`"));
-            }
+            Self::check_key(&key)?;
             let limit = u32::read(&limit).map_err(|error| format!("{key}: {error}"))?;
             all.insert(key, limit);
         }

@@ -102,7 +102,7 @@ pub(super) fn lane(model: &str) -> Lane {
         head: None,
         oldest: None,
     };
-    Lane { count, needs: Some(Arc::new(needs)), limited: None }
+    Lane { count, needs: Some(Arc::new(needs)), limited: None, most: None }
 }
 
 fn request(open: &Open) -> Held {

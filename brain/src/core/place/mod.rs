@@ -80,7 +80,6 @@ pub(crate) struct Rules {
     min_residency: f64,
     loads_at_once: Option<u64>,
     vram_reserve: u64,
-    limits: BTreeMap<String, u32>,
     load_warn: Duration,
     stuck_after: f64,
 }
@@ -92,7 +91,6 @@ impl Rules {
             min_residency: settings.min_residency.0.as_secs_f64(),
             loads_at_once: settings.loads_at_once.map(|most| u64::from(most.max(1))),
             vram_reserve: settings.vram_reserve.0,
-            limits: settings.limits.0.clone(),
             load_warn: settings.load_warn.0,
             stuck_after: settings.stuck_after.0.as_secs_f64(),
         }

@@ -115,7 +115,7 @@ pub(super) fn lane(now: Moment, Work(class, model, pending, age, priority_max): 
     let oldest = Some(now.plus_millis(-age * 1_000));
     let (lane, head) = (needs.lane(), Some(TaskId::new()));
     let count = LaneCount { lane, class, model, priority_max, pending, head, oldest };
-    Lane { count, needs: Some(Arc::new(needs)), limited: None }
+    Lane { count, needs: Some(Arc::new(needs)), limited: None, most: None }
 }
 
 /// Who is asked for what, as `worker-1 load_llm m`.

@@ -134,8 +134,6 @@ impl View<'_> {
         let age = lane.count.oldest.map_or(0.0, |oldest| self.at.wall.seconds_since(oldest));
         let own = needs.and_then(|needs| needs.max_wait);
         let max_wait = own.map_or(self.rules.max_wait, |own| own.0.as_secs_f64());
-        let limits = needs.iter().flat_map(|needs| &needs.limits);
-        let most = limits.filter_map(|key| self.rules.limits.get(key)).min().copied();
         Some(Demand {
             kind,
             tasks: lane.count.pending,
@@ -144,7 +142,7 @@ impl View<'_> {
             age,
             slack: max_wait - age,
             priority: lane.count.priority_max,
-            most: most.map(u64::from),
+            most: lane.most.map(u64::from),
             only: needs.and_then(|needs| needs.worker.clone()).map(|worker| [worker].into()),
         })
     }

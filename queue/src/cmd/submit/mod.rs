@@ -236,7 +236,7 @@ fn check_size(task: &Task) -> Result<(), BadSpec> {
 
 /// The lane that a task goes to.
 fn lane_of(pool: &Pool, task: &Task) -> Requirements {
-    let limits: Vec<String> = pool.rules().limits.keys().cloned().collect();
+    let limits = pool.limit_keys();
     Requirements::of(task, &limits)
 }
 
