@@ -1,9 +1,9 @@
-//! The workers that the brain starts. Each is in a process group of its own, so that a terminal's
+//! The workers that the brain starts. Each makes itself a session of its own, so that a terminal's
 //! Ctrl-C reaches only the brain, which then drains them; a thread waits for each.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -12,6 +12,7 @@ use queue::Pool;
 use queue::cli::{Common, LogFormat};
 use queue::dir::lease::{self, Process, Role};
 use queue::dir::state::ChildProcess;
+use queue::dir::state::started_by::{BRAIN, VARIABLE as MARK};
 use queue::fence::process_identity;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -140,9 +141,11 @@ impl Children {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         });
-        command.env(MARK, "brain");
+        // It starts in our process group, for who leads a group can have no session of its own. Until
+        // it has one a Ctrl-C ends it at once: it has claimed nothing by then.
+        command.env(MARK, BRAIN);
         // What workers say is for people; the brain's stdout is nobody's but the brain's.
-        command.stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0);
+        command.stdin(Stdio::null()).stdout(std::io::stderr());
         command
     }
 
@@ -191,11 +194,8 @@ fn last_word(pool: &Pool, worker: &Name, process: &Process) -> Exit {
     }
 }
 
-/// Workers carry this in their environment where a brain has started them. Jobs do not get it.
-const MARK: &str = "BRAINSTEM_STARTED_BY";
-
 fn carries_mark(pid: u32) -> bool {
-    let mark = format!("{MARK}=brain");
+    let mark = format!("{MARK}={BRAIN}");
     // Gone, or another user's: not ours.
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())

@@ -284,6 +284,29 @@ fn ctrl_c_drains_and_leaves_nothing_running() {
     }
 }
 
+/// So no signal of a terminal reaches them: not Ctrl-C, not its hanging up.
+#[test]
+fn workers_of_the_brain_have_a_session_of_their_own() {
+    // `man proc_pid_stat`: the sixth field; the second, in brackets, may hold blanks.
+    let session = |pid: i64| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_name, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(3).unwrap().parse::<i64>().unwrap()
+    };
+    let pool = quick_pool("");
+    let _brain = pool.brain(&["--gpus", "0"]);
+    let by_hand = pool.worker(&["--cpu", "--name", "w"]);
+    let by_hand_pid = i64::from(by_hand.pid());
+    ["worker-0", "w"].iter().for_each(|worker| drop(until_alive(&pool, worker)));
+    let by_brain = pid_of(&pool, "worker-0").unwrap();
+    assert_eq!(session(by_brain), by_brain);
+    assert_ne!(
+        session(by_hand_pid),
+        by_hand_pid,
+        "a person's worker stays in the person's session"
+    );
+}
+
 /// What can finish in the grace, does.
 #[test]
 fn a_stopping_brain_lets_jobs_finish() {

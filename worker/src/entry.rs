@@ -14,6 +14,7 @@ use queue::dir::doorbell::{Bells, Listener};
 use queue::dir::history::Ledger;
 use queue::dir::lease::{Lease, Process, Record, Role};
 use queue::dir::settle::{Patience, Settler};
+use queue::dir::state::started_by;
 use queue::dir::{Pool, listing, publish, reject};
 use queue::heartbeat::Ability;
 use queue::ledger::Writer;
@@ -43,6 +44,7 @@ const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    leave_session_of_brain();
     let args = Args::parse();
     match args.plan().and_then(|plan| live(&plan)) {
         Ok(()) => ExitCode::from(exit::OK),
@@ -51,6 +53,15 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {failure}");
             ExitCode::from(failure.code)
         }
+    }
+}
+
+/// Whoever was started by the brain leaves its session, and with it the reach of its terminal:
+/// before anything else, for until then a Ctrl-C meant for the brain ends the worker too.
+fn leave_session_of_brain() {
+    if std::env::var(started_by::VARIABLE).is_ok_and(|by| by == started_by::BRAIN) {
+        // Refused only to who leads a process group already, as where a shell has started it.
+        let _session = rustix::process::setsid();
     }
 }
 

@@ -80,6 +80,14 @@ pub struct BrainState {
     pub measured: Measured,
 }
 
+/// What says in a worker's environment that a brain has started it. Jobs do not get it.
+pub mod started_by {
+    /// The variable.
+    pub const VARIABLE: &str = "BRAINSTEM_STARTED_BY";
+    /// Its value.
+    pub const BRAIN: &str = "brain";
+}
+
 /// A worker that the brain has started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildProcess {
