@@ -52,6 +52,9 @@ pub(crate) fn start(args: Args) -> Result<(), Failure> {
     attach_log(&log, &pool, &settings);
     let gpus = args.gpu_list().to_vec();
     emit!(Event::BrainStarted { pid: record.process.pid, gpus: gpus.clone() });
+    for unknown in settings.unknown_variables_here() {
+        emit!(Event::UnknownVariable { unknown });
+    }
     if let Some(waited) = held.waited {
         emit!(Event::BrainTookOver { waited_seconds: waited.as_secs_f64() });
     }

@@ -307,6 +307,31 @@ fn workers_of_the_brain_have_a_session_of_their_own() {
     );
 }
 
+/// A mistyped variable would otherwise do nothing, and say nothing.
+#[test]
+fn a_variable_that_nothing_reads_is_told_of_once_by_each_program() {
+    let pool = quick_pool("");
+    pool.env("BRAINSTEM_STUCK_AFTR", "secret");
+    let _brain = pool.brain(&["--gpus", "0"]);
+    until_alive(&pool, "worker-0");
+    let sentence = "BRAINSTEM_STUCK_AFTR is set and ignored: there is no such setting; did you \
+                    mean `BRAINSTEM_STUCK_AFTER`?";
+    for log in ["brain", "worker-worker-0"] {
+        pool.until_event(log, "process.unknown_variable");
+        let lines = pool.log(log);
+        let told: Vec<_> =
+            lines.iter().filter(|line| line["event"] == "process.unknown_variable").collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!((&told[0]["message"], &told[0]["level"]), (&sentence.into(), &"WARNING".into()));
+        assert!(!told[0].to_string().contains("secret"));
+    }
+    for command in ["config", "doctor"] {
+        let ran = pool.queue(&[command, "--json"]).success();
+        assert!(ran.stderr.contains(sentence) && ran.stdout.lines().count() == 1, "{ran}");
+    }
+    assert_eq!(pool.queue(&["status", "--json"]).success().stderr, "");
+}
+
 /// What can finish in the grace, does.
 #[test]
 fn a_stopping_brain_lets_jobs_finish() {

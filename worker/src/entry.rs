@@ -99,6 +99,9 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let Rights { lease, gpu: _gpu_lock } = beginning.rights(lock.as_deref())?;
     take_up(&pool, plan, &lease, &me)?;
     attach_log(&me.log, &pool, plan, &resolved.settings);
+    for unknown in resolved.settings.unknown_variables_here() {
+        emit!(Event::UnknownVariable { unknown });
+    }
     let place = engine::Place {
         pool: &pool,
         worker: &plan.name,

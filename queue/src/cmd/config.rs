@@ -3,9 +3,10 @@
 use clap::Args;
 use serde_json::json;
 use shared::exit;
+use shared::settings::Settings;
 
 use super::out::Tone;
-use super::{App, Stop};
+use super::{App, Stop, warn};
 
 /// Show the settings, as they would be written in pool.toml
 #[derive(Args, Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Config {
 impl Config {
     pub(super) fn run(self, app: &mut App) -> Result<u8, Stop> {
         let resolved = app.resolve()?;
+        warn_of_variables(&resolved.settings);
         let rows = resolved.settings.explain();
         if app.json() {
             let fields = json!({
@@ -40,4 +42,10 @@ impl Config {
         }
         Ok(exit::OK)
     }
+}
+
+/// Variables that look like ours and that nothing reads. Said where people look into settings, and
+/// not by every command in a script.
+pub(super) fn warn_of_variables(settings: &Settings) {
+    settings.unknown_variables_here().iter().for_each(|unknown| warn(unknown.to_string()));
 }

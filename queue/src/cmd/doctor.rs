@@ -22,6 +22,7 @@ use shared::id::Incarnation;
 use shared::quantity::Bytes;
 use shared::settings::{self, Flags, Settings};
 
+use super::config::warn_of_variables;
 use super::out::Tone;
 use super::{App, Stop};
 
@@ -56,6 +57,7 @@ impl Doctor {
         let (root, _origin) = settings::pool_dir(flag, |name| std::env::var(name).ok())
             .map_err(|err| Failure::new(exit::NO_POOL, err.to_string()))?;
         let resolved = app.shared.common.resolve(&Flags::new());
+        resolved.iter().for_each(|resolved| warn_of_variables(&resolved.settings));
         let place = nearest_directory(&root);
         let room = Room::new(&place);
         let needed =

@@ -8,6 +8,7 @@ mod file;
 mod kinds;
 mod pool;
 mod table;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use crate::name::nearest;
 pub use kinds::{BasePort, GroupPool, Limits, StallTimeouts};
 pub use pool::{NoPoolDir, pool_dir};
 pub use table::Settings;
+pub use variables::UnknownVariable;
 
 use file::PoolToml;
 use kinds::{Setting, Written};
