@@ -216,7 +216,10 @@ pub(super) fn try_claim(
     match read {
         Ok(Some(task)) => {
             if let Some(now) = limit::counted_anew(pool, target.requirements, &task) {
-                finish::to_requirements(pool, &path, &task, (&now, name))?;
+                if let Err(err) = finish::to_requirements(pool, &path, &task, (&now, name)) {
+                    publish::move_new(&path, &from)?;
+                    return Err(err);
+                }
                 return Ok(Try::CountedAnew);
             }
             let (pool, worker) = (pool.clone(), worker.clone());
