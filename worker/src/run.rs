@@ -181,7 +181,7 @@ fn remove_progress(bench: &Bench, name: TaskName) {
     }
 }
 
-pub(crate) fn not_started(claim: &Claim, err: &StartError) -> Went {
+fn not_started(claim: &Claim, err: &StartError) -> Went {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
     emit!(Event::JobSpawnFailed { task, attempt, error: err.to_string() });
     // Where the machine is at fault the command may be fine later.

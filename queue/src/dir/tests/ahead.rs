@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use shared::id::TaskId;
 use shared::task::Task;
 
 use super::super::Pool;
@@ -11,6 +12,14 @@ use super::super::cursor::{Cursor, Note};
 use super::{ANY, claim, cursor, pool_at, scratch, submit};
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
+
+/// A pool in which so many tasks wait.
+fn pool_with<const N: usize>() -> (tempfile::TempDir, Pool, [TaskId; N]) {
+    let home = scratch();
+    let pool = pool_at(&home.path().join("pool"));
+    let ids = [(); N].map(|()| submit(&pool, PLAIN));
+    (home, pool, ids)
+}
 
 fn look_ahead(cursor: &mut Cursor) {
     cursor.look_ahead(&ANY, &mut |note: Note| panic!("{note:?}")).unwrap();
@@ -35,9 +44,7 @@ fn pending(pool: &Pool) -> Vec<PathBuf> {
 
 #[test]
 fn what_was_read_ahead_is_claimed_in_its_turn() {
-    let home = scratch();
-    let pool = pool_at(&home.path().join("pool"));
-    let ids = [(); 3].map(|()| submit(&pool, PLAIN));
+    let (_home, pool, ids) = pool_with::<3>();
     let mut cursor = cursor(&pool, "worker-1");
     // Before anything is listed, while there is something, and after the last one.
     look_ahead(&mut cursor);
@@ -51,9 +58,7 @@ fn what_was_read_ahead_is_claimed_in_its_turn() {
 
 #[test]
 fn what_others_took_meanwhile_is_theirs() {
-    let home = scratch();
-    let pool = pool_at(&home.path().join("pool"));
-    let ids = [(); 4].map(|()| submit(&pool, PLAIN));
+    let (_home, pool, ids) = pool_with::<4>();
     let (mut mine, mut theirs) = (cursor(&pool, "worker-1"), cursor(&pool, "worker-2"));
     assert_eq!(claim(&mut mine).unwrap().name().id, ids[0]);
     look_ahead(&mut mine);
@@ -66,9 +71,7 @@ fn what_others_took_meanwhile_is_theirs() {
 #[test]
 fn a_file_that_was_changed_or_replaced_meanwhile_counts_as_it_is_now() {
     for replace in [false, true] {
-        let home = scratch();
-        let pool = pool_at(&home.path().join("pool"));
-        let _ids = [(); 2].map(|()| submit(&pool, PLAIN));
+        let (_home, pool, _ids) = pool_with::<2>();
         let mut cursor = cursor(&pool, "worker-1");
         let _first = claim(&mut cursor).unwrap();
         look_ahead(&mut cursor);
@@ -86,9 +89,7 @@ fn a_file_that_was_changed_or_replaced_meanwhile_counts_as_it_is_now() {
 
 #[test]
 fn what_is_no_task_is_left_to_whoever_claims_it() {
-    let home = scratch();
-    let pool = pool_at(&home.path().join("pool"));
-    let ids = [(); 3].map(|()| submit(&pool, PLAIN));
+    let (_home, pool, ids) = pool_with::<3>();
     let mut cursor = cursor(&pool, "worker-1");
     let _first = claim(&mut cursor).unwrap();
     fs::write(&pending(&pool)[0], "no task").unwrap();
