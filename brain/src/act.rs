@@ -1,7 +1,7 @@
 //! Carrying out what the core decided. What comes of it goes back to the core.
 
 use queue::Error;
-use queue::dir::control::{self, Message as Control, Verb};
+use queue::dir::signal::control::{self, Message as Control, Verb};
 use shared::emit;
 use shared::event::Event as Said;
 

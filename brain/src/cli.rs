@@ -1,9 +1,9 @@
 //! The command line: what may be said, and what it means for the fleet. Opens nothing.
 
 use clap::Parser;
+use queue::cli::servers::ServerArgs;
 use queue::cli::{Common, Failure};
-use queue::dir::lease::host_name;
-use queue::servers::ServerArgs;
+use queue::dir::presence::lease::host_name;
 use shared::name::Name;
 use shared::settings::{Flags, Settings};
 

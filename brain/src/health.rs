@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use queue::Error;
-use queue::dir::lock::Lock;
+use queue::dir::disk::lock::Lock;
 use serde_json::{Value, json};
 use shared::emit;
 use shared::event::Event as Said;

@@ -6,19 +6,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use queue::dir::census::{Census, Counts, LaneCount};
-use queue::dir::control::{self, Verb};
-use queue::dir::cursor::read_requirements;
-use queue::dir::history::Follower;
+use queue::dir::claim::cursor::read_requirements;
+use queue::dir::claim::limit_slots;
+use queue::dir::disk::listing;
+use queue::dir::find::counts::{Census, Counts, LaneCount};
+use queue::dir::find::places::{Found, Place};
 use queue::dir::layout::Layout;
-use queue::dir::lease::{self, Record};
-use queue::dir::places::{Found, Place};
-use queue::dir::state::{self, BrainState};
-use queue::dir::{limit, listing};
+use queue::dir::ledger::append::Follower;
+use queue::dir::presence::brain_state::{self, BrainState};
+use queue::dir::presence::heartbeats::{self, Heartbeat};
+use queue::dir::presence::lease::{self, Record};
+use queue::dir::signal::control::{self, Verb};
 use queue::error::{At as _, OrGone as _};
-use queue::heartbeat::{self, Heartbeat};
-use queue::lane::{LaneName, Requirements};
-use queue::ledger::Brief;
+use queue::wire::lane::{LaneName, Requirements};
+use queue::wire::ledger_line::Brief;
 use queue::{Error, Pool};
 use shared::name::Name;
 use shared::outcome::Outcome;
@@ -180,7 +181,7 @@ impl Observer {
         for key in needs.iter().flat_map(|needs| &needs.limits) {
             let Some(&allowed) = allowed.get(key) else { continue };
             most = Some(most.map_or(allowed, |most| most.min(allowed)));
-            if limit::in_use(&self.pool, key).is_ok_and(|used| used >= allowed) {
+            if limit_slots::in_use(&self.pool, key).is_ok_and(|used| used >= allowed) {
                 limited = Some(key.clone());
             }
         }
@@ -192,7 +193,7 @@ impl Observer {
         &mut self,
         lives: &BTreeMap<Name, Life>,
     ) -> Result<BTreeMap<Name, Worker>, Error> {
-        let mut names = heartbeat::workers(&self.pool)?;
+        let mut names = heartbeats::workers(&self.pool)?;
         names.extend(lives.keys().cloned());
         names.sort();
         names.dedup();
@@ -209,7 +210,7 @@ impl Observer {
         let record = self.records.get(name, &path, || lease::read(layout, name))?;
         let path = layout.heartbeat(name);
         // One that cannot be read is none; it is written anew within seconds.
-        let read = || Ok(heartbeat::read(pool, name).unwrap_or_default());
+        let read = || Ok(heartbeats::read(pool, name).unwrap_or_default());
         let heartbeat = self.heartbeats.get(name, &path, read)?;
         let process = match (life, &record) {
             (Life::Alive, Some(record)) => queue::fence::state_of(record.process.pid),
@@ -349,7 +350,7 @@ pub(crate) fn pending(layout: &Layout, lane: &LaneName) -> Result<Vec<Found>, Er
 
 /// What the last brain wrote. What cannot be read is counted anew.
 pub(crate) fn last_state(pool: &Pool) -> Option<BrainState> {
-    state::read(pool.layout()).unwrap_or_default()
+    brain_state::read(pool.layout()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
-use queue::age::Uptime;
-use queue::dir::state::{self, BrainRecord, BrainState, SCHEMA, StateCounts, StateLane};
+use queue::dir::presence::brain_state::{
+    self, BrainRecord, BrainState, SCHEMA, StateCounts, StateLane,
+};
 use queue::error::At as _;
+use queue::uptime::Uptime;
 use queue::{Error, Pool};
 use serde::Serialize;
 use shared::time::Moment;
@@ -57,7 +59,7 @@ impl Publisher {
         if same && passed.is_some_and(|passed| passed < LONGEST) {
             return Ok(());
         }
-        state::write(self.pool.layout(), &state)?;
+        brain_state::write(self.pool.layout(), &state)?;
         self.seq = state.seq;
         self.last = Some((Instant::now(), state));
         Ok(())

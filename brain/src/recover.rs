@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use queue::dir::history::Ledger;
+use queue::dir::batch::roll_forward;
+use queue::dir::disk::{listing, reject, reserve};
 use queue::dir::layout::Shelf;
-use queue::dir::person::Ender;
-use queue::dir::promote::{Promoter, Promotion};
-use queue::dir::tidy::Tidy;
-use queue::dir::{listing, reject, reserve, roll, submit};
+use queue::dir::ledger::append::Ledger;
+use queue::dir::operate::Ender;
+use queue::dir::recover::promote::{Promoter, Promotion};
+use queue::dir::recover::strays::Tidy;
+use queue::dir::submit::one;
 use queue::{Error, Pool};
 use shared::event::Event;
 use shared::quantity::Bytes;
@@ -37,7 +39,8 @@ impl Recovery {
 
     /// Bulk submits that are committed and not in place.
     pub(crate) fn roll_forward(&self) -> Result<Vec<Event>, Error> {
-        roll::forward_all(self.pool.layout()).map(|count| cleaned("unfinished bulk submits", count))
+        roll_forward::forward_all(self.pool.layout())
+            .map(|count| cleaned("unfinished bulk submits", count))
     }
 
     /// Ends that were begun.
@@ -89,7 +92,7 @@ impl Recovery {
             return Ok(Vec::new());
         }
         self.swept = Some(Instant::now());
-        let swept = submit::sweep_incoming(&self.pool)?;
+        let swept = one::sweep_incoming(&self.pool)?;
         let mut events = cleaned("abandoned submits", swept);
         self.reject_foreign(&mut events)?;
         Ok(events)

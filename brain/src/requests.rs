@@ -1,11 +1,12 @@
 //! Asking a worker to load or unload a model: a `resource` task addressed to it, and the taking
 //! back of one that nobody has taken. What was asked for is only in the pool, nowhere else.
 
-use queue::dir::history::Ledger;
-use queue::dir::person::{Ender, Reason};
-use queue::dir::places::{self, Place};
-use queue::dir::{doorbell, submit};
-use queue::lane::Requirements;
+use queue::dir::find::places::{self, Place};
+use queue::dir::ledger::append::Ledger;
+use queue::dir::operate::{Ender, Reason};
+use queue::dir::signal::doorbell;
+use queue::dir::submit::one;
+use queue::wire::lane::Requirements;
 use queue::{Error, Pool};
 use shared::id::{Incarnation, TaskId};
 use shared::task::{Class, MAX_PRIORITY, Spec, Task, TaskName};
@@ -23,7 +24,7 @@ pub(crate) fn ask(pool: &Pool, request: &Request) -> Result<(), Error> {
     if !pending(pool.layout(), &lane)?.is_empty() {
         return Ok(());
     }
-    submit::Submitter::new(pool)?.submit(&task)?;
+    one::Submitter::new(pool)?.submit(&task)?;
     doorbell::ring_class(pool.layout(), Class::Resource);
     doorbell::ring_worker(pool.layout(), &request.worker);
     Ok(())
@@ -64,7 +65,7 @@ pub(crate) fn withdraw(pool: &Pool, ledger: &Ledger, name: TaskName) -> Result<(
 mod tests {
     use super::*;
     use queue::dir::{Privacy, Rules};
-    use queue::ledger::Writer;
+    use queue::wire::ledger_line::Writer;
     use shared::llm::ModelVerb;
 
     fn request() -> Request {

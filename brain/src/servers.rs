@@ -1,7 +1,7 @@
 //! Which model server each worker is told of that the brain starts.
 
 use queue::cli::Failure;
-use queue::servers::ServerArgs;
+use queue::cli::servers::ServerArgs;
 use shared::settings::{BasePort, Origin, Settings};
 
 use crate::core::fleet::Kind;

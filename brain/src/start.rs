@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, select, unbounded};
 use queue::Pool;
 use queue::cli::Failure;
-use queue::dir::history::Ledger;
-use queue::dir::lease::Process;
-use queue::dir::lock::Lock;
-use queue::dir::state::{self, BrainRecord, brain_record};
-use queue::ledger::Writer;
+use queue::dir::disk::lock::Lock;
+use queue::dir::ledger::append::Ledger;
+use queue::dir::presence::brain_state::{self, BrainRecord, brain_record};
+use queue::dir::presence::lease::Process;
+use queue::wire::ledger_line::Writer;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
 use shared::log::{self, Compress, LogConfig, Rotation};
@@ -141,7 +141,7 @@ impl Rival {
 
     fn look(&mut self, pool: &Pool) {
         let now = self.since.elapsed();
-        let seq = state::read(pool.layout()).ok().flatten().map(|state| state.seq);
+        let seq = brain_state::read(pool.layout()).ok().flatten().map(|state| state.seq);
         if seq != self.seq {
             (self.seq, self.moved) = (seq, now);
         }

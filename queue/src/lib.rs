@@ -11,29 +11,16 @@
 //! - Nothing else writes there, but whatever it finds that it does not understand it keeps, in
 //!   `rejected/`.
 
-pub mod age;
-pub mod answers;
 pub mod cli;
-#[cfg(test)]
-mod contract;
 pub mod dir;
 pub mod eligible;
 pub mod error;
 pub mod fence;
-pub mod heartbeat;
-pub mod lane;
-pub mod ledger;
-pub mod loads;
-pub mod lookup;
-pub mod measured;
-pub mod members;
-pub mod memory;
-pub mod retry;
-pub mod servers;
 pub mod store;
-pub mod tally;
+pub mod uptime;
 pub mod view;
 pub mod why;
+pub mod wire;
 
 pub use dir::Pool;
 pub use error::Error;

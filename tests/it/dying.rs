@@ -5,13 +5,13 @@
 use std::fs;
 use std::process::Command;
 
-use queue::dir::claim::Claim;
-use queue::dir::control::{self, Message, Verb};
-use queue::dir::cursor::{Cursor, Pass, Wish};
-use queue::dir::history::Ledger;
-use queue::dir::lease::{Lease, Process, Record, Role};
-use queue::ledger::{Line, Writer};
-use queue::retry::{self, Policy, Verdict};
+use queue::dir::claim::cursor::{Cursor, Pass, Wish};
+use queue::dir::claim::one::Claim;
+use queue::dir::ledger::append::Ledger;
+use queue::dir::presence::lease::{Lease, Process, Record, Role};
+use queue::dir::signal::control::{self, Message, Verb};
+use queue::wire::ledger_line::{Line, Writer};
+use queue::wire::retry::{self, Policy, Verdict};
 use serde_json::json;
 use shared::id::TaskId;
 use shared::outcome::Cause;

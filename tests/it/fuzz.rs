@@ -9,14 +9,14 @@ use std::{env, fs, io};
 
 use fastrand::Rng;
 use proptest::prelude::*;
-use queue::dir::control::Message;
 use queue::dir::layout::{self, Layout};
-use queue::dir::lease::Record;
-use queue::dir::state::{BrainRecord, BrainState};
-use queue::heartbeat::Heartbeat;
-use queue::lane::{LaneName, Requirements};
-use queue::ledger::{Brief, Line};
-use queue::retry::{self, Policy, Verdict};
+use queue::dir::presence::brain_state::{BrainRecord, BrainState};
+use queue::dir::presence::heartbeats::Heartbeat;
+use queue::dir::presence::lease::Record;
+use queue::dir::signal::control::Message;
+use queue::wire::lane::{LaneName, Requirements};
+use queue::wire::ledger_line::{Brief, Line};
+use queue::wire::retry::{self, Policy, Verdict};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use shared::id::{BatchId, TaskId};
@@ -102,7 +102,7 @@ fn read_as_everything(bytes: &[u8]) {
         let _ = task.spec.check();
         let requirements = Requirements::of(&task, &["user=ann".to_owned()]);
         assert!(requirements.lane().to_string().parse::<LaneName>().is_ok());
-        let _ = queue::dir::submit::start_of(&task);
+        let _ = queue::dir::submit::one::start_of(&task);
         let _ = task.spec.payload();
     }
     let _ = parse_spec(bytes);

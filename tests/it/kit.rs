@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use queue::dir::places::{self, Found};
-use queue::dir::submit::Submitter;
+use queue::dir::find::places::{self, Found};
+use queue::dir::submit::one::Submitter;
 use queue::dir::{Privacy, Rules};
 use serde_json::{Value, json};
 use shared::id::TaskId;
@@ -82,8 +82,8 @@ pub(crate) fn submit_all(pool: &Pool, specs: impl IntoIterator<Item = Value>) ->
 }
 
 fn ring(pool: &Pool, task: &Task) {
-    queue::dir::doorbell::ring_class(inside(pool).layout(), task.class());
-    queue::dir::doorbell::ring_brain(inside(pool).layout());
+    queue::dir::signal::doorbell::ring_class(inside(pool).layout(), task.class());
+    queue::dir::signal::doorbell::ring_brain(inside(pool).layout());
 }
 
 /// A task as its submitter makes it.

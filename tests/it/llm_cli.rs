@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use queue::dir::lease::{Lease, Process, Record, Role};
-use queue::heartbeat::{self, Heartbeat};
+use queue::dir::presence::heartbeats::{self, Heartbeat};
+use queue::dir::presence::lease::{Lease, Process, Record, Role};
 use serde_json::{Value, json};
 use shared::id::Incarnation;
 use shared::time::Moment;
@@ -36,7 +36,7 @@ fn server(pool: &Pool, name: &str, known: &[&str]) -> Lease {
     );
     let held: Vec<Value> = held.collect();
     let beat = json!({
-        "schema": heartbeat::SCHEMA, "worker": name, "process": process, "life": life,
+        "schema": heartbeats::SCHEMA, "worker": name, "process": process, "life": life,
         "version": "0", "started_at": now, "at": now, "seq": 1, "status": "idle",
         "ability": {
             "classes": ["llm", "resource"], "gpu": 0, "gpu_uuid": null, "gpu_memory": null,
@@ -53,7 +53,7 @@ fn server(pool: &Pool, name: &str, known: &[&str]) -> Lease {
         "completed": 0, "failed": 0, "lost_races": 0, "idle_since": now, "log_seq": 0,
     });
     let beat: Heartbeat = serde_json::from_value(beat).unwrap();
-    heartbeat::write(&pool, &beat).unwrap();
+    heartbeats::write(&pool, &beat).unwrap();
     lease
 }
 

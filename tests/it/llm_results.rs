@@ -4,10 +4,11 @@
 
 use std::fs;
 
-use queue::dir::history::Ledger;
-use queue::dir::{finish, places};
-use queue::ledger::{Line, Writer};
-use queue::retry::{Policy, Verdict, next};
+use queue::dir::find::places;
+use queue::dir::ledger::append::Ledger;
+use queue::dir::ledger::carry_out;
+use queue::wire::ledger_line::{Line, Writer};
+use queue::wire::retry::{Policy, Verdict, next};
 use serde_json::{Value, json};
 use shared::id::TaskId;
 use shared::llm::Answer;
@@ -43,7 +44,7 @@ impl Ender {
         change(&mut line);
         self.ledger.append(&line).unwrap();
         let path = found.path(self.pool.layout());
-        finish::carry_out(&self.pool, &path, &task, &line).unwrap();
+        carry_out::carry_out(&self.pool, &path, &task, &line).unwrap();
     }
 
     fn answer(&self, id: &str, text: &str) {

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use queue::dir::submit::Submitter;
-use queue::dir::{Rules, layout::Layout};
+use queue::dir::Rules;
+use queue::dir::layout::Layout;
+use queue::dir::submit::one::Submitter;
 use serde_json::{Value, json};
 use shared::id::TaskId;
 use shared::task::{Task, parse_spec};
@@ -30,7 +31,7 @@ pub(crate) fn submit(pool: &Pool, spec: Value) -> String {
     };
     Submitter::new(&opened).unwrap().submit(&task).unwrap();
     let class = spec["class"].as_str().unwrap();
-    queue::dir::doorbell::ring_class(opened.layout(), class.parse().unwrap());
+    queue::dir::signal::doorbell::ring_class(opened.layout(), class.parse().unwrap());
     task.id.to_string()
 }
 

@@ -1,9 +1,9 @@
 //! What the brain sees and says: hung workers, stuck tasks, unclaimed ones, the MONITOR line; and
 //! what it releases.
 
-use queue::dir::control::{self, Message, Verb};
-use queue::dir::lease::{Lease, Process, Record, Role};
-use queue::heartbeat::{self, Ability, ClaimReport, Heartbeat, Status};
+use queue::dir::presence::heartbeats::{self, Ability, ClaimReport, Heartbeat, Status};
+use queue::dir::presence::lease::{Lease, Process, Record, Role};
+use queue::dir::signal::control::{self, Message, Verb};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use shared::id::{Incarnation, TaskId};
@@ -257,7 +257,7 @@ fn sleepy(pool: &Pool) -> Lease {
         server: None,
     };
     let beat = Heartbeat {
-        schema: heartbeat::SCHEMA.into(),
+        schema: heartbeats::SCHEMA.into(),
         worker,
         process,
         life,
@@ -277,7 +277,7 @@ fn sleepy(pool: &Pool) -> Lease {
         idle_since: Some(now),
         log_seq: 0,
     };
-    heartbeat::write(&inside, &beat).unwrap();
+    heartbeats::write(&inside, &beat).unwrap();
     lease
 }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use queue::dir::claim::Claim;
-use queue::retry::Verdict;
+use queue::dir::claim::one::Claim;
+use queue::wire::retry::Verdict;
 use shared::emit;
 use shared::event::Event;
 use shared::id::TaskId;

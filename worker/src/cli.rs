@@ -1,9 +1,9 @@
 //! The worker's command line, and what it comes to.
 
 use clap::Parser;
+use queue::cli::servers::{Engine, ServerArgs};
 use queue::cli::{Common, Failure};
-use queue::dir::lease::host_name;
-use queue::servers::{Engine, ServerArgs};
+use queue::dir::presence::lease::host_name;
 use shared::name::Name;
 use shared::task::Class;
 
@@ -109,7 +109,7 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use queue::servers::Own;
+    use queue::cli::servers::Own;
     use shared::address::Address;
 
     fn plan(line: &str) -> Result<Plan, String> {

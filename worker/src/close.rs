@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use queue::dir::claim::{self, Claim, NotEnded};
-use queue::ledger::Line;
+use queue::dir::claim::one::{self, Claim, NotEnded};
+use queue::wire::ledger_line::Line;
 use shared::emit;
 use shared::event::{Ending, Event};
 use shared::log::{Context, scope};
@@ -57,7 +57,7 @@ pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
         ((claim, line), (name, correlation, ending, what))
     };
     let (ends, told): (Vec<_>, Vec<_>) = group.into_iter().map(split).unzip();
-    let results = claim::record_all(&bench.ledger, ends);
+    let results = one::record_all(&bench.ledger, ends);
     let held_up = results.iter().any(Result::is_err);
     bench.desk.note(|state| {
         let recorded = results.iter().filter_map(|result| result.as_ref().ok());
@@ -70,7 +70,7 @@ pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
             correlation_id: Some(correlation),
             ..Context::default()
         });
-        let ended = result.and_then(claim::Recorded::carry_out);
+        let ended = result.and_then(one::Recorded::carry_out);
         let recorded = ended.or_else(|not_yet| end_patiently(bench, not_yet)).is_ok();
         let outcome = ending.outcome;
         if recorded {

@@ -5,9 +5,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use queue::dir::claim::Claim;
+use queue::dir::claim::one::Claim;
+use queue::dir::presence::heartbeats::{Ability, ClaimReport, Run, Standing, Status};
 use queue::eligible::Candidate;
-use queue::heartbeat::{Ability, ClaimReport, Run, Standing, Status};
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use queue::cli::Failure;
+use queue::cli::servers::{Engine, Own};
 use queue::dir::Pool;
-use queue::servers::{Engine, Own};
 use shared::exit;
 use shared::name::Name;
 use shared::settings::Settings;

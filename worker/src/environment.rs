@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use queue::dir::Pool;
-use queue::dir::claim::Claim;
+use queue::dir::claim::one::Claim;
 use shared::name::Name;
 use shared::task::Class;
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
-use queue::age::Uptime;
 use queue::dir::layout::Layout;
-use queue::dir::lease::{Lease, Process};
+use queue::dir::presence::heartbeats::{self, Heartbeat};
+use queue::dir::presence::lease::{Lease, Process};
 use queue::fence;
-use queue::heartbeat::{self, Heartbeat};
+use queue::uptime::Uptime;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
 use shared::gpu::{GpuReading, Gpus, Which};
@@ -128,7 +128,7 @@ impl Heart {
         self.read_gpu(beat);
         let heartbeat = self.heartbeat(beat);
         let (worker, now) = (heartbeat.worker.clone(), self.begun.elapsed());
-        match heartbeat::write(&self.bench.surroundings.pool, &heartbeat) {
+        match heartbeats::write(&self.bench.surroundings.pool, &heartbeat) {
             Ok(()) => {
                 if let Some(Say::Cleared { lasted, .. }) = beat.trouble.cleared(now) {
                     let seconds = lasted.as_secs_f64();
@@ -176,7 +176,7 @@ impl Heart {
 
     fn heartbeat(&self, beat: &Beat) -> Heartbeat {
         self.bench.desk.look(|state: &State| Heartbeat {
-            schema: heartbeat::SCHEMA.to_owned(),
+            schema: heartbeats::SCHEMA.to_owned(),
             worker: self.bench.desk.name().clone(),
             process: self.process.clone(),
             life: self.life.clone(),

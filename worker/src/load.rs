@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use queue::retry::Verdict;
+use queue::wire::retry::Verdict;
 use shared::llm::{HeldModel, ModelVerb, is_same_model};
 use shared::outcome::Cause;
 

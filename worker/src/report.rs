@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use queue::dir::limit::UsedUp;
+use queue::dir::claim::limit_slots::UsedUp;
+use queue::dir::find::load_requests::{self, Asked};
+use queue::dir::presence::heartbeats::ClaimReport;
 use queue::eligible::{self, Candidate};
-use queue::heartbeat::ClaimReport;
-use queue::lane::{LaneName, Requirements};
-use queue::loads::{self, Asked};
+use queue::wire::lane::{LaneName, Requirements};
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 use shared::time::Moment;
@@ -73,7 +73,7 @@ impl Found {
             let why = eligible::reasons(candidate, requirements);
             reasons.extend(why.into_iter().map(|reason| reason.lane(lane.as_str())));
         }
-        loads::tell(&mut reasons, &self.asked, Moment::now());
+        load_requests::tell(&mut reasons, &self.asked, Moment::now());
         if reasons.is_empty() {
             reasons.push(Reason::new(Code::QueueEmpty, "nothing is waiting"));
         }
@@ -94,7 +94,7 @@ fn list(words: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use queue::heartbeat::Ability;
+    use queue::dir::presence::heartbeats::Ability;
     use shared::name::Name;
 
     fn ability() -> Ability {

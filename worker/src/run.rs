@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use queue::dir::claim::Claim;
-use queue::dir::history::Ledger;
+use queue::dir::claim::one::Claim;
+use queue::dir::ledger::append::Ledger;
 use queue::fence::{self, Mark};
-use queue::ledger::Line;
-use queue::retry::{self, Verdict};
+use queue::wire::ledger_line::Line;
+use queue::wire::retry::{self, Verdict};
 use shared::emit;
 use shared::event::{Ending, Event, Why as Reason};
 use shared::llm::{Answer, ModelVerb};

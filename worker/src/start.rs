@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
 use queue::cli::Failure;
-use queue::dir::lease::{self, Lease, Process, Record, Role};
-use queue::dir::lock::{self, Lock};
-use queue::dir::settle::{Fate, Settled, Settler};
-use queue::dir::{Pool, publish};
+use queue::dir::Pool;
+use queue::dir::disk::lock::{self, Lock};
+use queue::dir::disk::publish;
+use queue::dir::presence::lease::{self, Lease, Process, Record, Role};
+use queue::dir::recover::settle::{Fate, Settled, Settler};
 use serde::{Deserialize, Serialize};
-use shared::emit;
 use shared::event::Event;
-use shared::exit;
 use shared::name::Name;
 use shared::outcome::Next;
 use shared::time::Moment;
+use shared::{emit, exit};
 
 /// How long a starting worker waits for its lease, or its GPU.
 const WAIT: Duration = Duration::from_secs(10);

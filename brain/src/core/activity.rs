@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use queue::dir::presence::heartbeats::Heartbeat;
 use queue::eligible::{self, Candidate};
-use queue::heartbeat::Heartbeat;
-use queue::lane::Requirements;
+use queue::wire::lane::Requirements;
 use shared::id::TaskId;
 use shared::name::Name;
 

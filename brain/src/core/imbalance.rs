@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use queue::dir::state::Warning;
-use queue::lane::LaneName;
+use queue::dir::presence::brain_state::Warning;
+use queue::wire::lane::LaneName;
 use shared::event::Event;
 use shared::name::Name;
 use shared::settings::Settings;

@@ -20,8 +20,8 @@ pub mod unclaimed;
 
 use std::time::Duration;
 
-use queue::dir::state::{Stuck, Warning};
-use queue::measured::Measured;
+use queue::dir::presence::brain_state::{Stuck, Warning};
+use queue::wire::model_stats::Measured;
 use shared::event;
 use shared::name::Name;
 use shared::settings::Settings;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::dir::census::{Counts, LaneCount};
-use queue::dir::lease::Record;
-use queue::heartbeat::{Heartbeat, Run};
-use queue::lane::Requirements;
-use queue::ledger::Brief;
+use queue::dir::find::counts::{Counts, LaneCount};
+use queue::dir::presence::heartbeats::{Heartbeat, Run};
+use queue::dir::presence::lease::Record;
+use queue::wire::lane::Requirements;
+use queue::wire::ledger_line::Brief;
 use shared::gpu::GpuReading;
 use shared::llm::ModelVerb;
 use shared::name::Name;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::dir::census::{Counts, LaneCount};
-use queue::dir::lease::{Process, Record, Role};
-use queue::heartbeat::{Ability, ClaimReport, Heartbeat, Run, SCHEMA, Status};
-use queue::lane::Requirements;
-use queue::ledger::{About as Ended, Brief};
+use queue::dir::find::counts::{Counts, LaneCount};
+use queue::dir::presence::heartbeats::{Ability, ClaimReport, Heartbeat, Run, SCHEMA, Status};
+use queue::dir::presence::lease::{Process, Record, Role};
+use queue::wire::lane::Requirements;
+use queue::wire::ledger_line::{About as Ended, Brief};
 use shared::id::{Incarnation, TaskId};
 use shared::name::Name;
 use shared::outcome::{Next, Outcome};

@@ -1,26 +1,12 @@
 //! The command line: understood first, obeyed second. One file per command or small group; what
 //! they share is here: the pool, stdout, the log, and how a command ends.
 
-mod cancel;
 mod change;
-mod config;
-mod control;
-mod doctor;
-mod gpus;
-mod limit;
-mod ls;
-mod models;
+mod look;
+mod operate;
 mod out;
-mod output;
-mod pages;
-mod results;
-mod show;
-mod status;
 mod submit;
-mod wait;
 mod watch;
-mod why;
-mod workers;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -28,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use queue::Pool;
 use queue::cli::{COMMON, Common, Failure, Resolved};
-use queue::lookup::{self, Miss, Named};
+use queue::dir::lookup::{self, Miss, Named};
 use shared::exit;
 use shared::id::{Incarnation, TaskId};
 use shared::log::{self, LogConfig, StderrForm};
@@ -72,28 +58,28 @@ pub(crate) struct Shared {
 #[derive(Subcommand, Debug)]
 enum Command {
     Submit(Box<submit::Submit>),
-    Status(status::Status),
-    Ls(ls::Ls),
-    Show(show::Show),
-    Workers(workers::Workers),
-    Gpus(gpus::Gpus),
-    Models(models::Models),
-    Why(why::Why),
-    Wait(wait::Wait),
-    Output(output::Output),
-    Results(results::Results),
-    Cancel(cancel::Cancel),
-    Retry(change::Retry),
-    Hold(change::Hold),
-    Release(change::Release),
-    Pause(control::Pause),
-    Resume(control::Resume),
-    Drain(control::Drain),
-    Limit(limit::Limit),
-    Doctor(doctor::Doctor),
-    Config(config::Config),
-    Completions(pages::Completions),
-    Man(pages::Man),
+    Status(look::status::Status),
+    Ls(look::ls::Ls),
+    Show(look::show::Show),
+    Workers(look::workers::Workers),
+    Gpus(look::gpus::Gpus),
+    Models(look::models::Models),
+    Why(look::why::Why),
+    Wait(look::wait::Wait),
+    Output(look::output::Output),
+    Results(look::results::Results),
+    Cancel(change::cancel::Cancel),
+    Retry(change::hold::Retry),
+    Hold(change::hold::Hold),
+    Release(change::hold::Release),
+    Pause(operate::control::Pause),
+    Resume(operate::control::Resume),
+    Drain(operate::control::Drain),
+    Limit(operate::limit::Limit),
+    Doctor(operate::doctor::Doctor),
+    Config(operate::config::Config),
+    Completions(operate::pages::Completions),
+    Man(operate::pages::Man),
 }
 
 /// How a command ends before its end.
@@ -250,7 +236,7 @@ fn note(text: impl AsRef<str>) {
 
 /// Who gives this command: `user@host`, as others will read it.
 fn me() -> String {
-    format!("{}@{}", user(), queue::dir::lease::host_name())
+    format!("{}@{}", user(), queue::dir::presence::lease::host_name())
 }
 
 /// The user's name, or number.

@@ -7,7 +7,7 @@ use shared::name::Name;
 use shared::task::TaskName;
 use shared::time::Moment;
 
-use crate::lane::LaneName;
+use crate::wire::lane::LaneName;
 
 /// The paths of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
+use super::disk::lock::Lock;
+use super::disk::publish;
 use super::layout::{Layout, Shelf};
-use super::limits::{Allowed, Limits, Source};
-use super::lock::Lock;
-use super::{publish, reconcile};
+use super::recover::reconcile;
+use super::settings::current_limits::{Allowed, Limits, Source};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
-use crate::retry::Policy;
+use crate::wire::retry::Policy;
 
 /// An opened pool: paths and rules. Cheap to clone; holds no lock.
 #[derive(Clone, Debug)]
@@ -261,9 +262,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("pool");
         for n in 0.. {
-            super::super::fault::pull_after(n);
+            crate::dir::fault::pull_after(n);
             let made = Pool::create(&root, Rules::default(), Privacy::Owner);
-            super::super::fault::plug_in();
+            crate::dir::fault::plug_in();
             Pool::create(&root, Rules::default(), Privacy::Owner).unwrap().ready().unwrap();
             if made.is_ok() {
                 assert!(n > 20);

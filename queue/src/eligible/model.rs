@@ -9,8 +9,8 @@ use shared::reason::{Code, Reason};
 use shared::task::Class;
 
 use super::Candidate;
-use crate::heartbeat::Ability;
-use crate::lane::Requirements;
+use crate::dir::presence::heartbeats::Ability;
+use crate::wire::lane::Requirements;
 
 /// The classes a worker takes, most wanted first. One that holds a model has its requests before
 /// everything else, and no memory for scripts.

@@ -6,10 +6,11 @@ use shared::reason::{Code, Reason};
 use shared::time::Moment;
 
 use crate::Error;
-use crate::age::{self, Uptime};
-use crate::dir::lock::{self, Holder, Lock};
-use crate::dir::state::BrainRecord;
-use crate::dir::{Pool, plain};
+use crate::dir::Pool;
+use crate::dir::disk::lock::{self, Holder, Lock};
+use crate::dir::disk::plain_file;
+use crate::dir::presence::brain_state::BrainRecord;
+use crate::uptime::{self, Uptime};
 
 /// The brain's word is taken up to this age.
 const FRESH_SECONDS: f64 = 15.0;
@@ -37,7 +38,7 @@ impl Brain {
         let path = layout.brain_state();
         // The state of a brain of another version, or what is no state, is none: then we look for
         // ourselves.
-        let text = plain::read(&path).ok().flatten();
+        let text = plain_file::read(&path).ok().flatten();
         let state = text.and_then(|text| serde_json::from_slice(&text).ok());
         let record = lock::read_record(&layout.brain_lock())?;
         let standby = match Lock::probe(&layout.standby_lock())? {
@@ -63,7 +64,7 @@ impl Brain {
     fn age(&self, now: Moment) -> Option<f64> {
         let uptime = self.state.as_ref()?.get("uptime").cloned();
         let uptime = uptime.and_then(|uptime| serde_json::from_value::<Uptime>(uptime).ok());
-        Some(age::of(uptime.as_ref(), self.as_of()?, now))
+        Some(uptime::of(uptime.as_ref(), self.as_of()?, now))
     }
 
     /// That it lives and does nothing, if so. A brain that began a moment ago has written nothing

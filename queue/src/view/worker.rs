@@ -10,10 +10,11 @@ use shared::settings::Settings;
 use shared::task::TaskName;
 use shared::time::Moment;
 
-use crate::dir::lease::{self, Record, Role};
-use crate::dir::lock::Holder;
-use crate::dir::{Pool, listing};
-use crate::heartbeat::{self, Heartbeat, Run};
+use crate::dir::Pool;
+use crate::dir::disk::listing;
+use crate::dir::disk::lock::Holder;
+use crate::dir::presence::heartbeats::{self, Heartbeat, Run};
+use crate::dir::presence::lease::{self, Record, Role};
 use crate::{Error, fence};
 
 /// How long a dead worker stays listed after its affairs were settled.
@@ -176,7 +177,7 @@ fn server_json(server: &ModelServer) -> Value {
 /// Everybody who works, or did so lately.
 pub fn workers(pool: &Pool, settings: &Settings, now: Moment) -> Result<Vec<Worker>, Error> {
     let mut names = lease::workers(pool.layout())?;
-    names.extend(heartbeat::workers(pool)?);
+    names.extend(heartbeats::workers(pool)?);
     names.extend(listing::holders(pool.layout())?);
     names.sort();
     names.dedup();
@@ -207,7 +208,7 @@ pub fn worker(
     let holder = lease::probe(pool.layout(), &name)?;
     let record = lease::read(pool.layout(), &name)?;
     // A heartbeat that cannot be read says nothing; the worker writes the next one soon.
-    let heartbeat = heartbeat::read(pool, &name).ok().flatten();
+    let heartbeat = heartbeats::read(pool, &name).ok().flatten();
     let held = listing::tasks_in(&pool.layout().processing_of(&name))?.tasks;
     if record.is_none() && heartbeat.is_none() && held.is_empty() && holder == Holder::NoFile {
         return Ok(None);

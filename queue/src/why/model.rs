@@ -8,9 +8,9 @@ use shared::task::Class;
 
 use super::{Look, Subject, Verdict, Word, in_order, lane};
 use crate::Error;
-use crate::lane::Requirements;
-use crate::loads::{self, Asked};
+use crate::dir::find::load_requests::{self, Asked};
 use crate::view::Worker;
+use crate::wire::lane::Requirements;
 
 /// Whether anybody in the pool has to do with a model of this name.
 #[must_use]
@@ -84,11 +84,11 @@ pub(super) fn tell_loads(look: &Look<'_>, reasons: &mut [Reason]) -> Result<(), 
     if !reasons.iter().any(|reason| reason.code == Code::ModelNotLoaded) {
         return Ok(());
     }
-    let mut asked: Vec<Asked> = loads::pending(look.pool.layout())?;
+    let mut asked: Vec<Asked> = load_requests::pending(look.pool.layout())?;
     for beat in look.view.alive().filter_map(|worker| worker.heartbeat.as_ref()) {
-        asked.extend(loads::running(look.pool.layout(), beat));
+        asked.extend(load_requests::running(look.pool.layout(), beat));
     }
-    loads::tell(reasons, &asked, look.view.at);
+    load_requests::tell(reasons, &asked, look.view.at);
     for reason in reasons.iter_mut().filter(|reason| reason.code == Code::ModelNotLoaded) {
         if !reason.evidence.contains_key("asked_of") && !look.view.brain.alive {
             let after = look.settings.self_load_after;

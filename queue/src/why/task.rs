@@ -13,14 +13,14 @@ use shared::time::Moment;
 
 use super::{Look, Subject, Verdict, Word, how_it_ended, in_order, lane, task_subject};
 use crate::Error;
-use crate::dir::cursor::read_requirements;
-use crate::dir::history;
+use crate::dir::claim::cursor::read_requirements;
+use crate::dir::find::places::{Found, Place};
 use crate::dir::layout::Shelf;
-use crate::dir::places::{Found, Place};
-use crate::dir::promote::{self, Dependency};
-use crate::lane::Requirements;
-use crate::lookup::{self, Standing};
+use crate::dir::ledger::append;
+use crate::dir::lookup::{self, Standing};
+use crate::dir::recover::promote::{self, Dependency};
 use crate::view::{self, Life};
+use crate::wire::lane::Requirements;
 
 /// Why a task is where it is. `None` where nobody knows it.
 pub fn why_task(look: &Look<'_>, id: TaskId) -> Result<Option<Verdict>, Error> {
@@ -91,7 +91,7 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Verdict,
 /// How the last attempt of a failed task ended, and what can be done.
 fn failed(look: &Look<'_>, found: &Found) -> Result<String, Error> {
     let (id, attempts) = (found.name.id, counted(found.name.attempt, "attempt"));
-    let last = history::lines_of(look.pool.layout(), id)?.pop();
+    let last = append::lines_of(look.pool.layout(), id)?.pop();
     let cause = last.as_ref().and_then(|line| line.cause).map(|cause| format!(" ({cause})"));
     let problem = last.and_then(|line| line.error_message).map(|text| format!(": {text}"));
     let how = cause.unwrap_or_default() + &problem.unwrap_or_default();

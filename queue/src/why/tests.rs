@@ -14,11 +14,12 @@ use shared::time::Moment;
 use super::{
     Look, Verdict, Word, is_model, why_gpu, why_model, why_pool, why_task, why_worker, worker_of,
 };
-use crate::dir::lease::{Lease, Process, Record, Role};
-use crate::dir::places;
-use crate::dir::submit::Submitter;
-use crate::dir::{Pool, Privacy, Rules, control, person};
-use crate::heartbeat::{self, Ability, ClaimReport, Heartbeat, Run, Status};
+use crate::dir::find::places;
+use crate::dir::presence::heartbeats::{self, Ability, ClaimReport, Heartbeat, Run, Status};
+use crate::dir::presence::lease::{Lease, Process, Record, Role};
+use crate::dir::signal::control;
+use crate::dir::submit::one::Submitter;
+use crate::dir::{Pool, Privacy, Rules, operate};
 use crate::view::{self, Count};
 
 fn pool(dir: &Path) -> Pool {
@@ -73,7 +74,7 @@ fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Leas
     };
     lease.write(&record).unwrap();
     let beat = Heartbeat {
-        schema: heartbeat::SCHEMA.into(),
+        schema: heartbeats::SCHEMA.into(),
         worker,
         process,
         life,
@@ -93,7 +94,7 @@ fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Leas
         lost_races: 0,
         log_seq: 0,
     };
-    heartbeat::write(pool, &beat).unwrap();
+    heartbeats::write(pool, &beat).unwrap();
     (lease, beat)
 }
 
@@ -191,7 +192,7 @@ fn what_holds_a_task_itself_comes_before_what_holds_its_lane() {
     assert_eq!((waiting.verdict, codes(&waiting)[0]), (Word::Blocked, Code::WaitingDependency));
     assert_eq!(waiting.reasons[0].evidence["waits_for"][0]["state"], "pending");
     let found = places::find(pool.layout(), first).unwrap().unwrap();
-    person::hold(&pool, &found).unwrap();
+    operate::hold(&pool, &found).unwrap();
     let held = of_task(&pool, first);
     assert_eq!((held.verdict, codes(&held)[0]), (Word::Blocked, Code::HeldPerson));
     assert_eq!(held.reasons[0].fix, Some(format!("queue release {}", first.short())));
@@ -203,7 +204,7 @@ fn the_dead_and_the_hung_are_told_apart() {
     let pool = pool(dir.path());
     let (lease, beat) = worker(&pool, "worker-0", ability(&[Class::Script]), Vec::new());
     let old = Heartbeat { at: Moment::now().plus_millis(-90_000), uptime: None, ..beat };
-    heartbeat::write(&pool, &old).unwrap();
+    heartbeats::write(&pool, &old).unwrap();
     let hung = of_worker(&pool, "worker-0");
     assert_eq!((hung.verdict, codes(&hung)), (Word::Blocked, vec![Code::WorkerHung]));
     assert!(hung.reasons[0].evidence["process_state"].is_string());

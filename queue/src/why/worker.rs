@@ -4,11 +4,12 @@ use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 
 use super::{Look, Subject, Verdict, Word, in_order};
-use crate::dir::cursor::read_requirements;
+use crate::Error;
+use crate::dir::claim::cursor::read_requirements;
+use crate::dir::claim::limit_slots;
+use crate::dir::presence::heartbeats::Heartbeat;
 use crate::eligible::{self, Candidate};
-use crate::heartbeat::Heartbeat;
 use crate::view::{self, Life, Worker};
-use crate::{Error, dir::limit};
 
 /// A worker that looks for work looks at least so often, in seconds.
 const LOOKS_EVERY: f64 = 60.0;
@@ -136,7 +137,7 @@ fn standing(look: &Look<'_>, beat: &Heartbeat) -> Vec<Reason> {
 fn used_up(look: &Look<'_>, keys: &[String]) -> Result<Option<Reason>, Error> {
     for key in keys {
         let Some(&limit) = look.pool.limits().get(key) else { continue };
-        if limit::in_use(look.pool, key)? >= limit {
+        if limit_slots::in_use(look.pool, key)? >= limit {
             let text = format!("the limit {key} is reached ({limit} run)");
             return Ok(Some(Reason::new(Code::LimitReached, text)));
         }

@@ -273,7 +273,7 @@ fn check_text_of(body: &Map<String, Value>, name: &str) -> Result<(), BadSpec> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse_spec;
+    use crate::task::parse_spec;
 
     fn error(text: &str) -> String {
         parse_spec(text.as_bytes()).unwrap_err().to_string()

@@ -173,7 +173,7 @@ fn plain(err: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse_spec;
+    use crate::task::parse_spec;
 
     fn error(text: &str) -> String {
         parse_spec(text.as_bytes()).unwrap_err().to_string()

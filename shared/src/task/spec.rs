@@ -474,7 +474,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = parse_spec(&bytes);
-            let _ = super::super::Task::parse(&bytes);
+            let _ = crate::task::Task::parse(&bytes);
         }
     }
 }

@@ -7,7 +7,7 @@ use brain::core::fleet::Fleet;
 use brain::core::place::Request;
 use brain::core::snapshot::Lane;
 use brain::core::{At, Command, Core, Event as Seen};
-use queue::ledger::Brief;
+use queue::wire::ledger_line::Brief;
 use shared::id::TaskId;
 use shared::llm::ModelVerb;
 use shared::outcome::{Cause, Outcome};
@@ -227,7 +227,7 @@ impl<'a> Sim<'a> {
         let mut brief = super::view::brief(index, TaskName::first(task), about, (began, self.now));
         #[expect(clippy::cast_precision_loss, reason = "answers are short")]
         let seconds = what.runs as f64 / 1e3;
-        brief.answer = Some(queue::ledger::Took { seconds, load_seconds: None });
+        brief.answer = Some(queue::wire::ledger_line::Took { seconds, load_seconds: None });
         self.ended.push(brief);
     }
 

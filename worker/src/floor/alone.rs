@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use queue::dir::lock::{Holder, Lock};
-use queue::dir::person::Ender;
-use queue::dir::promote::{Promoter, Promotion};
-use queue::dir::roll;
+use queue::dir::batch::roll_forward;
+use queue::dir::disk::lock::{Holder, Lock};
+use queue::dir::operate::Ender;
+use queue::dir::recover::promote::{Promoter, Promotion};
 use shared::emit;
 use shared::event::Event;
 use shared::time::Moment;
@@ -28,7 +28,7 @@ impl Floor {
             self.promoter = None;
             return Ok(());
         }
-        roll::forward_all(self.pool.layout())?;
+        roll_forward::forward_all(self.pool.layout())?;
         if let Some(ender) = Ender::try_new(&self.pool, &self.bench.ledger)? {
             ender.finish_all()?;
         }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use queue::dir::control::{self, Message, Verb};
-use queue::heartbeat::Standing;
+use queue::dir::presence::heartbeats::Standing;
+use queue::dir::signal::control::{self, Message, Verb};
 use shared::emit;
 use shared::event::Event;
 
@@ -98,7 +98,7 @@ impl Floor {
     }
 
     fn put_aside(&self, path: PathBuf, error: &str) -> Result<(), queue::Error> {
-        queue::dir::reject::reject(self.pool.layout(), &path, error)?;
+        queue::dir::disk::reject::reject(self.pool.layout(), &path, error)?;
         emit!(Event::ControlUnreadable { path, error: error.to_owned() });
         Ok(())
     }

@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
-use queue::dir::doorbell::Listener;
-use queue::dir::promote::Promoter;
-use queue::dir::tidy::Tidy;
+use queue::dir::recover::promote::Promoter;
+use queue::dir::recover::strays::Tidy;
+use queue::dir::signal::doorbell::Listener;
 use queue::eligible::SlotKind;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use queue::dir::lock::{Holder, Lock};
-use queue::dir::submit::Submitter;
-use queue::loads;
+use queue::dir::disk::lock::{Holder, Lock};
+use queue::dir::find::load_requests;
+use queue::dir::submit::one::Submitter;
 use queue::view::{self, Life, Worker};
 use shared::emit;
 use shared::event::Event;
@@ -51,7 +51,7 @@ impl Floor {
         let Some(wish) = wish(&server, &self.demand()?) else { return Ok(()) };
         let name = self.bench.desk.name().clone();
         // One at a time, and not while what the brain asked for is still open.
-        let open = loads::pending(self.pool.layout())?;
+        let open = load_requests::pending(self.pool.layout())?;
         if open.iter().any(|asked| asked.worker.as_ref() == Some(&name)) {
             return Ok(());
         }

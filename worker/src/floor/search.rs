@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use queue::dir::census::{Census, LaneCount};
-use queue::dir::claim::Claim;
-use queue::dir::cursor::{Cursor, Note, Pass, Wish};
-use queue::dir::{limit, reserve};
+use queue::dir::claim::cursor::{Cursor, Note, Pass, Wish};
+use queue::dir::claim::limit_slots;
+use queue::dir::claim::one::Claim;
+use queue::dir::disk::reserve;
+use queue::dir::find::counts::{Census, LaneCount};
+use queue::dir::find::load_requests;
+use queue::dir::presence::heartbeats::ClaimReport;
 use queue::eligible::{self, SlotKind};
-use queue::heartbeat::ClaimReport;
-use queue::lane::{LaneName, Requirements};
-use queue::loads;
+use queue::wire::lane::{LaneName, Requirements};
 use shared::emit;
 use shared::event::Event;
 use shared::name::Name;
@@ -143,7 +144,7 @@ impl Search {
                     self.census.take(self.bench.surroundings.pool.layout())?.by_class()
                 };
                 let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
-                    true => loads::pending(self.bench.surroundings.pool.layout())?,
+                    true => load_requests::pending(self.bench.surroundings.pool.layout())?,
                     false => Vec::new(),
                 };
                 self.report(&state, &Found { lost, closed, limited, queue, asked });
@@ -247,7 +248,7 @@ fn see(note: Note, lost: &mut u64) {
             *lost += 1;
             emit!(Event::ClaimLostRace { task: name.id, attempt: name.attempt });
         }
-        Note::Limited(_lane, limit::UsedUp { key, limit }) => {
+        Note::Limited(_lane, limit_slots::UsedUp { key, limit }) => {
             let (used, allowed) = (u64::from(limit), u64::from(limit));
             emit!(Event::ClaimLockTimeout { limit: key, used, allowed });
         }

@@ -422,8 +422,8 @@ mod tests {
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
 
-    use super::super::lines::Sent;
     use super::*;
+    use crate::server::lines::Sent;
 
     const ANSWER: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
                           e\r\ndata: [DONE]\n\n\r\n";

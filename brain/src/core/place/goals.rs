@@ -5,15 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use queue::dir::state::Warning;
+use queue::dir::presence::brain_state::Warning;
 use shared::event::Event;
 use shared::llm::{Loads, ModelVerb};
 use shared::name::Name;
 
-use super::super::condition::Conditions;
-use super::super::{At, Command, say};
 use super::plan::Step;
 use super::world::{Kind, Stage, World};
+use crate::core::condition::Conditions;
+use crate::core::{At, Command, say};
 
 /// Models that workers should have, and models that nobody can have.
 #[derive(Clone, Debug, Default)]

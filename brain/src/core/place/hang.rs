@@ -6,11 +6,11 @@ use shared::event::Event;
 use shared::llm::ModelVerb;
 use shared::name::Name;
 
-use super::super::condition::Conditions;
-use super::super::snapshot::Held;
-use super::super::{At, Command, say};
 use super::see::View;
 use super::world::{Stage, World};
+use crate::core::condition::Conditions;
+use crate::core::snapshot::Held;
+use crate::core::{At, Command, say};
 
 /// A load may take so many times what it was measured to take.
 const FACTOR: f64 = 5.0;

@@ -1,7 +1,7 @@
 //! Loads that failed: when one is asked for again.
 
-use queue::ledger::Brief;
-use queue::measured::Measured;
+use queue::wire::ledger_line::Brief;
+use queue::wire::model_stats::Measured;
 use shared::event::Event;
 use shared::llm::ModelVerb;
 use shared::outcome::{Cause, Outcome};

@@ -33,8 +33,8 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use queue::dir::state::Warning;
-use queue::measured::Measured;
+use queue::dir::presence::brain_state::Warning;
+use queue::wire::model_stats::Measured;
 use shared::event::{Event, Placement};
 use shared::llm::ModelVerb;
 use shared::name::Name;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::dir::census::{Counts, LaneCount};
-use queue::lane::Requirements;
-use queue::ledger::{About as Ended, Brief};
+use queue::dir::find::counts::{Counts, LaneCount};
+use queue::wire::lane::Requirements;
+use queue::wire::ledger_line::{About as Ended, Brief};
 use shared::gpu::{GpuReading, Reading};
 use shared::id::TaskId;
 use shared::llm::{Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb, ServerKind};
@@ -15,10 +15,10 @@ use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::super::Command;
-use super::super::snapshot::{About, Held, Lane};
-use super::super::testing::{Stage, name};
 use super::Request;
+use crate::core::Command;
+use crate::core::snapshot::{About, Held, Lane};
+use crate::core::testing::{Stage, name};
 
 /// An hour after the beginning of all time: tasks can be older than the stage.
 pub(super) const START: Duration = Duration::from_secs(3_600);

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use queue::dir::presence::heartbeats::Heartbeat;
 use queue::eligible::{self, Candidate};
-use queue::heartbeat::Heartbeat;
-use queue::lane::Requirements;
-use queue::measured::Measured;
+use queue::wire::lane::Requirements;
+use queue::wire::model_stats::Measured;
 use shared::llm::{Health, HeldState, Loads, ModelServer, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::{Cause, Outcome};
 use shared::reason::Code;
 use shared::task::Class;
 
-use super::super::At;
-use super::super::snapshot::{Lane, Snapshot};
 use super::Rules;
 use super::world::{Asked, Demand, Doing, Kind, Place, Resident, Stage, Standing};
+use crate::core::At;
+use crate::core::snapshot::{Lane, Snapshot};
 
 /// How long an answer takes where none was ever measured, in seconds.
 const UNKNOWN_ANSWER: f64 = 5.0;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::heartbeat::Standing;
+use queue::dir::presence::heartbeats::Standing;
 use shared::id::TaskId;
 use shared::llm::{FailedLoad, Health, Loads, ModelVerb};
 use shared::name::Name;
@@ -12,9 +12,9 @@ use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::super::snapshot::{Life, Paused};
-use super::super::testing::{Stage, name, names, words};
-use super::super::{Command, Event};
+use crate::core::snapshot::{Life, Paused};
+use crate::core::testing::{Stage, name, names, words};
+use crate::core::{Command, Event};
 
 use super::scene::*;
 

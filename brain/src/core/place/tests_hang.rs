@@ -8,10 +8,10 @@ use shared::llm::ModelVerb;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::super::Command;
-use super::super::snapshot::Held;
-use super::super::testing::{Stage, names, run, words};
 use super::scene::*;
+use crate::core::Command;
+use crate::core::snapshot::Held;
+use crate::core::testing::{Stage, names, run, words};
 
 /// The worker is at this request, and has been for so many seconds.
 fn is_at(stage: &mut Stage, worker: &str, held: &Held, seconds: i64) {

@@ -4,17 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use queue::measured::Measured;
+use queue::wire::model_stats::Measured;
 use shared::llm::{HeldState, Loads, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::Cause;
 use shared::task::TaskName;
 
-use super::super::At;
-use super::super::snapshot::Snapshot;
 use super::Rules;
 use super::hang::Hang;
 use super::see::View;
+use crate::core::At;
+use crate::core::snapshot::Snapshot;
 
 /// One kind of work that a place can be prepared for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,19 +8,19 @@ use std::collections::{HashMap, HashSet};
 
 use queue::Pool;
 use queue::cli::Failure;
-use queue::dir::keys::Keys;
-use queue::dir::submit::{Bulk, Submitter as Writer};
-use queue::lookup;
-use queue::members::{self, LineKey, Member};
+use queue::dir::batch::members::{self, LineKey, Member};
+use queue::dir::lookup;
+use queue::dir::submit::keys::Keys;
+use queue::dir::submit::one::{Bulk, Submitter as Writer};
 use shared::event::Event;
 use shared::id::{BatchId, TaskId};
 use shared::quantity::counted;
 use shared::task::After;
 
-use super::super::{App, Stop, note};
 use super::reading::{Checked, Reading, check, complete, names};
 use super::source::Go;
 use super::{Answer, known, plan, resume, ring};
+use crate::cmd::{App, Stop, note};
 
 /// What to do with it.
 pub(super) struct Wish<'a> {
@@ -88,7 +88,7 @@ fn try_out(app: &mut App, checked: &Checked) -> Result<u8, Stop> {
         app.out.line(format!("  {model}: {}", counted(tasks, "task")))?;
     }
     if let Some(first) = &checked.first {
-        app.out.line(format!("the first one asks: {}", super::super::out::cut(first, 200)))?;
+        app.out.line(format!("the first one asks: {}", crate::cmd::out::cut(first, 200)))?;
     }
     Ok(shared::exit::OK)
 }
@@ -258,7 +258,10 @@ fn stage(
             let task = me.task(id, Some(batch), spec);
             bulk.add(&task)?;
             bells
-                .entry((task.class(), std::mem::discriminant(&queue::dir::submit::start_of(&task))))
+                .entry((
+                    task.class(),
+                    std::mem::discriminant(&queue::dir::submit::one::start_of(&task)),
+                ))
                 .or_insert(task);
         }
         index += 1;

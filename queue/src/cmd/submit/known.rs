@@ -7,7 +7,7 @@ use shared::llm::is_same_model;
 use shared::name::nearest;
 use shared::time::Moment;
 
-use super::super::{Stop, warn};
+use crate::cmd::{Stop, warn};
 
 /// So many models are listed.
 const TOLD: usize = 20;

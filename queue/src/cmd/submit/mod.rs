@@ -14,9 +14,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use queue::Pool;
-use queue::dir::doorbell;
-use queue::dir::submit::{Start, start_of};
-use queue::lane::Requirements;
+use queue::dir::signal::doorbell;
+use queue::dir::submit::one::{Start, start_of};
+use queue::wire::lane::Requirements;
 use shared::event::Event;
 use shared::id::{BatchId, TaskId, new_correlation_id};
 use shared::name::Name;

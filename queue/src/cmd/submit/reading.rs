@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use queue::members::LineKey;
+use queue::dir::batch::members::LineKey;
 use shared::id::{BatchId, TaskId};
 use shared::task::{BadSpec, Spec, parse_line};
 
-use super::super::Stop;
 use super::plan::{self, Links};
 use super::resume::Twins;
 use super::source::{Go, Source};
 use super::template::{self, Template};
 use super::{Submitter, check_size};
+use crate::cmd::Stop;
 
 /// So many mistakes are told at once.
 const TOLD: usize = 10;

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use queue::Error;
-use queue::answers::{Answers, Slot};
+use queue::dir::batch::members::{self, LineKey, Member};
+use queue::dir::find::batch_ends::{Answers, Slot};
 use queue::dir::layout::Layout;
-use queue::members::{self, LineKey, Member};
 use shared::id::{BatchId, TaskId};
 use shared::outcome::Outcome;
 use shared::task::Spec;

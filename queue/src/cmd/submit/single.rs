@@ -7,19 +7,22 @@ use jiff::tz::TimeZone;
 use jiff::{ToSpan as _, Zoned};
 use queue::Pool;
 use queue::cli::Failure;
-use queue::dir::keys::Keys;
-use queue::dir::{history, places, submit};
-use queue::lookup;
+use queue::dir::find::places;
+use queue::dir::ledger::append;
+use queue::dir::lookup;
+use queue::dir::submit::keys::Keys;
+use queue::dir::submit::one;
 use serde_json::json;
 use shared::exit;
 use shared::id::TaskId;
 use shared::task::{After, BadSpec, On, Spec, Task};
 use shared::time::Moment;
 
-use super::super::out::cut;
-use super::super::output::{self, Answered};
-use super::super::{App, Stop, warn, why};
 use super::{Answer, Submit, Submitter, check_size, known, lane_of, ring, say_submitted};
+use crate::cmd::look::output::{self, Answered};
+use crate::cmd::look::why;
+use crate::cmd::out::cut;
+use crate::cmd::{App, Stop, warn};
 
 /// Submits it.
 pub(super) fn submit(app: &mut App, command: Submit) -> Result<u8, Stop> {
@@ -62,7 +65,7 @@ pub(super) fn spec(app: &App, command: Submit, me: &Submitter) -> Result<Spec, S
 }
 
 fn submit_new(pool: &Pool, task: &Task) -> Result<Answer, Stop> {
-    submit::Submitter::new(pool)?.submit(task)?;
+    one::Submitter::new(pool)?.submit(task)?;
     ring(pool, task);
     say_submitted(pool, task);
     Ok(Answer { ids: vec![task.id], batch_id: None, existing: false, new: 1 })
@@ -86,7 +89,7 @@ fn existing(pool: &Pool, id: TaskId) -> Result<Answer, queue::Error> {
     let task = found.map(|found| found.read(layout)).transpose()?.flatten();
     let batch_id = match task {
         Some(task) => task.batch_id,
-        None => history::lines_of(layout, id)?.pop().and_then(|line| line.task.batch_id),
+        None => append::lines_of(layout, id)?.pop().and_then(|line| line.task.batch_id),
     };
     Ok(Answer { ids: vec![id], batch_id, existing: true, new: 0 })
 }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 use shared::task::{BadSpec, MAX_TASK_BYTES};
 
-use super::super::Stop;
+use crate::cmd::Stop;
 
 /// The batch file.
 pub(super) struct Source {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use shared::id::TaskId;
 use shared::task::Task;
 
-use super::super::Pool;
-use super::super::cursor::{Cursor, Note};
 use super::{ANY, claim, cursor, pool_at, scratch, submit};
+use crate::dir::Pool;
+use crate::dir::claim::cursor::{Cursor, Note};
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
 

@@ -6,16 +6,17 @@ use shared::id::{Incarnation, TaskId};
 use shared::outcome::{Cause, Outcome};
 use shared::time::Moment;
 
-use super::super::control::{self, Message, Verb};
-use super::super::lease::{Lease, Process};
-use super::super::person::{Ender, Reason};
-use super::super::{Pool, history, places};
 use super::plug::{Acted, Scene, lease_of, play};
 use super::{claim, cursor, end, ledger, line, name, submit};
 use crate::Error;
-use crate::heartbeat::{self, Heartbeat};
-use crate::lookup;
-use crate::retry::Verdict;
+use crate::dir::find::places;
+use crate::dir::ledger::append;
+use crate::dir::operate::{Ender, Reason};
+use crate::dir::presence::heartbeats::{self, Heartbeat};
+use crate::dir::presence::lease::{Lease, Process};
+use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::{Pool, lookup};
+use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
 
@@ -24,7 +25,7 @@ fn heartbeat(seq: u64) -> Heartbeat {
     let ability = json!({"classes": ["cpu"], "gpu": nothing, "gpu_uuid": nothing,
         "gpu_memory": nothing, "gpu_slots": 0, "cpu_slots": 1, "paused": nothing,
         "draining": nothing, "model": nothing});
-    let text = json!({"schema": heartbeat::SCHEMA, "worker": "worker-1",
+    let text = json!({"schema": heartbeats::SCHEMA, "worker": "worker-1",
         "process": Process::current(), "life": Incarnation::new(), "version": "0", "seq": seq,
         "started_at": now, "at": now, "status": "idle", "ability": ability, "current": [],
         "gpu_reading": nothing, "claim": {"at": nothing, "result": "", "reasons": []},
@@ -35,12 +36,12 @@ fn heartbeat(seq: u64) -> Heartbeat {
 #[test]
 fn a_heartbeat_is_the_new_one_or_the_one_before() {
     play(&Scene {
-        prepare: &|pool, _notes| heartbeat::write(pool, &heartbeat(1)).unwrap(),
-        act: &|pool, _ledger, (), _notes| heartbeat::write(pool, &heartbeat(2)),
+        prepare: &|pool, _notes| heartbeats::write(pool, &heartbeat(1)).unwrap(),
+        act: &|pool, _ledger, (), _notes| heartbeats::write(pool, &heartbeat(2)),
         check: &|pool, _notes, acted| {
-            let seq = heartbeat::read(pool, &name("worker-1")).unwrap().unwrap().seq;
+            let seq = heartbeats::read(pool, &name("worker-1")).unwrap().unwrap().seq;
             assert_eq!(seq, if acted == Acted::Through { 2 } else { 1 });
-            assert_eq!(heartbeat::workers(pool).unwrap(), [name("worker-1")]);
+            assert_eq!(heartbeats::workers(pool).unwrap(), [name("worker-1")]);
         },
     });
 }
@@ -61,7 +62,7 @@ fn a_cancel_that_was_asked_of_a_worker_is_heard_or_was_not_asked() {
             control::ask_about(pool.layout(), &name("worker-1"), found.name, message)
         },
         check: &|pool, notes, acted| {
-            let lines = history::lines_of(pool.layout(), notes.acknowledged[0]).unwrap();
+            let lines = append::lines_of(pool.layout(), notes.acknowledged[0]).unwrap();
             let outcomes: Vec<_> = lines.iter().map(|line| line.outcome).collect();
             match acted {
                 Acted::Through => assert_eq!(outcomes, [Outcome::Cancelled]),
@@ -121,7 +122,7 @@ fn each_line_of_an_open_ledger_is_there_once_or_not_at_all() {
         },
         act: &|pool, _ledger, (), _notes| end_two(pool, "worker-1"),
         check: &|pool, notes, acted| {
-            let count = |id: &TaskId| history::lines_of(pool.layout(), *id).unwrap().len();
+            let count = |id: &TaskId| append::lines_of(pool.layout(), *id).unwrap().len();
             let counts: Vec<_> = notes.acknowledged.iter().map(count).collect();
             assert!(counts.iter().all(|count| *count <= 1), "{counts:?}");
             assert!(acted != Acted::Through || counts == [1, 1]);
@@ -139,7 +140,7 @@ fn a_cancel_goes_on_where_another_process_died_in_it() {
             // Taken into `ending/`, and nothing said about it.
             let found = places::find(pool.layout(), notes.acknowledged[1]).unwrap().unwrap();
             let ending = pool.layout().ending_task("cancel", found.name);
-            super::super::publish::move_new(&found.path(pool.layout()), &ending).unwrap();
+            crate::dir::disk::publish::move_new(&found.path(pool.layout()), &ending).unwrap();
         },
         act: &|pool, ledger, (), notes| {
             let ender = Ender::wait(pool, ledger)?;
@@ -147,7 +148,7 @@ fn a_cancel_goes_on_where_another_process_died_in_it() {
             found.map_or(Ok(()), |found| ender.end(&found, Reason::Cancel).map(drop))
         },
         check: &|pool, notes, _acted| {
-            let lines = history::lines_of(pool.layout(), notes.acknowledged[1]).unwrap();
+            let lines = append::lines_of(pool.layout(), notes.acknowledged[1]).unwrap();
             let outcomes: Vec<_> = lines.iter().map(|line| line.outcome).collect();
             assert_eq!(outcomes, [Outcome::Cancelled]);
         },

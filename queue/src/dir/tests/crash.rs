@@ -5,20 +5,21 @@ use shared::outcome::{Cause, Outcome};
 use shared::task::{Task, TaskName};
 use shared::time::Moment;
 
-use super::super::claim::NotEnded;
-use super::super::control::{self, Message};
-use super::super::keys::Keys;
-use super::super::lease::Lease;
-use super::super::person::{self, Change, Ender, Reason};
-use super::super::places::{self, Found};
-use super::super::promote::{Promoter, Promotion};
-use super::super::submit::Submitter;
-use super::super::{Pool, fault, history, reconcile};
 use super::plug::{Acted, Notes, Scene, everything, lease_of, lines, play, settle};
 use super::{claim, cursor, end, ledger, line, name, state, submit, task};
 use crate::Error;
-use crate::dir::history::Ledger;
-use crate::retry::Verdict;
+use crate::dir::claim::one::NotEnded;
+use crate::dir::find::places::{self, Found};
+use crate::dir::ledger::append::{self, Ledger};
+use crate::dir::operate::{self, Change, Ender, Reason};
+use crate::dir::presence::lease::Lease;
+use crate::dir::recover::promote::{Promoter, Promotion};
+use crate::dir::recover::reconcile;
+use crate::dir::signal::control::{self, Message};
+use crate::dir::submit::keys::Keys;
+use crate::dir::submit::one::Submitter;
+use crate::dir::{Pool, fault};
+use crate::wire::retry::Verdict;
 
 const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
 const NOTHING_MORE: &dyn Fn(&Pool, &Notes, Acted) = &|_pool, _notes, _acted| {};
@@ -178,7 +179,7 @@ fn seed_001_b15_a_crash_between_two_writes_never_doubles_a_task() {
             prepare: &|pool, notes| notes.acknowledged.push(submit(pool, r#"{"shell": "true"}"#)),
             act: &|pool, _ledger, (), _notes| work(pool, "worker-1", verdict),
             check: &|pool, notes, acted| {
-                let lines = history::lines_of(pool.layout(), notes.acknowledged[0]).unwrap();
+                let lines = append::lines_of(pool.layout(), notes.acknowledged[0]).unwrap();
                 assert!(lines.len() <= 1);
                 if acted == Acted::Through && !lines.is_empty() {
                     assert_eq!(lines[0].outcome, verdict.outcome());
@@ -218,7 +219,7 @@ fn a_cancelled_task_is_cancelled_once_or_not_at_all() {
             },
             check: &|pool, notes, acted| {
                 let id = notes.acknowledged[which];
-                let lines = history::lines_of(pool.layout(), id).unwrap();
+                let lines = append::lines_of(pool.layout(), id).unwrap();
                 match state(pool, id) {
                     None => assert_eq!(lines[0].outcome, Outcome::Cancelled),
                     Some(_) => assert!(lines.is_empty() && acted != Acted::Through),
@@ -233,11 +234,11 @@ type Command = fn(&Pool, &Found) -> Result<Change, Error>;
 #[test]
 fn hold_release_and_retry_are_done_or_not_begun() {
     let commands: [(Command, usize, &str); 5] = [
-        (person::hold, 0, "held"),
-        (person::hold, 1, "held"),
-        (person::hold, 2, "held"),
-        (person::release, 3, "pending"),
-        (person::retry, 4, "pending"),
+        (operate::hold, 0, "held"),
+        (operate::hold, 1, "held"),
+        (operate::hold, 2, "held"),
+        (operate::release, 3, "pending"),
+        (operate::retry, 4, "pending"),
     ];
     for (command, which, after) in commands {
         play(&Scene {

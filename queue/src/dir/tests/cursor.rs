@@ -9,13 +9,14 @@ use rustix::io::Errno;
 use shared::id::TaskId;
 use shared::task::TaskName;
 
-use super::super::cursor::{Cursor, Note, Pass, Wish};
-use super::super::layout::Segment;
-use super::super::places;
-use super::super::submit::Submitter;
-use super::super::{Pool, fault, listing};
 use super::{ALL, ANY, claim, cursor, end, ledger, pool_at, scratch, submit, task};
-use crate::retry::Verdict;
+use crate::dir::claim::cursor::{Cursor, Note, Pass, Wish};
+use crate::dir::disk::listing;
+use crate::dir::find::places;
+use crate::dir::layout::Segment;
+use crate::dir::submit::one::Submitter;
+use crate::dir::{Pool, fault};
+use crate::wire::retry::Verdict;
 
 fn pool() -> (tempfile::TempDir, Pool) {
     let home = scratch();
@@ -216,15 +217,15 @@ fn files_in_place_of_directories_stop_no_look() {
         layout.ending().join("cancel"),
         layout.publishing().join("notes"),
         layout.incoming().join("notes"),
-        layout.shelf(super::super::layout::Shelf::Held).join("0194c3f2a.0"),
+        layout.shelf(crate::dir::layout::Shelf::Held).join("0194c3f2a.0"),
         layout.ledger().join("notes"),
     ] {
         fs::write(path, "somebody's notes").unwrap();
     }
     assert!(super::state(&pool, id).is_some());
     assert_eq!(super::state(&pool, TaskId::new()), None);
-    super::super::census::Census::default().take(layout).unwrap();
-    super::super::reconcile::reconcile(&pool).unwrap();
+    crate::dir::find::counts::Census::default().take(layout).unwrap();
+    crate::dir::recover::reconcile::reconcile(&pool).unwrap();
     assert_eq!(take(&mut cursor(&pool, "worker-1")), Some(id));
 }
 

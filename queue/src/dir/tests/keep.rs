@@ -9,15 +9,16 @@ use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
 use shared::task::{Task, TaskName};
 
-use super::super::census::Census;
-use super::super::history::{self, Follower, Ledger};
-use super::super::keys::Keys;
-use super::super::lease::{Lease, Process};
-use super::super::person::{Change, Ender, Reason};
-use super::super::{Pool, fault, layout, places};
 use super::{claim, cursor, end, ledger, line, name, pool_at, record, scratch, submit, task};
-use crate::ledger::Line;
-use crate::retry::Verdict;
+use crate::dir::find::counts::Census;
+use crate::dir::find::places;
+use crate::dir::ledger::append::{self, Follower, Ledger};
+use crate::dir::operate::{Change, Ender, Reason};
+use crate::dir::presence::lease::{Lease, Process};
+use crate::dir::submit::keys::Keys;
+use crate::dir::{Pool, fault, layout};
+use crate::wire::ledger_line::Line;
+use crate::wire::retry::Verdict;
 
 fn pool() -> (tempfile::TempDir, Pool) {
     let home = scratch();
@@ -32,7 +33,7 @@ fn some_line() -> Line {
 }
 
 fn files(pool: &Pool) -> Vec<PathBuf> {
-    history::files_since(pool.layout(), "").unwrap()
+    append::files_since(pool.layout(), "").unwrap()
 }
 
 #[test]
@@ -51,8 +52,8 @@ fn a_line_after_a_short_write_is_not_glued_to_it() {
     let read: Vec<_> = follower.poll(pool.layout()).unwrap().iter().map(|brief| brief.id).collect();
     assert_eq!(read, [lines[0].id, lines[2].id]);
     assert_eq!(follower.torn, 1);
-    assert_eq!(history::lines_of(pool.layout(), lines[2].id).unwrap().len(), 1);
-    assert_eq!(history::lines_of(pool.layout(), lines[1].id).unwrap(), []);
+    assert_eq!(append::lines_of(pool.layout(), lines[2].id).unwrap().len(), 1);
+    assert_eq!(append::lines_of(pool.layout(), lines[1].id).unwrap(), []);
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn a_full_disk_takes_the_reserve_and_the_line_is_kept() {
     ledger.append(&line).unwrap();
     fault::plug_in();
     assert!(fs::symlink_metadata(pool.layout().reserve()).is_err());
-    assert_eq!(history::lines_of(pool.layout(), line.id).unwrap().len(), 1);
+    assert_eq!(append::lines_of(pool.layout(), line.id).unwrap().len(), 1);
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn followers_read_whole_lines_only_and_each_once() {
     file.write_all(half).unwrap();
     assert_eq!(follower.poll(pool.layout()).unwrap(), []);
     let mut late = Follower::from_now(pool.layout()).unwrap();
-    assert_eq!(history::lines_of(pool.layout(), second.id).unwrap(), [], "all agree about it");
+    assert_eq!(append::lines_of(pool.layout(), second.id).unwrap(), [], "all agree about it");
     file.write_all(rest).unwrap();
     for follower in [&mut follower, &mut late] {
         let lines = follower.poll(pool.layout()).unwrap();
@@ -125,15 +126,15 @@ fn a_line_is_looked_for_in_the_files_of_those_who_may_have_written_it() {
     let line = some_line();
     one.append(&line).unwrap();
     other.append(&some_line()).unwrap();
-    let find = |writers: Option<&[crate::ledger::Writer]>| {
-        history::line_of(pool.layout(), line.id, 1, writers).unwrap().is_some()
+    let find = |writers: Option<&[crate::wire::ledger_line::Writer]>| {
+        append::line_of(pool.layout(), line.id, 1, writers).unwrap().is_some()
     };
     assert!(find(None));
     assert!(find(Some(&[one.writer().clone()])));
     assert!(!find(Some(&[other.writer().clone()])));
     assert!(!find(Some(&[])));
-    assert!(history::line_of(pool.layout(), line.id, 2, None).unwrap().is_none());
-    assert!(history::line_of(pool.layout(), TaskId::new(), 1, None).unwrap().is_none());
+    assert!(append::line_of(pool.layout(), line.id, 2, None).unwrap().is_none());
+    assert!(append::line_of(pool.layout(), TaskId::new(), 1, None).unwrap().is_none());
 }
 
 #[test]
@@ -146,7 +147,7 @@ fn a_task_that_only_mentions_another_is_not_its_history() {
     let task = task(&spec);
     let text = line(&task, TaskName::first(task.id), Verdict::Succeeded);
     ledger(&pool, "worker-1").append(&text).unwrap();
-    assert_eq!(history::lines_of(pool.layout(), id).unwrap(), []);
+    assert_eq!(append::lines_of(pool.layout(), id).unwrap(), []);
 }
 
 #[test]
@@ -178,7 +179,7 @@ fn an_attempt_has_one_end_whatever_is_said_the_second_time() {
     assert_eq!(fault::what_failed(), Some("rename"));
     fault::plug_in();
     not.claim.end(&ledger, &line(&task, name, Verdict::Succeeded)).unwrap();
-    let lines = history::lines_of(pool.layout(), id).unwrap();
+    let lines = append::lines_of(pool.layout(), id).unwrap();
     assert_eq!(lines.iter().map(|line| line.outcome).collect::<Vec<_>>(), [Outcome::Failed]);
     assert_eq!(super::state(&pool, id), Some(("delayed", failed.next_name)));
 }

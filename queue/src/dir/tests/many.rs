@@ -9,14 +9,16 @@ use shared::outcome::{Cause, Outcome};
 use shared::task::Task;
 use shared::time::Moment;
 
-use super::super::claim::Claim;
-use super::super::person::{self, Change, Ender, Reason};
-use super::super::promote::Promoter;
-use super::super::submit::Submitter;
-use super::super::{Pool, places, roll};
 use super::plug::{Notes, everything, lines, what_must_hold};
 use super::{claim, cursor, end, end_all, ledger, line, pool_at, scratch, task};
-use crate::retry::Verdict;
+use crate::dir::Pool;
+use crate::dir::batch::roll_forward;
+use crate::dir::claim::one::Claim;
+use crate::dir::find::places;
+use crate::dir::operate::{self, Change, Ender, Reason};
+use crate::dir::recover::promote::Promoter;
+use crate::dir::submit::one::Submitter;
+use crate::wire::retry::Verdict;
 
 const WORKERS: usize = 8;
 
@@ -147,7 +149,7 @@ fn workers_beside_submitters_promoters_and_cancellers_lose_nothing() {
             scope.spawn(move || promote_until(pool, "promoter-2", go)),
             scope.spawn(move || {
                 while go.load(Ordering::SeqCst) {
-                    roll::forward_all(pool.layout()).unwrap();
+                    roll_forward::forward_all(pool.layout()).unwrap();
                 }
             }),
         ];
@@ -207,7 +209,7 @@ fn promote_until(pool: &Pool, name: &str, go: &AtomicBool) {
     let mut promoter = Promoter::new(pool).unwrap();
     while go.load(Ordering::SeqCst) {
         for promotion in promoter.step(&ledger, Moment::now()).unwrap() {
-            let fine = !matches!(promotion, super::super::promote::Promotion::Failed(..));
+            let fine = !matches!(promotion, crate::dir::recover::promote::Promotion::Failed(..));
             assert!(fine, "{promotion:?}");
         }
     }
@@ -236,7 +238,7 @@ fn a_task_that_is_held_and_released_all_the_time_is_found_and_run_once() {
     thread::scope(|scope| {
         scope.spawn(move || {
             for _ in 0..200 {
-                for command in [person::hold, person::release] {
+                for command in [operate::hold, operate::release] {
                     let found = places::find(pool.layout(), id).unwrap().expect("it is there");
                     assert_eq!(command(pool, &found).unwrap(), Change::Done);
                 }

@@ -22,15 +22,16 @@ use shared::name::Name;
 use shared::task::{Class, TaskName};
 use tempfile::TempDir;
 
-use super::claim::{self, Claim, NotEnded};
-use super::cursor::{Cursor, Pass, Wish};
-use super::history::Ledger;
-use super::lease::{Lease, Process, Record, Role};
-use super::submit::Submitter;
-use super::{Pool, Privacy, Rules, places};
-use crate::contract::{line, task};
-use crate::ledger::{Line, Writer};
-use crate::retry::Verdict;
+use super::claim::cursor::{Cursor, Pass, Wish};
+use super::claim::one::{self, Claim, NotEnded};
+use super::find::places;
+use super::ledger::append::Ledger;
+use super::presence::lease::{Lease, Process, Record, Role};
+use super::submit::one::Submitter;
+use super::{Pool, Privacy, Rules};
+use crate::store::contract::{line, task};
+use crate::wire::ledger_line::{Line, Writer};
+use crate::wire::retry::Verdict;
 
 /// A directory for a test: in memory where the machine has such a place, for a thousand crashes
 /// flush ten thousand times.
@@ -77,8 +78,8 @@ fn end(claim: Claim, ledger: &Ledger, verdict: Verdict) {
 
 /// Ends several attempts as workers do: with one flush, and then one after the other.
 fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Vec<Result<(), NotEnded>> {
-    let recorded = claim::record_all(ledger, ends);
-    recorded.into_iter().map(|end| end.and_then(claim::Recorded::carry_out)).collect()
+    let recorded = one::record_all(ledger, ends);
+    recorded.into_iter().map(|end| end.and_then(one::Recorded::carry_out)).collect()
 }
 
 /// Says in a worker's lease who it is, as a worker does when it starts.

@@ -9,17 +9,21 @@ use shared::id::TaskId;
 use shared::outcome::Next;
 use shared::time::Moment;
 
-use super::super::history::{Follower, Ledger};
-use super::super::lease::{self, Lease};
-use super::super::person::Ender;
-use super::super::places::{self, Found};
-use super::super::promote::Promoter;
-use super::super::settle::{Patience, Settler};
-use super::super::{Pool, fault, listing, reconcile, roll, submit};
 use super::{claim, cursor, end, ledger, name, pool_at, scratch};
 use crate::Error;
-use crate::ledger::Brief;
-use crate::retry::Verdict;
+use crate::dir::batch::roll_forward;
+use crate::dir::disk::listing;
+use crate::dir::find::places::{self, Found};
+use crate::dir::ledger::append::{Follower, Ledger};
+use crate::dir::operate::Ender;
+use crate::dir::presence::lease::{self, Lease};
+use crate::dir::recover::promote::Promoter;
+use crate::dir::recover::reconcile;
+use crate::dir::recover::settle::{Patience, Settler};
+use crate::dir::submit::one;
+use crate::dir::{Pool, fault};
+use crate::wire::ledger_line::Brief;
+use crate::wire::retry::Verdict;
 
 /// What is promised so far.
 #[derive(Debug, Default)]
@@ -145,8 +149,8 @@ fn recover(pool: &Pool, cut: Cut) -> Result<(), Error> {
 
 /// What the brain does again and again.
 pub(super) fn put_right(pool: &Pool) -> Result<(), Error> {
-    roll::forward_all(pool.layout())?;
-    submit::sweep_incoming(pool)?;
+    roll_forward::forward_all(pool.layout())?;
+    one::sweep_incoming(pool)?;
     let ledger = ledger(pool, "recovery");
     let mut workers = lease::workers(pool.layout())?;
     workers.extend(listing::holders(pool.layout())?);

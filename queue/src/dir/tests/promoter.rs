@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use shared::task::TaskName;
 use shared::time::Moment;
 
-use super::super::Pool;
-use super::super::layout::Shelf;
-use super::super::promote::{Promoter, Promotion};
 use super::{ledger, pool_at, scratch, task};
+use crate::dir::Pool;
+use crate::dir::layout::Shelf;
+use crate::dir::recover::promote::{Promoter, Promotion};
 
 fn pool() -> (tempfile::TempDir, Pool) {
     let home = scratch();

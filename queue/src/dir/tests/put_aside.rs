@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use shared::id::TaskId;
 use shared::task::TaskName;
 
-use super::super::cursor::Note;
-use super::super::layout::Layout;
-use super::super::promote::Promotion;
-use super::super::tidy;
-use super::super::{Pool, places, promote, roll};
 use super::plug::{self, Acted, Notes, Scene, play_where};
 use super::{Pass, cursor, ledger, submit};
 use crate::Error;
-use crate::retry::Verdict;
+use crate::dir::Pool;
+use crate::dir::batch::roll_forward;
+use crate::dir::claim::cursor::Note;
+use crate::dir::find::places;
+use crate::dir::layout::Layout;
+use crate::dir::recover::promote::{self, Promotion};
+use crate::dir::recover::strays;
+use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
 const NONSENSE: &[u8] = b"{ \"id\": nonsense";
@@ -68,8 +70,8 @@ fn look_everywhere(pool: &Pool, worker: &str) -> Result<Vec<String>, Error> {
             Promotion::Due(_) | Promotion::Ready { .. } | Promotion::Hopeless { .. } => {}
         }
     }
-    told.extend(tidy::put_aside(pool.layout())?.into_iter().map(|(_path, why)| why));
-    roll::forward_all(pool.layout())?;
+    told.extend(strays::put_aside(pool.layout())?.into_iter().map(|(_path, why)| why));
+    roll_forward::forward_all(pool.layout())?;
     Ok(told)
 }
 

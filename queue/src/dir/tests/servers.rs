@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use shared::id::TaskId;
 
-use super::super::lease::{Lease, Process, Record, Role};
-use super::super::settle::{Patience, Settled, Settler};
-use super::super::{Pool, fault};
 use super::{claim, cursor, ledger, name, pool_at, record, scratch, state, submit};
+use crate::dir::presence::lease::{Lease, Process, Record, Role};
+use crate::dir::recover::settle::{Patience, Settled, Settler};
+use crate::dir::{Pool, fault};
 use crate::fence::{SERVER_MARK, server_mark};
 
 const TASK: &str = r#"{"shell": "true"}"#;

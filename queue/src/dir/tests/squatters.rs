@@ -7,13 +7,16 @@ use std::path::Path;
 use shared::outcome::Cause;
 use shared::task::Task;
 
-use super::super::layout::{Segment, Shelf, priority_dir};
-use super::super::person::{self, Change};
-use super::super::submit::{Submitter, ensure_lane};
-use super::super::{Pool, places, roll, tidy};
 use super::plug::{Notes, goes_on, what_must_hold_but_for_copies};
 use super::{claim, cursor, ledger, line, pool_at, scratch, state, task};
-use crate::retry::Verdict;
+use crate::dir::Pool;
+use crate::dir::batch::roll_forward;
+use crate::dir::find::places;
+use crate::dir::layout::{Segment, Shelf, priority_dir};
+use crate::dir::operate::{self, Change};
+use crate::dir::recover::strays;
+use crate::dir::submit::one::{Submitter, ensure_lane};
+use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
 
@@ -33,7 +36,7 @@ fn squat(path: &Path) {
 /// It is in `rejected/` now, whole.
 #[track_caller]
 fn evict(pool: &Pool, path: &Path) {
-    let aside = tidy::put_aside(pool.layout()).unwrap();
+    let aside = strays::put_aside(pool.layout()).unwrap();
     assert_eq!(aside.iter().map(|(from, _why)| from.as_path()).collect::<Vec<_>>(), [path]);
     let kept = pool.layout().rejected().join(path.file_name().unwrap());
     assert_eq!(fs::read_to_string(kept).unwrap(), "somebody's");
@@ -75,9 +78,9 @@ fn a_batch_waits_for_what_is_in_its_way() {
     let mut bulk = Submitter::new(&pool).unwrap().bulk();
     tasks.iter().for_each(|task| bulk.add(task).unwrap());
     bulk.commit().unwrap();
-    roll::forward_all(pool.layout()).unwrap_err();
+    roll_forward::forward_all(pool.layout()).unwrap_err();
     evict(&pool, path);
-    assert_eq!(roll::forward_all(pool.layout()).unwrap(), 1);
+    assert_eq!(roll_forward::forward_all(pool.layout()).unwrap(), 1);
     let acknowledged = tasks.iter().map(|task| task.id).collect();
     what_must_hold_but_for_copies(&pool, &Notes { acknowledged, together: Vec::new() });
     goes_on(&pool);
@@ -135,8 +138,8 @@ fn a_delayed_and_a_held_task_find_a_file_in_their_place() {
     let shelf = pool.layout().shelf(Shelf::Held).join(Segment::single(id).dir_name());
     squat(&shelf);
     let found = places::find(pool.layout(), id).unwrap().unwrap();
-    person::hold(&pool, &found).unwrap_err();
+    operate::hold(&pool, &found).unwrap_err();
     assert_eq!(state(&pool, id).unwrap().0, "pending");
     evict(&pool, &shelf);
-    assert_eq!(person::hold(&pool, &found).unwrap(), Change::Done);
+    assert_eq!(operate::hold(&pool, &found).unwrap(), Change::Done);
 }

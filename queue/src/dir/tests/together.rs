@@ -5,16 +5,18 @@ use shared::id::{BatchId, TaskId};
 use shared::outcome::Cause;
 use shared::task::Task;
 
-use super::super::claim::{Claim, NotEnded};
-use super::super::keys::Keys;
-use super::super::submit::Submitter;
-use super::super::{Pool, history, places};
 use super::plug::{Acted, Notes, Scene, ends, everything, lease_of, play};
 use super::{cursor, ledger, line, state, submit, task};
-use crate::dir::history::Ledger;
-use crate::members::{self, LineKey, Member};
-use crate::retry::Verdict;
-use crate::{Error, ledger::Line};
+use crate::Error;
+use crate::dir::Pool;
+use crate::dir::batch::members::{self, LineKey, Member};
+use crate::dir::claim::one::{Claim, NotEnded};
+use crate::dir::find::places;
+use crate::dir::ledger::append::{self, Ledger};
+use crate::dir::submit::keys::Keys;
+use crate::dir::submit::one::Submitter;
+use crate::wire::ledger_line::Line;
+use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
 
@@ -75,7 +77,7 @@ fn each_of_several_ends_that_are_recorded_together_is_there_once_or_not_at_all()
 /// Where nobody died, so; where its worker did, so or put back.
 #[track_caller]
 fn ended_once(pool: &Pool, id: TaskId, verdict: Verdict, acted: Acted) {
-    let lines = history::lines_of(pool.layout(), id).unwrap();
+    let lines = append::lines_of(pool.layout(), id).unwrap();
     let told: Vec<_> = lines.iter().map(|line| (line.outcome, line.cause)).collect();
     let says = |verdict: Verdict| [(verdict.outcome(), verdict.cause())];
     let lost = acted == Acted::Died && told == says(Verdict::WorkerDied);
@@ -98,10 +100,10 @@ fn lines_that_were_written_and_not_flushed_together_count_all() {
     let mut notes = Notes::default();
     let (lease, ledger, ends) = claimed(&pool, &mut notes, Some(Verdict::Succeeded));
     // Each append is two changes to the disk.
-    super::super::fault::pull_after(2 * u32::try_from(GROUP.len()).unwrap());
+    crate::dir::fault::pull_after(2 * u32::try_from(GROUP.len()).unwrap());
     end_all(&ledger, ends).unwrap_err();
-    assert_eq!(super::super::fault::what_failed(), Some("flush ledger"));
-    super::super::fault::plug_in();
+    assert_eq!(crate::dir::fault::what_failed(), Some("flush ledger"));
+    crate::dir::fault::plug_in();
     super::plug::settle(&pool, &super::ledger(&pool, "brain"), &lease).unwrap();
     for (id, verdict) in notes.acknowledged[1..].iter().zip(GROUP) {
         ended_once(&pool, *id, verdict, Acted::Through);

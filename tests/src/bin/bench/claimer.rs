@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use queue::dir::claim::Claim;
-use queue::dir::cursor::{Cursor, Pass, Wish};
-use queue::dir::history::Ledger;
-use queue::ledger::{Line, Writer};
-use queue::retry::{self, Policy, Verdict};
+use queue::dir::claim::cursor::{Cursor, Pass, Wish};
+use queue::dir::claim::one::Claim;
+use queue::dir::ledger::append::Ledger;
+use queue::wire::ledger_line::{Line, Writer};
+use queue::wire::retry::{self, Policy, Verdict};
 use shared::name::Name;
 use shared::task::{Class, Task, TaskName};
 use shared::time::Moment;

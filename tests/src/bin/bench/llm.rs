@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use queue::dir::doorbell;
+use queue::dir::signal::doorbell;
 use serde_json::{Value, json};
 use shared::task::{Class, Spec, parse_spec};
 use worker::server::{Address, Cancel, Limits, OpenAi, Server};

@@ -1,7 +1,7 @@
 //! Tasks of /bin/true, from the ring of the doorbell to the last ledger line, beside spawning it without any queue.
 
-use queue::dir::doorbell;
-use queue::dir::submit::Submitter;
+use queue::dir::signal::doorbell;
+use queue::dir::submit::one::Submitter;
 use queue::{Pool, dir};
 use shared::task::Class;
 

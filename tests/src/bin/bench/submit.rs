@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use queue::dir::submit::Submitter;
+use queue::dir::submit::one::Submitter;
 
 use crate::args::Args;
 use crate::daemon::{Place, TRUE, task};

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use queue::dir::doorbell;
-use queue::dir::submit::Submitter;
+use queue::dir::signal::doorbell;
+use queue::dir::submit::one::Submitter;
 use shared::task::Class;
 
 use crate::args::Args;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use queue::ledger::Line;
+use queue::wire::ledger_line::Line;
 use serde_json::Value;
 use shared::outcome::{Cause, Next, Outcome};
 use shared::task::On;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use queue::ledger::Line;
+use queue::wire::ledger_line::Line;
 use tests::{Mark, Moment, Pool};
 
 /// The places where a task is that has not ended. What is in `incoming/` is nobody's task yet.

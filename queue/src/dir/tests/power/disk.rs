@@ -19,8 +19,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path};
 
-use super::super::super::fault::Done;
 use super::tree::{Change, Content, Entry, Ino, Paths, ROOT, Tree, is_outside};
+use crate::dir::fault::Done;
 
 #[derive(Clone, Debug)]
 enum Event {

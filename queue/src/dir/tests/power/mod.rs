@@ -17,14 +17,15 @@ use shared::task::TaskName;
 
 use self::disk::{Ignored, State, Trace};
 use self::tree::{Tree, materialise};
-use super::super::fault::Done;
-use super::super::history;
-use super::super::keys::Keys;
-use super::super::lease;
-use super::super::{Pool, fault, reconcile};
 use super::plug::{Notes, ends, everything, goes_on, put_right, what_must_hold_but_for_copies};
 use super::{pool_at, scratch};
-use crate::ledger::Line;
+use crate::dir::Pool;
+use crate::dir::fault::{self, Done};
+use crate::dir::ledger::append;
+use crate::dir::presence::lease;
+use crate::dir::recover::reconcile;
+use crate::dir::submit::keys::Keys;
+use crate::wire::ledger_line::Line;
 
 /// What was said to somebody, and holds from then on.
 #[derive(Clone, Debug)]
@@ -143,7 +144,7 @@ fn keeps(pool: &Pool, promise: &Promise) {
     match promise {
         Promise::Submitted(_) => {}
         Promise::Ended(name, next, next_name) => {
-            let lines = history::lines_of(pool.layout(), name.id).unwrap();
+            let lines = append::lines_of(pool.layout(), name.id).unwrap();
             let line = lines.iter().find(|line| line.attempt == name.attempt);
             let line = line.unwrap_or_else(|| panic!("forgotten: the end of {name}"));
             assert_eq!((line.next, line.next_name), (*next, *next_name));
@@ -157,7 +158,7 @@ fn keeps(pool: &Pool, promise: &Promise) {
             }
         }
         Promise::CancelHeard(id) => {
-            let lines = history::lines_of(pool.layout(), *id).unwrap();
+            let lines = append::lines_of(pool.layout(), *id).unwrap();
             let ends: Vec<_> = lines.iter().map(|line| line.outcome).collect();
             assert_eq!(ends, [Outcome::Cancelled], "its cancel was heard");
         }

@@ -1,14 +1,14 @@
 //! The power goes again while what it left behind is put right; and while a pool is made.
 
-use super::super::super::control::{self, Message, Verb};
-use super::super::super::person::{Ender, Reason};
-use super::super::super::submit::Submitter;
-use super::super::super::{Pool, fault};
-use super::super::plug::{lease_of, put_right};
-use super::super::{ledger, line};
 use super::scenes::{FAILED, PLAIN, finish, look, submit, submit_two, take};
 use super::{Promise, Scene, Stage, play};
-use crate::retry::Verdict;
+use crate::dir::operate::{Ender, Reason};
+use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::submit::one::Submitter;
+use crate::dir::tests::plug::{lease_of, put_right};
+use crate::dir::tests::{ledger, line};
+use crate::dir::{Pool, fault};
+use crate::wire::retry::Verdict;
 
 /// Opens the pool as after a restart of the machine, and puts all of it right.
 fn restart(stage: &Stage, _prepared: ()) {

@@ -5,25 +5,25 @@ use shared::outcome::{Cause, Next};
 use shared::task::Task;
 use shared::time::Moment;
 
-use super::super::super::claim::Claim;
-use super::super::super::control::{self, Message, Verb};
-use super::super::super::history::Ledger;
-use super::super::super::keys::Keys;
-use super::super::super::person::{self, Change, Ender, Reason};
-use super::super::super::places::{self, Found};
-use super::super::super::promote::Promoter;
-use super::super::super::submit::Submitter;
-use super::super::super::{Pool, fault};
-use super::super::plug::{lease_of, settle};
-use super::super::{claim, cursor, end_all, ledger, line, task};
 use super::{Promise, Scene, Stage, play};
-use crate::retry::Verdict;
+use crate::dir::claim::one::Claim;
+use crate::dir::find::places::{self, Found};
+use crate::dir::ledger::append::Ledger;
+use crate::dir::operate::{self, Change, Ender, Reason};
+use crate::dir::recover::promote::Promoter;
+use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::submit::keys::Keys;
+use crate::dir::submit::one::Submitter;
+use crate::dir::tests::plug::{lease_of, settle};
+use crate::dir::tests::{claim, cursor, end_all, ledger, line, task};
+use crate::dir::{Pool, fault};
+use crate::wire::retry::Verdict;
 
 pub(super) const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
 pub(super) const PLAIN: &str = r#"{"shell": "true"}"#;
 
 pub(super) fn submit(stage: &Stage, spec: &str) -> TaskId {
-    let id = super::super::submit(&stage.pool, spec);
+    let id = crate::dir::tests::submit(&stage.pool, spec);
     stage.promise(Promise::Submitted(vec![id]));
     id
 }
@@ -232,7 +232,7 @@ fn a_cancel_that_a_worker_was_asked_for_is_honoured_after_the_restart() {
 fn what_is_held_released_or_retried_is_before_or_after_that() {
     type Command = fn(&Pool, &Found) -> Result<Change, crate::Error>;
     let chains: [&[Command]; 2] =
-        [&[person::hold, person::release, person::hold], &[person::retry]];
+        [&[operate::hold, operate::release, operate::hold], &[operate::retry]];
     for chain in chains {
         play(
             2,

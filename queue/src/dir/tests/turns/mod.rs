@@ -13,16 +13,17 @@ use shared::task::TaskName;
 use shared::time::Moment;
 
 use self::schedule::{Act, Explored, Grain, explore};
-use super::super::claim::Claim;
-use super::super::control::{self, Message, Verb};
-use super::super::history::Ledger;
-use super::super::lease::{Lease, Record};
-use super::super::person::{Change, Ender, Reason};
-use super::super::promote::Promoter;
-use super::super::{Pool, fault, history, places};
 use super::plug::{Notes, lines, put_right, settle, what_must_hold};
 use super::{claim, cursor, end, ledger, line, name, pool_at, scratch};
-use crate::retry::Verdict;
+use crate::dir::claim::one::Claim;
+use crate::dir::find::places;
+use crate::dir::ledger::append::{self, Ledger};
+use crate::dir::operate::{Change, Ender, Reason};
+use crate::dir::presence::lease::{Lease, Record};
+use crate::dir::recover::promote::Promoter;
+use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::{Pool, fault};
+use crate::wire::retry::Verdict;
 
 /// What the jobs and the people saw, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,8 +135,8 @@ impl World {
         let ledger = ledger(&self.pool, who);
         let later = Moment::now().plus_millis(600_000);
         let done = Promoter::new(&self.pool).unwrap().step(&ledger, later).unwrap();
-        let failed = |p: &super::super::promote::Promotion| {
-            matches!(p, super::super::promote::Promotion::Failed(..))
+        let failed = |p: &crate::dir::recover::promote::Promotion| {
+            matches!(p, crate::dir::recover::promote::Promotion::Failed(..))
         };
         assert!(!done.iter().any(failed), "{done:?}");
     }
@@ -170,7 +171,7 @@ impl World {
                 }
                 Seen::Over(name) => drop(runs.insert(name.id, None)),
                 Seen::Cancelled(id) => {
-                    let lines = history::lines_of(self.pool.layout(), *id).unwrap();
+                    let lines = append::lines_of(self.pool.layout(), *id).unwrap();
                     assert_eq!(lines.last().map(|line| line.outcome), Some(Outcome::Cancelled));
                 }
             }

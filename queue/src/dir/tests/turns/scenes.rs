@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use shared::outcome::Cause;
 use shared::task::TaskName;
 
-use super::super::super::person;
-use super::super::super::submit::Submitter;
-use super::super::super::{places, roll};
-use super::super::{ledger, line};
 use super::schedule::is_unseen;
 use super::*;
+use crate::dir::batch::roll_forward;
+use crate::dir::find::places;
+use crate::dir::operate;
+use crate::dir::submit::one::Submitter;
+use crate::dir::tests::{ledger, line};
 
 const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
 const PLAIN: &str = r#"{"shell": "true"}"#;
@@ -93,7 +94,7 @@ fn two_who_promote_a_worker_and_a_canceller_agree() {
             world.actor(|world| world.promote("brain")),
             world.actor(|world| {
                 world.promote("worker-1");
-                let ledger = super::super::ledger(&world.pool, "worker-1");
+                let ledger = crate::dir::tests::ledger(&world.pool, "worker-1");
                 world.work("worker-1", &ledger, Verdict::Succeeded).unwrap();
             }),
             world.actor(move |world| world.cancel(after)),
@@ -114,13 +115,13 @@ fn hold_and_release_beside_a_worker_and_a_promoter_lose_nothing() {
         }
         vec![
             world.actor(move |world| {
-                for command in [person::hold, person::release] {
+                for command in [operate::hold, operate::release] {
                     let found = places::find(world.pool.layout(), id).unwrap();
                     let _change = found.map(|found| command(&world.pool, &found).unwrap());
                 }
             }),
             world.actor(|world| {
-                let ledger = super::super::ledger(&world.pool, "worker-1");
+                let ledger = crate::dir::tests::ledger(&world.pool, "worker-1");
                 world.work("worker-1", &ledger, FAILED).unwrap();
             }),
             world.actor(|world| world.promote("brain")),
@@ -145,7 +146,7 @@ fn after_a_power_cut_nobody_claims_what_has_ended() {
         let opener = |worker: &'static str| {
             world.actor(move |world| {
                 let pool = world.pool.clone().ready().unwrap();
-                let ledger = super::super::ledger(&pool, worker);
+                let ledger = crate::dir::tests::ledger(&pool, worker);
                 world.work(worker, &ledger, Verdict::Succeeded).unwrap();
             })
         };
@@ -158,7 +159,7 @@ fn after_a_power_cut_nobody_claims_what_has_ended() {
 #[test]
 fn a_batch_is_rolled_forward_by_several_while_its_tasks_are_taken() {
     let scene = |world: &World| {
-        let tasks = [super::super::task(PLAIN)];
+        let tasks = [crate::dir::tests::task(PLAIN)];
         let mut bulk = Submitter::new(&world.pool).unwrap().bulk();
         tasks.iter().for_each(|task| bulk.add(task).unwrap());
         // Committed; its submitter dies before anything is in place.
@@ -168,10 +169,10 @@ fn a_batch_is_rolled_forward_by_several_while_its_tasks_are_taken() {
         let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
         world.tasks.lock().unwrap().extend(ids);
         vec![
-            world.actor(|world| _ = roll::forward_all(world.pool.layout()).unwrap()),
+            world.actor(|world| _ = roll_forward::forward_all(world.pool.layout()).unwrap()),
             world.actor(|world| {
-                roll::forward_all(world.pool.layout()).unwrap();
-                let ledger = super::super::ledger(&world.pool, "worker-1");
+                roll_forward::forward_all(world.pool.layout()).unwrap();
+                let ledger = crate::dir::tests::ledger(&world.pool, "worker-1");
                 world.work("worker-1", &ledger, Verdict::Succeeded).unwrap();
             }),
         ]

@@ -13,7 +13,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::super::super::fault::{self, Gate, Stop};
+use crate::dir::fault::{self, Gate, Stop};
 
 /// What one actor does.
 pub(super) type Act = Box<dyn FnOnce() + Send>;

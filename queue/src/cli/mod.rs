@@ -1,0 +1,162 @@
+//! What the three programs have in common on their command line: the words that all of them take,
+//! and the way from there to an opened pool. Parsing opens nothing; [`Common::resolve`] meets the
+//! world, once.
+
+pub mod servers;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use shared::event::Level;
+use shared::exit;
+use shared::log::StderrForm;
+use shared::settings::{self, Flags, GroupPool, Origin, Settings};
+
+use crate::Error;
+use crate::dir::settings::current_limits::Source;
+use crate::dir::{Pool, Privacy, Rules};
+use crate::wire::retry::Policy;
+
+/// Under which heading the help lists the words that every program and command takes.
+pub const COMMON: &str = "Common options";
+
+/// Words that all programs take.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Common {
+    /// The pool's directory [default: $BRAINSTEM_POOL, else ~/.local/state/brainstem]
+    #[arg(long, value_name = "DIR", global = true, help_heading = COMMON)]
+    pub pool: Option<PathBuf>,
+    /// Say more: every look for work, every race, every heartbeat
+    #[arg(long, short, global = true, help_heading = COMMON)]
+    pub verbose: bool,
+    /// The form of the log on stderr: text or json
+    #[arg(long, value_enum, value_name = "FORM", global = true, default_value = "text",
+          hide_possible_values = true, help_heading = COMMON)]
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines on stderr.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl From<LogFormat> for StderrForm {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// Why a program ends without having done what it should: a sentence and an exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// One of [`shared::exit`].
+    pub code: u8,
+    /// What went wrong, and what to do about it.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure with this exit code.
+    pub fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// The command line, a setting or a file given by the user is wrong.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self::new(exit::USAGE, text)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(err: Error) -> Self {
+        let code = match &err {
+            Error::NoPool(_) | Error::Unfit { .. } => exit::NO_POOL,
+            Error::DiskFull { .. } | Error::Held { .. } => exit::TRY_LATER,
+            Error::Io { .. } | Error::Garbled { .. } => exit::UNEXPECTED,
+        };
+        Self::new(code, err.to_string())
+    }
+}
+
+/// Where the pool is and how it is set up.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The pool's directory.
+    pub root: PathBuf,
+    /// What said so.
+    pub origin: settings::Origin,
+    /// The settings.
+    pub settings: Settings,
+}
+
+impl Common {
+    /// Reads environment and `pool.toml`. `flags` are the settings given on the command line.
+    pub fn resolve(&self, flags: &Flags<'_>) -> Result<Resolved, Failure> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let (root, origin) = settings::pool_dir(self.pool.as_deref(), environment)
+            .map_err(|err| Failure::new(exit::NO_POOL, err.to_string()))?;
+        // Said here, or the first file that is looked for in it would be the one to complain.
+        if std::fs::metadata(&root).is_ok_and(|meta| !meta.is_dir()) {
+            let text = format!("`{}` cannot be a pool: it is not a directory", root.display());
+            return Err(Failure::new(exit::NO_POOL, text));
+        }
+        let settings = Settings::load(&root.join("pool.toml"), environment, flags)
+            .map_err(|err| Failure::usage(err.to_string()))?;
+        Ok(Resolved { root, origin, settings })
+    }
+
+    /// From which level on things are said.
+    #[must_use]
+    pub fn level(&self, settings: &Settings) -> Level {
+        if self.verbose { Level::Debug } else { settings.log_level }
+    }
+}
+
+impl Resolved {
+    /// Opens the pool, which must be there, for looking.
+    pub fn open(&self) -> Result<Pool, Failure> {
+        Ok(Pool::open(&self.root, Rules::from(&self.settings))?)
+    }
+
+    /// Opens the pool, which must be there, for changing it.
+    pub fn open_ready(&self) -> Result<Pool, Failure> {
+        Ok(self.open()?.ready()?)
+    }
+
+    /// Opens the pool for changing it, making it where it is missing.
+    pub fn create(&self) -> Result<Pool, Failure> {
+        let privacy = match self.settings.group_pool {
+            GroupPool::Private => Privacy::Owner,
+            GroupPool::Shared => Privacy::Group,
+        };
+        Ok(Pool::create(&self.root, Rules::from(&self.settings), privacy)?.ready()?)
+    }
+}
+
+impl From<&Settings> for Rules {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            retry: Policy {
+                max_attempts: settings.max_attempts,
+                poison_deaths: settings.poison_deaths,
+                backoff_first: settings.retry_backoff_first.0,
+                backoff_max: settings.retry_backoff_max.0,
+            },
+            limits: settings.limits.0.clone(),
+            limits_from: match settings.origin("limits") {
+                Some(Origin::Flag | Origin::Environment(_)) => Source::Fixed,
+                Some(Origin::File(..) | Origin::Default) | None => Source::PoolToml,
+            },
+            disk_low: settings.disk_low,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `queue why`: asks the library why, and says it.
+
+use clap::Args;
+use queue::Pool;
+use queue::cli::Resolved;
+use queue::dir::lookup;
+use queue::view::{self, Count};
+use queue::why::{self, Look, Verdict, Word};
+use queue::wire::lane::Requirements;
+use shared::name::Name;
+use shared::task::Task;
+
+use super::workers;
+use crate::cmd::out::{Tone, ago, cut};
+use crate::cmd::{App, Stop};
+
+/// Say why a task is not running, why a worker or a GPU takes nothing, or where a model is
+#[derive(Args, Debug)]
+#[command(after_help = "Exit code: 5 blocked now, 6 can never run here, 0 otherwise.")]
+pub(crate) struct Why {
+    /// A task, a worker, a GPU (`gpu:0`) or a model [default: the whole pool]
+    #[arg(value_name = "ID|WORKER|GPU|MODEL")]
+    subject: Option<String>,
+}
+
+impl Why {
+    pub(in crate::cmd) fn run(self, app: &mut App) -> Result<u8, Stop> {
+        let (pool, resolved) = app.open()?;
+        let view = view::see(&pool, &resolved.settings, Count::Exact)?;
+        let look = Look { pool: &pool, settings: &resolved.settings, view: &view };
+        let verdict = match &self.subject {
+            None => why::why_pool(&look)?,
+            Some(text) => ask(app, &look, text)?,
+        };
+        say(app, &verdict)?;
+        Ok(verdict.verdict.exit_code())
+    }
+}
+
+fn ask(app: &App, look: &Look<'_>, text: &str) -> Result<Verdict, Stop> {
+    // A worker may be called like the end of an id; who is known by a name is meant by it.
+    if let Ok(name) = text.parse::<Name>()
+        && let Some(worker) = look.view.workers.iter().find(|worker| worker.name == name)
+    {
+        return Ok(why::why_worker(look, worker)?);
+    }
+    if let Some(worker) = why::worker_of(look, text) {
+        return Ok(why::why_gpu(look, text, worker)?);
+    }
+    if why::is_model(look, text) {
+        return Ok(why::why_model(look, text)?);
+    }
+    match lookup::find(look.pool.layout(), text)? {
+        Ok(_named) => {
+            let id = app.task(look.pool, text)?;
+            let gone = || Stop::no_match(format!("no task `{id}`"));
+            why::why_task(look, id)?.ok_or_else(gone)
+        }
+        Err(lookup::Miss::NoId(_)) => {
+            let worker = workers::known(look.pool, look.settings, text)?;
+            Ok(why::why_worker(look, &worker)?)
+        }
+        Err(miss) => Err(Stop::no_match(miss.to_string())),
+    }
+}
+
+fn say(app: &mut App, verdict: &Verdict) -> Result<(), Stop> {
+    if app.json() {
+        return app.out.json("why", verdict);
+    }
+    let tone = match verdict.verdict {
+        Word::Running | Word::Claimable | Word::Idle | Word::Busy => Tone::Good,
+        Word::Blocked => Tone::Warn,
+        Word::Impossible => Tone::Bad,
+        Word::Gone => Tone::Faint,
+    };
+    let word = app.out.paint(tone, verdict.verdict.as_str());
+    app.out.line(format!("{word}: {}", cut(&verdict.text, 400)))?;
+    for reason in &verdict.reasons {
+        let since = reason.since.map(|since| format!(", for {}", ago(Some(since), verdict.at)));
+        let lane = reason.lane.as_ref().zip(reason.count);
+        let lane = lane.map(|(lane, count)| format!(" [{count} in {lane}]")).unwrap_or_default();
+        let text = cut(&reason.text, 300);
+        app.out.line(format!("  {}: {text}{}{lane}", reason.code, since.unwrap_or_default()))?;
+        if let Some(fix) = &reason.fix {
+            let fix = app.out.paint(Tone::Faint, &format!("    -> {fix}"));
+            app.out.line(fix)?;
+        }
+    }
+    Ok(())
+}
+
+/// `submit --dry-run`: whether a task could run here.
+pub(in crate::cmd) fn dry_run(
+    app: &mut App,
+    (pool, resolved): (&Pool, &Resolved),
+    task: &Task,
+    lane: &Requirements,
+) -> Result<u8, Stop> {
+    let view = view::see(pool, &resolved.settings, Count::Exact)?;
+    let look = Look { pool, settings: &resolved.settings, view: &view };
+    let verdict = why::why_new(&look, task, lane)?;
+    if app.json() {
+        let mut fields = serde_json::json!(verdict);
+        fields["task"] = serde_json::json!(task.spec);
+        app.out.json("why", &fields)?;
+    } else {
+        say(app, &verdict)?;
+    }
+    // Blocked now is no obstacle to submitting.
+    Ok(match verdict.verdict {
+        Word::Impossible => shared::exit::IMPOSSIBLE,
+        Word::Running | Word::Blocked | Word::Idle | Word::Busy | Word::Claimable | Word::Gone => {
+            shared::exit::OK
+        }
+    })
+}

@@ -1,0 +1,6 @@
+//! From a pending task to one that is being worked on.
+
+pub mod cursor;
+pub mod limit_slots;
+pub mod one;
+pub(super) mod prefetch;

@@ -1,0 +1,272 @@
+//! Claiming: one rename into `processing/<me>/`. Exactly one rename wins.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use shared::name::Name;
+use shared::task::{Task, TaskName};
+
+use super::limit_slots::{self, Slots};
+use super::prefetch::Ahead;
+use crate::Error;
+use crate::dir::disk::publish::{self, Moved};
+use crate::dir::disk::reject;
+use crate::dir::layout::Segment;
+use crate::dir::ledger::append::{Ledger, Ticket};
+use crate::dir::ledger::carry_out;
+use crate::dir::{Pool, fault};
+use crate::wire::lane::{LaneName, Requirements};
+use crate::wire::ledger_line::Line;
+
+/// A claimed task: the right, and the duty, to end this attempt. Ending it consumes the value.
+///
+/// Dropped without that (a panic), the task stays in `processing/` and is put back by whoever
+/// settles the worker's affairs.
+#[derive(Debug)]
+#[must_use = "a claimed task must be ended, or nobody runs it until this worker has died"]
+pub struct Claim {
+    pool: Pool,
+    worker: Name,
+    name: TaskName,
+    task: Task,
+    path: PathBuf,
+    /// Its end, once somebody tried to record it: the line may be on the disk even after an error,
+    /// so nothing else can be said about this attempt.
+    end: Option<(Line, OnDisk)>,
+    slots: Slots,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDisk {
+    Perhaps,
+    Yes,
+}
+
+/// An attempt that has ended: its line is on the disk, and will be carried out by whoever finds
+/// it, whatever becomes of this value.
+#[derive(Debug)]
+#[must_use = "what the line says should be carried out soon"]
+pub struct Recorded(Box<Claim>);
+
+/// An attempt that could not be ended, with the claim to try again.
+#[derive(Debug)]
+pub struct NotEnded {
+    /// The claim, still held.
+    pub claim: Box<Claim>,
+    /// Why.
+    pub error: Error,
+}
+
+impl Claim {
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// Its file's name: which attempt this is.
+    #[must_use]
+    pub fn name(&self) -> TaskName {
+        self.name
+    }
+
+    /// Who holds it.
+    #[must_use]
+    pub fn worker(&self) -> &Name {
+        &self.worker
+    }
+
+    /// Ends the attempt: the line is written and flushed, then what it says is carried out.
+    ///
+    /// When that is tried again after an error, the first line stays the only one: an attempt has
+    /// one end.
+    pub fn end(mut self, ledger: &Ledger, line: &Line) -> Result<(), NotEnded> {
+        self.end.get_or_insert_with(|| (line.clone(), OnDisk::Perhaps));
+        Box::new(self).recorded(ledger)?.carry_out()
+    }
+
+    /// Records the line that was given first, unless it is known to be on the disk.
+    fn recorded(mut self: Box<Self>, ledger: &Ledger) -> Result<Recorded, NotEnded> {
+        if let Some((line, on_disk @ OnDisk::Perhaps)) = &mut self.end {
+            match ledger.append(line) {
+                Ok(()) => *on_disk = OnDisk::Yes,
+                Err(error) => return Err(NotEnded { claim: self, error }),
+            }
+        }
+        Ok(Recorded(self))
+    }
+
+    /// Nothing of its job is left: the limits that count the task count it no more, also while
+    /// its end is not recorded yet.
+    pub fn free_slots(&mut self) {
+        self.slots = Slots::default();
+    }
+}
+
+impl Recorded {
+    /// Its file's name.
+    #[must_use]
+    pub fn name(&self) -> TaskName {
+        self.0.name
+    }
+
+    /// Carries out what the line says.
+    pub fn carry_out(self) -> Result<(), NotEnded> {
+        let Self(claim) = self;
+        let Some((line, _on_disk)) = &claim.end else { return Ok(()) };
+        let done = carry_out::carry_out(&claim.pool, &claim.path, &claim.task, line);
+        done.map_err(|error| NotEnded { claim, error })
+    }
+}
+
+impl NotEnded {
+    /// Tries again. The line that was given first stays the only one.
+    pub fn try_again(self, ledger: &Ledger) -> Result<(), Self> {
+        self.claim.recorded(ledger)?.carry_out()
+    }
+}
+
+/// Records the ends of several attempts, in this order, with one flush for all: first every line
+/// is written, then all are flushed. For each, what came of it; what has ended is to be carried
+/// out.
+pub fn record_all(
+    ledger: &Ledger,
+    ends: Vec<(Box<Claim>, Line)>,
+) -> Vec<Result<Recorded, NotEnded>> {
+    let write = |(mut claim, line): (Box<Claim>, Line)| {
+        // What could not be written is tried again below, alone, with the reserve given up.
+        let ticket = ledger.write(&line).ok();
+        claim.end = Some((line, OnDisk::Perhaps));
+        (claim, ticket)
+    };
+    let written: Vec<_> = ends.into_iter().map(write).collect();
+    let flush = |(mut claim, ticket): (Box<Claim>, Option<Ticket>)| {
+        // The first one flushes for all that were written by then.
+        let flushed = ticket.is_some_and(|ticket| ledger.flush(ticket).is_ok());
+        if let Some((_line, on_disk)) = claim.end.as_mut().filter(|_end| flushed) {
+            *on_disk = OnDisk::Yes;
+        }
+        claim
+    };
+    let flushed: Vec<_> = written.into_iter().map(flush).collect();
+    flushed.into_iter().map(|claim| claim.recorded(ledger)).collect()
+}
+
+/// What came of trying for one task.
+#[derive(Debug)]
+pub enum Try {
+    /// It is ours.
+    Won(Box<Claim>),
+    /// Somebody else was first.
+    LostRace,
+    /// A limit that counts it is used up.
+    Limited(limit_slots::UsedUp),
+    /// A limit that is newer than its lane counts it: it is in another lane now.
+    CountedAnew,
+    /// It was ours for a moment, but is no task; it is in `rejected/` now.
+    Rejected {
+        /// Why.
+        problem: String,
+    },
+}
+
+/// One task that can be tried for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Its lane.
+    pub lane: &'a LaneName,
+    /// What the lane requires.
+    pub requirements: &'a Requirements,
+    /// Its priority.
+    pub priority: u8,
+    /// Its directory.
+    pub segment: &'a Segment,
+    /// Its name.
+    pub name: TaskName,
+}
+
+/// Tries for one task, which may have been read ahead.
+pub(in crate::dir) fn try_claim(
+    pool: &Pool,
+    worker: &Name,
+    target: Target<'_>,
+    ahead: Option<Ahead>,
+) -> Result<Try, Error> {
+    let slots = match limit_slots::take(pool, &target.requirements.limits)? {
+        Ok(slots) => slots,
+        Err(used_up) => return Ok(Try::Limited(used_up)),
+    };
+    let layout = pool.layout();
+    let from = layout
+        .pending_segment(target.lane, target.priority, target.segment)
+        .join(target.name.file_name());
+    let path = layout.processing_of(worker).join(target.name.file_name());
+    match take_file(&from, &path)? {
+        Took::Ours => {}
+        Took::LostRace => return Ok(Try::LostRace),
+        // Tried again and again it would keep the whole lane from ever being used up.
+        Took::Copy => {
+            let problem = format!("a second copy of a task that {worker} has already");
+            return reject_file(pool, &from, problem);
+        }
+    }
+    let name = target.name;
+    let read = match ahead.and_then(|ahead| ahead.of_moved(&from, &path)) {
+        Some(task) => Ok(Some(task)),
+        None => reject::read_task(layout, &path, name.id),
+    };
+    match read {
+        Ok(Some(task)) => {
+            if let Some(now) = limit_slots::counted_anew(pool, target.requirements, &task) {
+                if let Err(err) = carry_out::to_requirements(pool, &path, &task, (&now, name)) {
+                    publish::move_new(&path, &from)?;
+                    return Err(err);
+                }
+                return Ok(Try::CountedAnew);
+            }
+            let (pool, worker) = (pool.clone(), worker.clone());
+            Ok(Try::Won(Box::new(Claim { pool, worker, name, task, path, end: None, slots })))
+        }
+        // Somebody removed it by hand.
+        Ok(None) => Ok(Try::LostRace),
+        Err(Error::Garbled { problem, .. }) => reject_file(pool, &path, problem),
+        // Not the file's fault (no descriptors left, say): nobody would run it here, so it goes
+        // back. If that fails too, it is put back when this worker's affairs are settled.
+        Err(err) => {
+            publish::move_new(&path, &from)?;
+            Err(err)
+        }
+    }
+}
+
+enum Took {
+    Ours,
+    LostRace,
+    /// There is one in `pending/` and one in `processing/<me>/`.
+    Copy,
+}
+
+/// Two threads of one worker take turns. Over NFS "not found, but the target is there" means that
+/// our own rename has succeeded; between such threads it would mean that both have the task.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn take_file(from: &Path, to: &Path) -> Result<Took, Error> {
+    let _turn =
+        (!fault::is_own_process()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    if publish::is_there(to)? {
+        return Ok(if publish::is_there(from)? { Took::Copy } else { Took::LostRace });
+    }
+    Ok(match publish::move_new(from, to)? {
+        Moved::Yes => Took::Ours,
+        Moved::SourceGone | Moved::TargetThere => Took::LostRace,
+    })
+}
+
+fn reject_file(pool: &Pool, path: &Path, problem: String) -> Result<Try, Error> {
+    match reject::reject(pool.layout(), path, &problem) {
+        Ok(_target) => Ok(Try::Rejected { problem }),
+        // Put aside as well, with more to tell.
+        Err(Error::Garbled { problem, .. }) => Ok(Try::Rejected { problem }),
+        Err(err) => Err(err),
+    }
+}

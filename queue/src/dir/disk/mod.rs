@@ -1,0 +1,11 @@
+//! The disk below the pool: the only code that changes a file, and how files, directories and
+//! locks are read.
+
+pub(super) mod freshness;
+pub mod listing;
+pub mod lock;
+pub mod network;
+pub(crate) mod plain_file;
+pub mod publish;
+pub mod reject;
+pub mod reserve;

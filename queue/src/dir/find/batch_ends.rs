@@ -1,0 +1,376 @@
+//! Where the ends of a batch's tasks lie in the ledger: per task, which line of which file. The
+//! answers themselves are never held in memory, however many and long they are; each is read when
+//! it is written out.
+//!
+//! What has not ended is looked for in its place. Places come first, then history: a task that
+//! ends in between is met in history. One that was put back, and so moved against the direction of
+//! the look, is looked for again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use memchr::memmem;
+use shared::id::TaskId;
+use shared::outcome::{Next, Outcome};
+use shared::time::Moment;
+
+use crate::Error;
+use crate::dir::batch::roll_forward;
+use crate::dir::disk::listing;
+use crate::dir::find::places::{self, Place};
+use crate::dir::layout::{Layout, Shelf};
+use crate::dir::ledger::append;
+use crate::dir::ledger::lines::each_line;
+use crate::error::At as _;
+use crate::wire::ledger_line::{Brief, Line};
+
+/// How one task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Nobody knows it: it was cleaned up, or never committed.
+    Unknown,
+    /// It has not ended.
+    Open {
+        /// The state's name, as in `queue show`.
+        state: &'static str,
+        /// The attempt that is next or going on.
+        attempt: u32,
+    },
+    /// It has ended.
+    Ended(End),
+}
+
+/// The end of a task, and where its line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// With which attempt.
+    pub attempt: u32,
+    /// When.
+    pub at: Moment,
+    file: u32,
+    offset: u64,
+    length: u32,
+}
+
+/// The tasks of a batch and how each stands.
+#[derive(Debug)]
+pub struct Answers {
+    ids: Vec<TaskId>,
+    places: HashMap<TaskId, u32>,
+    slots: Vec<Slot>,
+    first_day: String,
+    files: Vec<PathBuf>,
+    /// How far each file was read, and its number.
+    read: BTreeMap<PathBuf, (u32, u64)>,
+    open: usize,
+}
+
+/// So often an unknown task is looked for.
+const LOOKS: u32 = 3;
+
+impl Answers {
+    /// How these tasks stand now.
+    pub fn of(layout: &Layout, ids: Vec<TaskId>) -> Result<Self, Error> {
+        let mut places = HashMap::with_capacity(ids.len());
+        for (number, id) in (0..).zip(&ids) {
+            places.insert(*id, number);
+        }
+        let first_day = ids.iter().min().map_or_else(String::new, |id| append::first_day(*id));
+        let slots = vec![Slot::Unknown; ids.len()];
+        let open = ids.len();
+        let (files, read) = (Vec::new(), BTreeMap::new());
+        let mut answers = Self { ids, places, slots, first_day, files, read, open };
+        for look in 0..LOOKS {
+            answers.look_for_open(layout)?;
+            answers.poll(layout)?;
+            if !answers.slots.contains(&Slot::Unknown) {
+                break;
+            }
+            if look == 0 {
+                roll_forward::forward_all(layout)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// The tasks, in the batch's order.
+    #[must_use]
+    pub fn ids(&self) -> &[TaskId] {
+        &self.ids
+    }
+
+    /// How task number `index` stands.
+    #[must_use]
+    pub fn slot(&self, index: usize) -> Slot {
+        self.slots[index]
+    }
+
+    /// How many have not ended, as far as is known.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    fn look_for_open(&mut self, layout: &Layout) -> Result<(), Error> {
+        for place in places::all(layout)? {
+            if matches!(place, Place::Shelf { shelf: Shelf::Failed, .. }) {
+                continue;
+            }
+            let state = match &place {
+                Place::Ending { .. } => "processing",
+                Place::Pending { .. }
+                | Place::Processing { .. }
+                | Place::Delayed { .. }
+                | Place::Shelf { .. } => place.state(),
+            };
+            for name in listing::tasks_in(&place.dir(layout))?.tasks {
+                let Some(index) = self.places.get(&name.id) else { continue };
+                let slot = &mut self.slots[*index as usize];
+                if *slot == Slot::Unknown {
+                    *slot = Slot::Open { state, attempt: name.attempt };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what history has got since the last call. Returns the numbers of those that ended.
+    pub fn poll(&mut self, layout: &Layout) -> Result<Vec<usize>, Error> {
+        let mut ended = Vec::new();
+        for path in append::files_since(layout, &self.first_day)? {
+            let (number, from) = match self.read.get(&path) {
+                Some(known) => *known,
+                None => {
+                    self.files.push(path.clone());
+                    (u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX), 0)
+                }
+            };
+            let until = self.read_file(&path, (number, from), &mut ended)?;
+            self.read.insert(path, (number, until));
+        }
+        Ok(ended)
+    }
+
+    fn read_file(
+        &mut self,
+        path: &Path,
+        (number, from): (u32, u64),
+        ended: &mut Vec<usize>,
+    ) -> Result<u64, Error> {
+        each_line(path, from, |offset, line| {
+            if let Some(head) = Head::read(line) {
+                let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
+                ended.extend(self.take(head, (number, offset, length)));
+            }
+        })
+    }
+
+    /// Takes note of a line; the number of its task, if that has ended with it.
+    fn take(&mut self, head: Head, (file, offset, length): (u32, u64, u32)) -> Option<usize> {
+        let index = *self.places.get(&head.id)? as usize;
+        let newer = match self.slots[index] {
+            Slot::Unknown => true,
+            // It was put back since, or is being put where the line says.
+            Slot::Open { attempt, .. } => attempt <= head.attempt,
+            Slot::Ended(end) => end.attempt < head.attempt,
+        };
+        if !head.ends || !newer {
+            return None;
+        }
+        let first = !matches!(self.slots[index], Slot::Ended(_));
+        let (outcome, attempt, at) = (head.outcome, head.attempt, head.at);
+        self.slots[index] = Slot::Ended(End { outcome, attempt, at, file, offset, length });
+        self.open -= usize::from(first);
+        first.then_some(index)
+    }
+}
+
+/// Reads lines where [`Answers`] says that they are; keeps the files open.
+#[derive(Debug, Default)]
+pub struct Reader {
+    files: HashMap<u32, File>,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    /// The whole line about the end of a task.
+    pub fn line(&mut self, answers: &Answers, end: &End) -> Result<Line, Error> {
+        let path = &answers.files[end.file as usize];
+        let file = match self.files.entry(end.file) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(new) => {
+                new.insert(File::open(path).at("open", path)?)
+            }
+        };
+        self.buffer.resize(end.length as usize, 0);
+        file.read_exact_at(&mut self.buffer, end.offset).at("read", path)?;
+        serde_json::from_slice(&self.buffer)
+            .map_err(|err| Error::Garbled { path: path.clone(), problem: err.to_string() })
+    }
+}
+
+/// The beginning of a line: what must be known of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    id: TaskId,
+    attempt: u32,
+    outcome: Outcome,
+    /// Whether the task has ended with this attempt.
+    ends: bool,
+    at: Moment,
+}
+
+/// How a line begins as long as nobody changes the order of its fields.
+const FIRST: &[u8] = br#"{"schema":"brainstem.ledger/1","id":""#;
+/// What is looked for stands within so many bytes.
+const WINDOW: usize = 700;
+
+impl Head {
+    fn read(line: &[u8]) -> Option<Self> {
+        if !line.ends_with(b"}\n") {
+            return None;
+        }
+        Self::quick(line).or_else(|| Self::slow(line))
+    }
+
+    fn quick(line: &[u8]) -> Option<Self> {
+        let rest = line.strip_prefix(FIRST)?;
+        let window = std::str::from_utf8(rest.get(..36)?).ok()?;
+        let id = window.parse().ok()?;
+        let rest = &rest[36..rest.len().min(WINDOW)];
+        let (attempt, rest) = field(rest, br#""attempt":"#, b',')?;
+        let (outcome, rest) = field(rest, br#""outcome":""#, b'"')?;
+        let (next, rest) = field(rest, br#""next":""#, b'"')?;
+        let (at, _rest) = field(rest, br#""ended_at":""#, b'"')?;
+        Some(Self {
+            id,
+            attempt: attempt.parse().ok()?,
+            outcome: outcome.parse().ok()?,
+            ends: matches!(next.parse().ok()?, Next::End | Next::Failed),
+            at: at.parse().ok()?,
+        })
+    }
+
+    fn slow(line: &[u8]) -> Option<Self> {
+        let brief: Brief = serde_json::from_slice(line).ok()?;
+        let ends = brief.end_of_task().is_some();
+        let Brief { id, attempt, outcome, ended_at, .. } = brief;
+        Some(Self { id, attempt, outcome, ends, at: ended_at })
+    }
+}
+
+/// The text between `name` and `end`, and what comes after it.
+fn field<'a>(text: &'a [u8], name: &[u8], end: u8) -> Option<(&'a str, &'a [u8])> {
+    let rest = &text[memmem::find(text, name)? + name.len()..];
+    let length = memchr::memchr(end, rest)?;
+    Some((std::str::from_utf8(&rest[..length]).ok()?, &rest[length..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::ledger::append::Ledger;
+    use crate::dir::submit::one::Submitter;
+    use crate::dir::{Pool, Privacy, Rules};
+    use crate::wire::ledger_line::Writer;
+    use crate::wire::retry::{Policy, Verdict, next};
+    use shared::outcome::Cause;
+    use shared::task::{Task, TaskName, parse_spec};
+
+    fn task() -> Task {
+        Task {
+            id: TaskId::new(),
+            batch_id: None,
+            submitted_at: Moment::now(),
+            submitted_by: "ann@host".into(),
+            correlation_id: "c".into(),
+            spec: parse_spec(br#"{"shell": "echo '\"next\":\"end\"'"}"#).unwrap(),
+        }
+    }
+
+    fn line(task: &Task, name: TaskName, verdict: Verdict) -> Line {
+        let follows = next(name, verdict, &Policy::default(), Moment::now(), 0.0);
+        Line::new(task.clone(), name, verdict, follows)
+    }
+
+    fn pool() -> (tempfile::TempDir, Pool) {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = Pool::create(&dir.path().join("p"), Rules::default(), Privacy::Owner).unwrap();
+        (dir, pool)
+    }
+
+    #[test]
+    fn the_quick_look_sees_what_the_slow_one_sees() {
+        let task = task();
+        let name = TaskName::first(task.id);
+        for verdict in [
+            Verdict::Succeeded,
+            Verdict::Failed(Cause::ExitCode),
+            Verdict::Refused(Cause::ModelMissing),
+            Verdict::Returned,
+            Verdict::Cancelled(Cause::Cancelled),
+        ] {
+            let mut line = line(&task, name, verdict);
+            line.worker = Some("worker-1".parse().unwrap());
+            line.started_at = Some(Moment::now());
+            let bytes = line.to_bytes();
+            assert!(Head::quick(&bytes).is_some());
+            assert_eq!(Head::quick(&bytes), Head::slow(&bytes));
+        }
+    }
+
+    #[test]
+    fn ends_are_found_in_history_and_the_rest_in_its_place() {
+        let (_dir, pool) = pool();
+        let layout = pool.layout();
+        let ledger = Ledger::new(layout.clone(), Writer::new("worker-1".parse().unwrap()));
+        let tasks = [task(), task(), task()];
+        let mut submitter = Submitter::new(&pool).unwrap();
+        submitter.submit(&tasks[2]).unwrap();
+        for (task, verdict) in
+            tasks.iter().zip([Verdict::Succeeded, Verdict::Refused(Cause::ModelMissing)])
+        {
+            ledger.append(&line(task, TaskName::first(task.id), verdict)).unwrap();
+        }
+        let ids: Vec<_> = tasks.iter().map(|task| task.id).chain([TaskId::new()]).collect();
+        let mut answers = Answers::of(layout, ids).unwrap();
+        let outcome = |answers: &Answers, index| match answers.slot(index) {
+            Slot::Ended(end) => Some(end.outcome),
+            Slot::Unknown | Slot::Open { .. } => None,
+        };
+        assert_eq!(outcome(&answers, 0), Some(Outcome::Succeeded));
+        assert_eq!(outcome(&answers, 1), Some(Outcome::Failed));
+        assert_eq!(answers.slot(2), Slot::Open { state: "pending", attempt: 1 });
+        assert_eq!((answers.slot(3), answers.open()), (Slot::Unknown, 2));
+        let Slot::Ended(end) = answers.slot(0) else { panic!("it has ended") };
+        let read = Reader::default().line(&answers, &end).unwrap();
+        assert_eq!(read.id, tasks[0].id);
+
+        let first = TaskName::first(tasks[2].id);
+        ledger.append(&line(&tasks[2], first, Verdict::Failed(Cause::Timeout))).unwrap();
+        assert_eq!(answers.poll(layout).unwrap(), [] as [usize; 0], "it comes again");
+        ledger.append(&line(&tasks[2], first.again(), Verdict::Succeeded)).unwrap();
+        assert_eq!(answers.poll(layout).unwrap(), [2]);
+        assert_eq!(answers.open(), 1);
+    }
+
+    #[test]
+    fn what_failed_and_was_retried_since_is_open() {
+        let (_dir, pool) = pool();
+        let task = task();
+        let name = TaskName::first(task.id);
+        let ledger = Ledger::new(pool.layout().clone(), Writer::new("w".parse().unwrap()));
+        ledger.append(&line(&task, name, Verdict::Refused(Cause::Oom))).unwrap();
+        Submitter::new(&pool).unwrap().submit(&task).unwrap();
+        let found = places::find(pool.layout(), task.id).unwrap().unwrap();
+        let next = found.place.dir(pool.layout()).join(name.retried().file_name());
+        let moved = crate::dir::disk::publish::move_new(&found.path(pool.layout()), &next).unwrap();
+        assert_eq!(moved, crate::dir::disk::publish::Moved::Yes);
+        let answers = Answers::of(pool.layout(), vec![task.id]).unwrap();
+        assert_eq!(answers.slot(0), Slot::Open { state: "pending", attempt: 2 });
+    }
+}

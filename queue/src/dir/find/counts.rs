@@ -1,0 +1,170 @@
+//! Counting: how many tasks are where. A directory is counted again only when it has changed, so
+//! that counting a backlog of a million costs one look per directory of 4,096.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shared::id::TaskId;
+use shared::task::{Class, TaskName};
+use shared::time::Moment;
+
+use crate::Error;
+use crate::dir::claim::cursor::read_requirements;
+use crate::dir::disk::listing;
+use crate::dir::layout::{Layout, Shelf};
+use crate::error::{At as _, OrGone as _};
+use crate::wire::lane::LaneName;
+
+/// How many tasks are in each place, and the lanes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as the states are")]
+pub struct Counts {
+    pub pending: u64,
+    pub processing: u64,
+    pub delayed: u64,
+    pub waiting: u64,
+    pub held: u64,
+    pub failed: u64,
+    pub rejected: u64,
+    pub lanes: Vec<LaneCount>,
+}
+
+/// One lane with pending tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneCount {
+    /// Its name.
+    pub lane: LaneName,
+    /// Its class.
+    pub class: Class,
+    /// The model it needs.
+    pub model: Option<String>,
+    /// The highest priority in it.
+    pub priority_max: u8,
+    /// How many wait.
+    pub pending: u64,
+    /// The oldest task in it.
+    pub head: Option<TaskId>,
+    /// Since when that one exists.
+    pub oldest: Option<Moment>,
+}
+
+impl Counts {
+    /// Pending tasks per class.
+    #[must_use]
+    pub fn by_class(&self) -> BTreeMap<Class, u64> {
+        let mut classes = BTreeMap::new();
+        for lane in &self.lanes {
+            *classes.entry(lane.class).or_default() += lane.pending;
+        }
+        classes
+    }
+}
+
+/// Counts of directories, remembered by modification time.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    known: HashMap<PathBuf, Known>,
+    round: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// Seconds and nanoseconds; a directory that changed in the last moments is not remembered.
+    changed: (i64, i64),
+    count: u64,
+    head: Option<TaskName>,
+    round: u64,
+}
+
+impl Census {
+    /// Counts everything.
+    pub fn take(&mut self, layout: &Layout) -> Result<Counts, Error> {
+        self.round += 1;
+        let mut counts = Counts::default();
+        for lane in listing::lanes(layout)? {
+            counts.lanes.extend(self.lane(layout, lane)?);
+        }
+        counts.pending = counts.lanes.iter().map(|lane| lane.pending).sum();
+        for worker in listing::holders(layout)? {
+            counts.processing += self.count(&layout.processing_of(&worker))?.0;
+        }
+        for due in listing::due_times(layout)? {
+            counts.delayed += self.count(&layout.delayed().join(due.to_string()))?.0;
+        }
+        counts.waiting = self.shelf(layout, Shelf::Waiting)?;
+        counts.held = self.shelf(layout, Shelf::Held)?;
+        counts.failed = self.shelf(layout, Shelf::Failed)?;
+        counts.rejected = rejected(layout)?;
+        let round = self.round;
+        self.known.retain(|_dir, known| known.round == round);
+        Ok(counts)
+    }
+
+    fn lane(&mut self, layout: &Layout, lane: LaneName) -> Result<Option<LaneCount>, Error> {
+        let (mut pending, mut priority_max, mut head) = (0, 0, None::<TaskName>);
+        for priority in listing::priorities(layout, &lane)? {
+            let dir = layout.pending_priority(&lane, priority);
+            for segment in listing::segments(&dir)? {
+                let (count, first) = self.count(&dir.join(segment.dir_name()))?;
+                if count > 0 {
+                    priority_max = priority_max.max(priority);
+                    head = head.into_iter().chain(first).min();
+                }
+                pending += count;
+            }
+        }
+        if pending == 0 {
+            return Ok(None);
+        }
+        // A lane file that is gone or garbled hides no task: the class is in the lane's name.
+        let requirements = read_requirements(layout, &lane).ok();
+        let class = requirements.as_ref().map(|r| r.class).or_else(|| class_of(&lane));
+        let model = requirements.and_then(|requirements| requirements.model);
+        let head = head.map(|name| name.id);
+        let oldest = head.map(|id| {
+            Moment::from_unix_millis(i64::try_from(id.unix_millis()).unwrap_or(i64::MAX))
+        });
+        let class = class.unwrap_or(Class::Script);
+        Ok(Some(LaneCount { lane, class, model, priority_max, pending, head, oldest }))
+    }
+
+    fn shelf(&mut self, layout: &Layout, shelf: Shelf) -> Result<u64, Error> {
+        let dir = layout.shelf(shelf);
+        let mut total = 0;
+        for segment in listing::segments(&dir)? {
+            total += self.count(&dir.join(segment.dir_name()))?.0;
+        }
+        Ok(total)
+    }
+
+    fn count(&mut self, dir: &Path) -> Result<(u64, Option<TaskName>), Error> {
+        let Some(meta) = fs::metadata(dir).at("look at", dir).or_gone()? else {
+            return Ok((0, None));
+        };
+        let changed = (meta.mtime(), meta.mtime_nsec());
+        let round = self.round;
+        if let Some(known) = self.known.get_mut(dir).filter(|known| known.changed == changed) {
+            known.round = round;
+            return Ok((known.count, known.head));
+        }
+        let names = listing::tasks_in(dir)?.tasks;
+        let (count, head) = (names.len() as u64, names.first().copied());
+        if Moment::now().unix_seconds() - meta.mtime() > 1 {
+            self.known.insert(dir.to_owned(), Known { changed, count, head, round });
+        }
+        Ok((count, head))
+    }
+}
+
+fn class_of(lane: &LaneName) -> Option<Class> {
+    lane.as_str().split_once('-').and_then(|(class, _hash)| class.parse().ok())
+}
+
+fn rejected(layout: &Layout) -> Result<u64, Error> {
+    let names = listing::entries(&layout.rejected())?;
+    let reasons = names.iter().filter(|name| name.as_encoded_bytes().ends_with(b".reason"));
+    Ok((names.len() - reasons.count()) as u64)
+}

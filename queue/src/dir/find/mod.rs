@@ -1,0 +1,8 @@
+//! Where tasks are, how many there are, and how they ended.
+
+pub mod batch_ends;
+pub mod counts;
+pub mod dependencies;
+pub mod ledger_counts;
+pub mod load_requests;
+pub mod places;

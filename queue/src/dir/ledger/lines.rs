@@ -1,0 +1,88 @@
+//! Reading a ledger file line by line, however long it is: what is held of it at a time is a
+//! quarter of a MiB, or its longest line.
+
+use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom};
+use std::path::Path;
+
+use crate::Error;
+use crate::dir::fault;
+use crate::error::At as _;
+
+/// How much is read at a time.
+const BUFFER: usize = 1 << 18;
+
+/// Shows each whole line of a file from byte `from` on, with where it begins; its newline is a part
+/// of it. Returns where the next look should begin: the writer may be in the middle of a line, and
+/// that does not count yet. A file that is gone, or is none, has no lines.
+///
+/// # Errors
+/// When it cannot be opened or read.
+pub(crate) fn each_line(path: &Path, from: u64, see: impl FnMut(u64, &[u8])) -> Result<u64, Error> {
+    let mut offset = from;
+    each_line_from(path, &mut offset, see)?;
+    Ok(offset)
+}
+
+/// The same, for those who go on after an error: `offset` is where the next look should begin
+/// whatever happens, so that no line is shown twice.
+pub(crate) fn each_line_from(
+    path: &Path,
+    offset: &mut u64,
+    see: impl FnMut(u64, &[u8]),
+) -> Result<(), Error> {
+    fault::look("read ledger");
+    let Some(mut file) = super::append::open(path)? else { return Ok(()) };
+    if file.metadata().at("look at", path)?.len() <= *offset {
+        return Ok(());
+    }
+    file.seek(SeekFrom::Start(*offset)).at("read", path)?;
+    show(BufReader::with_capacity(BUFFER, file), offset, see).at("read", path)
+}
+
+fn show(
+    mut reader: impl BufRead,
+    offset: &mut u64,
+    mut see: impl FnMut(u64, &[u8]),
+) -> io::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(());
+        }
+        see(*offset, &line);
+        *offset += length as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    /// Fails where the text ends.
+    struct Bad<'a>(&'a [u8]);
+
+    impl Read for Bad<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("a bad sector")),
+                length => Ok(length),
+            }
+        }
+    }
+
+    #[test]
+    fn after_an_error_in_the_middle_no_line_is_shown_again_and_none_is_left_out() {
+        let text = b"one\ntwo\nthree\n";
+        let (mut offset, mut seen) = (0, Vec::new());
+        let mut see = |_at, line: &[u8]| seen.push(String::from_utf8(line.to_vec()).unwrap());
+        // In the middle of the third line, then nowhere.
+        show(BufReader::new(Bad(&text[..10])), &mut offset, &mut see).unwrap_err();
+        assert_eq!(offset, 8);
+        show(&text[8..], &mut offset, &mut see).unwrap();
+        assert_eq!(seen, ["one\n", "two\n", "three\n"]);
+        assert_eq!(offset, text.len() as u64);
+    }
+}

@@ -1,0 +1,6 @@
+//! The history: appending a line, finding lines again, following them as they come, and carrying out
+//! what they say.
+
+pub mod append;
+pub mod carry_out;
+pub(crate) mod lines;

@@ -1,0 +1,351 @@
+//! Releasing what waits: delays that are over, dependencies that have ended. Done by the brain;
+//! without a brain by idle workers. Several may do it at once: each step is one rename.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use shared::id::TaskId;
+use shared::outcome::Outcome;
+use shared::task::{On, TaskName};
+use shared::time::Moment;
+
+use crate::dir::find::dependencies::{self, End};
+use crate::dir::ledger::append::{Follower, Ledger};
+
+use crate::dir::Pool;
+use crate::dir::disk::publish::remove_empty_dir;
+use crate::dir::disk::{listing, reject};
+use crate::dir::find::places::{Found, Place};
+use crate::dir::layout::{Segment, Shelf};
+use crate::dir::operate::{self, Change, Ender};
+
+use crate::Error;
+use crate::error::{At as _, OrGone as _};
+
+pub use crate::dir::find::dependencies::{Dependency, Verdict, states_of, verdict};
+
+/// One thing that was done.
+#[derive(Debug)]
+pub enum Promotion {
+    /// A delay was over.
+    Due(TaskName),
+    /// All that a task waited for has ended as needed.
+    Ready {
+        /// The task.
+        name: TaskName,
+        /// What it waited for.
+        after: Vec<TaskId>,
+    },
+    /// Something that a task waited for did not end as needed: the task is cancelled.
+    Hopeless {
+        /// The task.
+        name: TaskName,
+        /// What did not end as needed.
+        needed: TaskId,
+    },
+    /// A file that is no task was put aside.
+    Rejected(PathBuf, String),
+    /// This one did not work; the others went on.
+    Failed(TaskName, Error),
+}
+
+/// What is known about the tasks that wait, kept between steps.
+#[derive(Debug)]
+pub struct Promoter {
+    pool: Pool,
+    follower: Follower,
+    waiting: HashMap<TaskId, Waiting>,
+    ended: HashMap<TaskId, End>,
+    /// Dependencies that were looked up once; from then on the ledger tells.
+    looked_up: HashSet<TaskId>,
+    stamps: BTreeMap<Segment, Stamp>,
+    /// The second of the last step: what was due by then and is still there could not be released.
+    stepped: Option<i64>,
+}
+
+/// When a directory last changed, since when we have seen it so, and whether it was listed long
+/// enough after that: a change in the same tick of the file system's clock would not show. By our
+/// own clock, because the file system's may be another machine's.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    changed: SystemTime,
+    since: Instant,
+    learnt: Learnt,
+}
+
+/// Longer than any tick.
+const TICK: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    segment: Segment,
+    name: TaskName,
+    after: Vec<(TaskId, On)>,
+}
+
+impl Promoter {
+    /// Starts to follow the ledger; everything before is looked up when it is needed.
+    pub fn new(pool: &Pool) -> Result<Self, Error> {
+        Ok(Self {
+            pool: pool.clone(),
+            follower: Follower::from_now(pool.layout())?,
+            waiting: HashMap::new(),
+            ended: HashMap::new(),
+            looked_up: HashSet::new(),
+            stamps: BTreeMap::new(),
+            stepped: None,
+        })
+    }
+
+    /// Tasks that wait, and what for.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The second at which the next delay is over. Not one that was over at the last step: who
+    /// waited until then would not wait at all, as long as something there cannot be released.
+    pub fn next_due(&self) -> Result<Option<i64>, Error> {
+        let mut dues = listing::due_times(self.pool.layout())?.into_iter();
+        Ok(dues.find(|due| self.stepped.is_none_or(|stepped| *due > stepped)))
+    }
+
+    /// Does what is due now.
+    pub fn step(&mut self, ledger: &Ledger, now: Moment) -> Result<Vec<Promotion>, Error> {
+        self.stepped = Some(now.unix_seconds());
+        let mut done = self.delays(now)?;
+        self.discover(&mut done)?;
+        for brief in self.follower.poll(self.pool.layout())? {
+            let known = self.ended.get(&brief.id).is_some_and(|end| end.attempt > brief.attempt);
+            if let Some(outcome) = brief.end_of_task()
+                && self.looked_up.contains(&brief.id)
+                && !known
+            {
+                self.ended.insert(brief.id, End { attempt: brief.attempt, outcome });
+            }
+        }
+        self.look_up()?;
+        self.decide(ledger, &mut done)?;
+        Ok(done)
+    }
+
+    fn delays(&self, now: Moment) -> Result<Vec<Promotion>, Error> {
+        let mut done = Vec::new();
+        let layout = self.pool.layout();
+        for due in listing::due_times(layout)? {
+            let over = due <= now.unix_seconds();
+            if !over && due <= self.latest_retry(now) {
+                continue;
+            }
+            let place = Place::Delayed { due };
+            let names = listing::tasks_in(&place.dir(layout))?;
+            self.put_aside(names.foreign, &mut done);
+            // No pause before a retry is as long as that: the clock was set back since.
+            let is_due = |name: &TaskName| over || name.attempt > 1;
+            for name in names.tasks.into_iter().filter(is_due) {
+                let found = Found { place: place.clone(), name };
+                match self.make_ready(&found) {
+                    Ok(Change::Done) => done.push(Promotion::Due(name)),
+                    Ok(_moved) => {}
+                    Err(err) => done.push(self.trouble(name, err)),
+                }
+            }
+            let _gone = remove_empty_dir(&place.dir(layout));
+        }
+        Ok(done)
+    }
+
+    /// The second at which the pause before a retry that begins now is over at the latest.
+    fn latest_retry(&self, now: Moment) -> i64 {
+        let longest = self.pool.rules().retry.backoff_max.as_secs();
+        now.unix_seconds()
+            .saturating_add(i64::try_from(longest).unwrap_or(i64::MAX))
+            .saturating_add(2)
+    }
+
+    /// A file that is no task is put aside; anything else is tried again at the next step.
+    fn trouble(&self, name: TaskName, err: Error) -> Promotion {
+        let Error::Garbled { path, problem } = err else { return Promotion::Failed(name, err) };
+        match reject::reject(self.pool.layout(), &path, &problem) {
+            Ok(_target) => Promotion::Rejected(path, problem),
+            // Put aside as well, with more to tell.
+            Err(Error::Garbled { path, problem }) => Promotion::Rejected(path, problem),
+            Err(err) => Promotion::Failed(name, err),
+        }
+    }
+
+    fn put_aside(&self, foreign: Vec<PathBuf>, done: &mut Vec<Promotion>) {
+        for path in foreign {
+            let problem = "its name is not that of a task file (`<id>.a1f0d0.json`)".to_owned();
+            match reject::reject(self.pool.layout(), &path, &problem) {
+                Ok(Some(_target)) => done.push(Promotion::Rejected(path, problem)),
+                Ok(None) => {}
+                Err(Error::Garbled { path, problem }) => {
+                    done.push(Promotion::Rejected(path, problem));
+                }
+                // One that cannot be moved stays where it is, and stops nobody.
+                Err(_stays) => {}
+            }
+        }
+    }
+
+    fn make_ready(&self, found: &Found) -> Result<Change, Error> {
+        match found.read(self.pool.layout())? {
+            Some(task) => operate::make_ready(&self.pool, found, &task, found.name),
+            None => Ok(Change::Moved),
+        }
+    }
+
+    /// Learns of tasks that came to wait, and forgets those that went.
+    fn discover(&mut self, done: &mut Vec<Promotion>) -> Result<(), Error> {
+        let dir = self.pool.layout().shelf(Shelf::Waiting);
+        let segments: BTreeSet<Segment> = listing::segments(&dir)?.into_iter().collect();
+        self.waiting.retain(|_id, waiting| segments.contains(&waiting.segment));
+        self.stamps.retain(|segment, _stamp| segments.contains(segment));
+        for segment in segments {
+            let path = dir.join(segment.dir_name());
+            let Some(meta) = std::fs::metadata(&path).at("look at", &path).or_gone()? else {
+                continue;
+            };
+            let changed = meta.modified().at("look at", &path)?;
+            let new = Stamp { changed, since: Instant::now(), learnt: Learnt::Some };
+            let known = self.stamps.get(&segment).filter(|stamp| stamp.changed == changed);
+            let mut stamp = *known.unwrap_or(&new);
+            if stamp.learnt == Learnt::All {
+                continue;
+            }
+            // Read in full, or one would be forgotten until something moves.
+            let settled = stamp.since.elapsed() > TICK;
+            let learnt = self.list(&segment, &path, done)?;
+            stamp.learnt = if settled { learnt } else { Learnt::Some };
+            self.stamps.insert(segment, stamp);
+        }
+        Ok(())
+    }
+
+    fn list(
+        &mut self,
+        segment: &Segment,
+        path: &Path,
+        done: &mut Vec<Promotion>,
+    ) -> Result<Learnt, Error> {
+        let names = listing::tasks_in(path)?;
+        self.put_aside(names.foreign, done);
+        let there: HashSet<_> = names.tasks.iter().map(|name| name.id).collect();
+        self.waiting.retain(|id, task| task.segment != *segment || there.contains(id));
+        let mut learnt = Learnt::All;
+        for name in names.tasks {
+            if self.waiting.get(&name.id).is_some_and(|task| task.name == name) {
+                continue;
+            }
+            if let Err(err) = self.learn(segment, name) {
+                learnt = Learnt::Some;
+                done.push(self.trouble(name, err));
+            }
+        }
+        Ok(learnt)
+    }
+
+    fn learn(&mut self, segment: &Segment, name: TaskName) -> Result<(), Error> {
+        let place = Place::Shelf { shelf: Shelf::Waiting, segment: segment.clone() };
+        let Some(task) = (Found { place, name }).read(self.pool.layout())? else { return Ok(()) };
+        let known = |id: &str| id.parse::<TaskId>().ok();
+        let after = task.spec.after.iter();
+        let after: Vec<_> = after.filter_map(|a| known(a.id()).map(|id| (id, a.on()))).collect();
+        for (id, _on) in &after {
+            // What failed may have been retried since: whoever comes new looks for himself.
+            if self.ended.get(id).is_some_and(|end| end.outcome == Outcome::Failed) {
+                self.ended.remove(id);
+                self.looked_up.remove(id);
+            }
+        }
+        self.waiting.insert(name.id, Waiting { segment: segment.clone(), name, after });
+        Ok(())
+    }
+
+    /// Finds out about dependencies that are new to us: all at once, in the places and then in
+    /// the ledger, so that one that ended earlier is seen.
+    fn look_up(&mut self) -> Result<(), Error> {
+        let wanted = self.waiting.values().flat_map(|task| task.after.iter().map(|(id, _on)| *id));
+        let wanted: HashSet<TaskId> = wanted.collect();
+        // What nobody waits for any more is forgotten: it could be retried before somebody does.
+        self.looked_up.retain(|id| wanted.contains(id));
+        self.ended.retain(|id, _end| wanted.contains(id));
+        let new: HashSet<TaskId> =
+            wanted.into_iter().filter(|id| !self.looked_up.contains(id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for (id, state) in dependencies::states(&self.pool, new.clone())? {
+            if let Some(end) = state {
+                self.ended.insert(id, end);
+            }
+        }
+        self.looked_up.extend(new);
+        Ok(())
+    }
+
+    fn decide(&mut self, ledger: &Ledger, done: &mut Vec<Promotion>) -> Result<(), Error> {
+        let state =
+            |id| self.ended.get(&id).map_or(Dependency::Open, |end| Dependency::Ended(end.outcome));
+        let mut decided: Vec<(Waiting, Verdict)> = Vec::new();
+        for task in self.waiting.values() {
+            let verdict = verdict(&task.after, state);
+            if verdict != Verdict::Wait {
+                decided.push((task.clone(), verdict));
+            }
+        }
+        decided.sort_by_key(|(task, _verdict)| task.name);
+        if decided.is_empty() {
+            return Ok(());
+        }
+        // Busy: somebody else ends tasks just now. The hopeless ones wait for the next step.
+        let ender = Ender::try_new(&self.pool, ledger)?;
+        for (task, verdict) in decided {
+            let place = Place::Shelf { shelf: Shelf::Waiting, segment: task.segment.clone() };
+            let found = Found { place, name: task.name };
+            match self.carry_out(&found, &task, verdict, ender.as_ref()) {
+                Ok(Some(promotion)) => done.push(promotion),
+                Ok(None) => continue,
+                // It goes on waiting, and is tried again at the next step.
+                Err(err) => {
+                    done.push(self.trouble(task.name, err));
+                    continue;
+                }
+            }
+            self.waiting.remove(&task.name.id);
+            let _gone = remove_empty_dir(&found.place.dir(self.pool.layout()));
+        }
+        Ok(())
+    }
+
+    fn carry_out(
+        &self,
+        found: &Found,
+        task: &Waiting,
+        verdict: Verdict,
+        ender: Option<&Ender<'_>>,
+    ) -> Result<Option<Promotion>, Error> {
+        let name = task.name;
+        let (change, promotion) = match (verdict, ender) {
+            (Verdict::Ready, _) => {
+                let after = task.after.iter().map(|(id, _on)| *id).collect();
+                (self.make_ready(found)?, Promotion::Ready { name, after })
+            }
+            (Verdict::Hopeless(needed), Some(ender)) => {
+                let change =
+                    ender.end(found, operate::Reason::Dependency { needed: Some(needed) })?;
+                (change, Promotion::Hopeless { name, needed })
+            }
+            (Verdict::Hopeless(_), None) | (Verdict::Wait, _) => return Ok(None),
+        };
+        Ok((change == Change::Done).then_some(promotion))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Learnt {
+    All,
+    Some,
+}

@@ -1,0 +1,121 @@
+//! What lies where only directories of the pool belong: a file that somebody put straight into
+//! `pending/`, into a lane or into a priority, into `delayed/` or onto a shelf. Nobody meets it
+//! there as a task, and in the place of a directory it stops whoever needs that one; so it is
+//! looked for now and then, and put aside with a reason, as every other file that is no task.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::dir::disk::{listing, reject};
+use crate::dir::layout::{Layout, Segment, Shelf, parse_priority};
+use crate::error::{At as _, OrGone as _};
+use crate::wire::lane::LaneName;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// A file that was put aside, and why.
+pub type PutAside = (PathBuf, String);
+
+/// Whoever looks after the pool: the brain, or a worker where there is none.
+#[derive(Debug)]
+pub struct Tidy {
+    layout: Layout,
+    last: Option<Instant>,
+}
+
+impl Tidy {
+    /// Nothing looked at yet.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        Self { layout: layout.clone(), last: None }
+    }
+
+    /// Looks, where the last look is a while ago.
+    pub fn step(&mut self) -> Result<Vec<PutAside>, Error> {
+        if self.last.is_some_and(|last| last.elapsed() < EVERY) {
+            return Ok(Vec::new());
+        }
+        self.last = Some(Instant::now());
+        put_aside(&self.layout)
+    }
+}
+
+/// Puts aside whatever is in the upper three levels of `pending/`, or in the first one of `delayed/`
+/// and of the shelves, and is no directory of ours.
+pub fn put_aside(layout: &Layout) -> Result<Vec<PutAside>, Error> {
+    let pending = layout.pending();
+    let mut strays = strays(&pending, "lanes", |name| name.parse::<LaneName>().is_ok())?;
+    for lane in listing::lanes(layout)? {
+        let dir = pending.join(lane.as_str());
+        strays.extend(self::strays(&dir, "priorities", |name| parse_priority(name).is_some())?);
+        for priority in listing::priorities(layout, &lane)? {
+            let dir = layout.pending_priority(&lane, priority);
+            let segment = |name: &str| Segment::parse(name).is_some();
+            strays.extend(self::strays(&dir, "directories of tasks", segment)?);
+        }
+    }
+    let is_due = |name: &str| name.parse::<i64>().is_ok();
+    strays.extend(self::strays(&layout.delayed(), "times", is_due)?);
+    for shelf in [Shelf::Waiting, Shelf::Held, Shelf::Failed] {
+        let segment = |name: &str| Segment::parse(name).is_some();
+        strays.extend(self::strays(&layout.shelf(shelf), "directories of tasks", segment)?);
+    }
+    let mut aside = Vec::new();
+    for (path, problem) in strays {
+        if reject::reject(layout, &path, &problem)?.is_some() {
+            aside.push((path, problem));
+        }
+    }
+    Ok(aside)
+}
+
+fn strays(dir: &Path, what: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<PutAside>, Error> {
+    let mut found = Vec::new();
+    for name in listing::entries(dir)? {
+        let path = dir.join(&name);
+        let Some(meta) = fs::symlink_metadata(&path).at("look at", &path).or_gone()? else {
+            continue;
+        };
+        if !meta.is_dir() || !name.to_str().is_some_and(&is_ours) {
+            let problem = format!("only {what} belong there; submit tasks with `queue submit`");
+            found.push((path, problem));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::{Pool, Privacy, Rules};
+
+    #[test]
+    fn seed_001_b1_whatever_lies_among_the_lanes_is_put_aside_with_a_reason() {
+        let house = tempfile::tempdir().unwrap();
+        let pool =
+            Pool::create(&house.path().join("pool"), Rules::default(), Privacy::Owner).unwrap();
+        let layout = pool.layout();
+        let segment = "cpu-0123456789ab/05/0194c3f2a.0";
+        fs::create_dir_all(layout.pending().join(segment)).unwrap();
+        fs::create_dir_all(layout.pending().join("notes/of/mine")).unwrap();
+        for file in ["task.json", "cpu-0123456789ab/x.json", "cpu-0123456789ab/05/y.json"] {
+            fs::write(layout.pending().join(file), file).unwrap();
+        }
+        fs::write(layout.pending().join(".hidden"), "").unwrap();
+        // A file in place of a directory is no directory, whatever its name.
+        fs::write(layout.pending().join("script-0123456789ab"), "").unwrap();
+        let aside = put_aside(layout).unwrap();
+        assert_eq!(aside.len(), 5, "{aside:?}");
+        for name in ["task.json", "x.json", "y.json", "notes", "script-0123456789ab"] {
+            assert!(fs::symlink_metadata(layout.rejected().join(name)).is_ok(), "{name} is kept");
+            let reason = layout.rejected().join(format!("{name}.reason"));
+            assert!(fs::read_to_string(reason).unwrap().contains("queue submit"), "{name}");
+        }
+        assert!(layout.pending().join(segment).is_dir());
+        assert!(layout.pending().join(".hidden").is_file());
+        assert_eq!(put_aside(layout).unwrap(), []);
+    }
+}

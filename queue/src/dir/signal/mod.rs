@@ -1,0 +1,4 @@
+//! Waking whoever waits, and messages to workers.
+
+pub mod control;
+pub mod doorbell;

@@ -1,0 +1,228 @@
+//! The pool as it is seen from outside: who works, who is dead, how many tasks are where. Who is
+//! alive is asked of the kernel (the lease); how the living fare is read from their heartbeats.
+
+mod brain;
+pub mod models;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::reason::{Code, Reason};
+use shared::settings::Settings;
+use shared::time::Moment;
+
+use crate::Error;
+use crate::dir::Pool;
+use crate::dir::disk::reserve;
+use crate::dir::find::counts::{Census, Counts};
+use crate::dir::find::ledger_counts;
+use crate::dir::signal::control;
+
+pub use brain::Brain;
+pub use worker::{Life, Worker, worker, worker_warning, workers};
+
+/// Above so many tasks the brain's count is taken, where it is fresh; below, counting is quicker
+/// than it is old.
+const MANY: u64 = 300_000;
+
+/// How many tasks are in each state, as scripts read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "named as the states are")]
+pub struct States {
+    pub pending: u64,
+    pub processing: u64,
+    pub delayed: u64,
+    pub waiting: u64,
+    pub held: u64,
+    pub failed: u64,
+    pub complete: u64,
+    pub cancelled: u64,
+    pub rejected: u64,
+}
+
+/// The whole pool at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// When.
+    pub at: Moment,
+    /// How many tasks are where.
+    pub states: States,
+    /// The lanes with pending tasks.
+    pub counts: Counts,
+    /// Those who work, or did so lately.
+    pub workers: Vec<Worker>,
+    /// The brain.
+    pub brain: Brain,
+    /// Who paused the pool.
+    pub pause: Option<control::Message>,
+    /// Bytes free on its disk.
+    pub disk_short: Option<shared::quantity::Bytes>,
+}
+
+/// How to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// What the brain counted a moment ago will do, where there is much to count.
+    Quick,
+    /// All of it, with the first task of every lane.
+    Exact,
+}
+
+/// Looks at everything.
+pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error> {
+    let at = Moment::now();
+    let brain = Brain::see(pool)?;
+    let known = match count {
+        Count::Quick => brain.fresh(at).and_then(|state| brain_counts(state, at)),
+        Count::Exact => None,
+    };
+    let counts = match known.filter(|counts| counts.pending > MANY) {
+        Some(counts) => counts,
+        None => Census::default().take(pool.layout())?,
+    };
+    let ended = ended(pool, brain.fresh(at))?;
+    let states = States {
+        pending: counts.pending,
+        processing: counts.processing,
+        delayed: counts.delayed,
+        waiting: counts.waiting,
+        held: counts.held,
+        failed: counts.failed,
+        complete: ended.complete,
+        cancelled: ended.cancelled,
+        rejected: counts.rejected,
+    };
+    Ok(View {
+        at,
+        states,
+        counts,
+        workers: workers(pool, settings, at)?,
+        brain,
+        pause: control::pool_pause(pool.layout())?,
+        disk_short: reserve::too_little(pool)?,
+    })
+}
+
+fn brain_counts(state: &Value, now: Moment) -> Option<Counts> {
+    let mut counts = state.get("counts")?.clone();
+    let mut lanes = state.get("lanes")?.clone();
+    for lane in lanes.as_array_mut()? {
+        let seconds = lane.get("oldest_seconds").and_then(Value::as_f64);
+        let millis =
+            |seconds: f64| Duration::try_from_secs_f64(seconds).ok()?.as_millis().try_into().ok();
+        let oldest = seconds.and_then(millis).map(|age: i64| now.plus_millis(-age));
+        lane.as_object_mut()?.insert("oldest".to_owned(), json!(oldest));
+    }
+    counts.as_object_mut()?.insert("lanes".to_owned(), lanes);
+    // What the brain could not count is null there: then we count.
+    serde_json::from_value(counts).ok()
+}
+
+/// What history says, going on from where the brain has read to.
+fn ended(pool: &Pool, state: Option<&Value>) -> Result<ledger_counts::Tally, Error> {
+    let number = |state: &Value, pointer: &str| state.pointer(pointer)?.as_u64();
+    let known = state.and_then(|state| {
+        let complete = number(state, "/counts/complete")?;
+        let cancelled = number(state, "/counts/cancelled")?;
+        let mut offsets = BTreeMap::new();
+        for (path, offset) in state.get("ledger")?.as_object()? {
+            offsets.insert(pool.layout().ledger().join(path), offset.as_u64()?);
+            offsets.insert(pool.root().join(path), offset.as_u64()?);
+        }
+        Some((ledger_counts::Tally { complete, cancelled }, offsets))
+    });
+    let (before, offsets) = known.unwrap_or_default();
+    let since = ledger_counts::count(pool.layout(), &offsets)?;
+    Ok(ledger_counts::Tally {
+        complete: before.complete + since.complete,
+        cancelled: before.cancelled + since.cancelled,
+    })
+}
+
+impl View {
+    /// Workers that hold their lease.
+    pub fn alive(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().filter(|worker| worker.is_alive())
+    }
+
+    /// Running tasks without progress: the brain's list, or what heartbeats say.
+    #[must_use]
+    pub fn stuck(&self, settings: &Settings) -> Vec<Value> {
+        if let Some(list) = self.brain.fresh(self.at).and_then(|state| state.get("stuck")) {
+            return list.as_array().cloned().unwrap_or_default();
+        }
+        let limit = settings.stuck_after.0.as_secs_f64();
+        let mut stuck = Vec::new();
+        for worker in self.alive() {
+            for run in worker.current() {
+                if let Some(seconds) = run.quiet_seconds.filter(|quiet| *quiet > limit) {
+                    stuck.push(json!({
+                        "task_id": run.task_id, "worker": worker.name,
+                        "seconds": seconds, "evidence": run.evidence,
+                    }));
+                }
+            }
+        }
+        stuck
+    }
+
+    /// What somebody should know: the brain's warnings, and ours where it says nothing of it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Value> {
+        let listed = self.brain.fresh(self.at).and_then(|state| state.get("warnings")?.as_array());
+        let mut warnings = listed.cloned().unwrap_or_default();
+        for own in self.own_warnings() {
+            let about = |text: &str| own.worker.as_ref().is_none_or(|w| text.contains(w.as_str()));
+            let said =
+                |w: &Value| w["code"] == own.code.as_str() && w["text"].as_str().is_some_and(about);
+            if !warnings.iter().any(said) {
+                warnings.push(json!(own));
+            }
+        }
+        warnings
+    }
+
+    /// What we see ourselves that somebody should know.
+    #[must_use]
+    pub fn own_warnings(&self) -> Vec<Reason> {
+        let mut found: Vec<Reason> = self.workers.iter().filter_map(worker_warning).collect();
+        found.extend(self.pause.as_ref().map(paused));
+        found.extend(self.disk_full());
+        found.extend(self.brain.hung(self.at));
+        let open = self.states.pending + self.states.delayed + self.states.waiting;
+        if !self.brain.alive && open > 0 {
+            found.push(self.brain_absent());
+        }
+        found
+    }
+
+    /// That no brain runs.
+    #[must_use]
+    pub fn brain_absent(&self) -> Reason {
+        let text = if self.alive().next().is_some() {
+            "no brain is running: workers go on, nobody settles the dead or watches for stuck tasks"
+        } else {
+            "neither a brain nor a worker is running"
+        };
+        Reason::new(Code::BrainAbsent, text).fix("brain")
+    }
+
+    /// That the disk is full, if it is.
+    #[must_use]
+    pub fn disk_full(&self) -> Option<Reason> {
+        self.disk_short.map(reserve::reason)
+    }
+}
+
+/// The pause of the pool as a reason.
+#[must_use]
+pub fn paused(pause: &control::Message) -> Reason {
+    let why = pause.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    Reason::new(Code::Paused, format!("the pool is paused by {}{why}", pause.by))
+        .evidence("by", pause.by.clone())
+        .since(pause.at)
+        .fix("queue resume")
+}

@@ -1,0 +1,176 @@
+//! Why a task is not running, why a worker takes nothing, and what holds up the pool. Whether a
+//! worker may take from a lane is asked of [`crate::eligible`], as the worker itself does, so that
+//! the answer cannot differ from what happens.
+
+mod gpu;
+mod lane;
+mod model;
+mod pool;
+mod task;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use serde::Serialize;
+use shared::reason::{Code, Reason};
+use shared::settings::Settings;
+use shared::time::Moment;
+
+use crate::dir::Pool;
+use crate::dir::lookup::Standing;
+use crate::view::View;
+
+pub use gpu::{why_gpu, worker_of};
+pub use model::{is_model, why_model};
+pub use pool::why_pool;
+pub use task::{why_new, why_task};
+pub use worker::why_worker;
+
+shared::words! {
+    /// The answer in one word.
+    Word {
+        /// A job runs.
+        Running = "running",
+        /// Something stands in the way that can go away.
+        Blocked = "blocked",
+        /// It can never run here, as things are.
+        Impossible = "impossible",
+        /// There is nothing to do.
+        Idle = "idle",
+        /// All hands are full.
+        Busy = "busy",
+        /// Nothing stands in the way.
+        Claimable = "claimable",
+        /// It has ended, or died.
+        Gone = "gone",
+    }
+}
+
+impl Word {
+    /// The exit code of `queue why`.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Blocked => shared::exit::BLOCKED,
+            Self::Impossible => shared::exit::IMPOSSIBLE,
+            Self::Running | Self::Idle | Self::Busy | Self::Claimable | Self::Gone => {
+                shared::exit::OK
+            }
+        }
+    }
+}
+
+/// What was asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Subject {
+    /// `task`, `worker`, `gpu`, `model` or `pool`.
+    pub kind: &'static str,
+    /// Which.
+    pub id: String,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// What was asked about.
+    pub subject: Subject,
+    /// When.
+    pub at: Moment,
+    /// The answer in one word.
+    pub verdict: Word,
+    /// The answer in one sentence.
+    pub text: String,
+    /// All reasons, most decisive first.
+    pub reasons: Vec<Reason>,
+}
+
+/// What is looked at to answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// The pool.
+    pub pool: &'a Pool,
+    /// Its settings.
+    pub settings: &'a Settings,
+    /// What is seen of it.
+    pub view: &'a View,
+}
+
+impl Look<'_> {
+    fn verdict(
+        &self,
+        subject: Subject,
+        verdict: Word,
+        text: String,
+        reasons: Vec<Reason>,
+    ) -> Verdict {
+        Verdict { subject, at: self.view.at, verdict, text, reasons }
+    }
+
+    /// How long one who could act is given before it is called stalled.
+    fn patience(&self) -> f64 {
+        self.settings.unclaimed_after.0.as_secs_f64()
+    }
+}
+
+fn task_subject(id: impl ToString) -> Subject {
+    Subject { kind: "task", id: id.to_string() }
+}
+
+/// How a task that is history ended, in a sentence.
+fn how_it_ended(standing: &Standing) -> String {
+    match standing {
+        Standing::Ended(line) => {
+            let cause = line.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+            let by = line.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
+            format!("it {}{cause}{by} at {}", ended_word(standing), line.ended_at)
+        }
+        Standing::There(_) => format!("it {}", ended_word(standing)),
+    }
+}
+
+fn ended_word(standing: &Standing) -> &'static str {
+    match standing.state() {
+        "cancelled" => "was cancelled",
+        "succeeded" => "succeeded",
+        _ => "failed",
+    }
+}
+
+/// Puts what decides most first, and says nothing twice.
+fn in_order(mut reasons: Vec<Reason>) -> Vec<Reason> {
+    let mut told = Vec::new();
+    reasons.retain(|reason| {
+        let same = (reason.code, reason.worker.clone(), reason.text.clone());
+        let new = !told.contains(&same);
+        told.push(same);
+        new
+    });
+    reasons.sort_by_key(|reason| weight(reason.code));
+    reasons
+}
+
+/// Less is more decisive: what never changes by itself, what a person has set, what has to end,
+/// what is about one worker only.
+const fn weight(code: Code) -> u8 {
+    match code {
+        Code::DependencyFailed | Code::ModelMissing | Code::ModelTooBig => 0,
+        Code::ClassNoWorker | Code::GpuNone | Code::VramNever | Code::WorkerNeverStarted => 1,
+        Code::HeldPerson | Code::HeldApproval => 2,
+        Code::WaitingDependency | Code::DelayedUntil => 3,
+        Code::DiskFull | Code::JobUnkillable => 4,
+        Code::Paused | Code::LimitReached => 5,
+        Code::ClaimStalled | Code::ClaimLoopStalled | Code::WorkerHung | Code::BrainHung => 6,
+        Code::WorkerDead
+        | Code::GpuQuarantined
+        | Code::ServerWedged
+        | Code::ServerDown
+        | Code::Thermal
+        | Code::VramShort
+        | Code::ModelLoading
+        | Code::ModelNotLoaded => 7,
+        Code::WorkerBusy | Code::WorkerDraining | Code::Draining | Code::RacesLost => 8,
+        Code::LaneIneligible | Code::QueueEmpty => 9,
+        Code::ClassNotTaken | Code::WorkerAddressed => 10,
+        Code::BrainAbsent | Code::Unknown => 11,
+    }
+}
