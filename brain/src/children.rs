@@ -1,6 +1,7 @@
 //! The workers that the brain starts. Each makes itself a session of its own, so that a terminal's
 //! Ctrl-C reaches only the brain, which then drains them; a thread waits for each.
 
+use queue::dir::presence::lease::this_process;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,10 +11,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use crossbeam_channel::Sender;
 use queue::Pool;
 use queue::cli::{Common, LogFormat};
-use queue::dir::presence::brain_state::ChildProcess;
-use queue::dir::presence::brain_state::started_by::{BRAIN, VARIABLE as MARK};
-use queue::dir::presence::lease::{self, Process, Role};
+use queue::dir::presence::lease;
 use queue::fence::process_identity;
+use queue::wire::brain_state::ChildProcess;
+use queue::wire::brain_state::started_by::{BRAIN, VARIABLE as MARK};
+use queue::wire::lease_record::{Process, Role};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -66,7 +68,7 @@ impl Children {
         match handle {
             Ok(handle) => {
                 let start = process_identity(pid).map(|identity| identity.start_time);
-                let process = Process { pid, start, ..Process::current() };
+                let process = Process { pid, start, ..this_process() };
                 self.running.insert(place.worker.clone(), Running { handle, process });
             }
             Err(err) => {
@@ -87,7 +89,7 @@ impl Children {
 
     /// Takes a worker over that an earlier brain had started. `false` where it is gone.
     pub(crate) fn adopt(&mut self, child: &ChildProcess) -> bool {
-        let (process, here) = (&child.process, Process::current());
+        let (process, here) = (&child.process, this_process());
         let raw = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
         let Some(raw) = raw.filter(|_| process.host == here.host && process.boot == here.boot)
         else {

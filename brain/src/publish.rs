@@ -5,11 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
-use queue::dir::presence::brain_state::{
-    self, BrainRecord, BrainState, SCHEMA, StateCounts, StateLane,
-};
+use queue::dir::presence::brain_state;
 use queue::error::At as _;
-use queue::uptime::Uptime;
+use queue::uptime;
+use queue::wire::brain_state::{BrainRecord, BrainState, SCHEMA, StateCounts, StateLane};
 use queue::{Error, Pool};
 use serde::Serialize;
 use shared::time::Moment;
@@ -83,7 +82,7 @@ impl Publisher {
         BrainState {
             schema: SCHEMA.to_owned(),
             as_of: now,
-            uptime: Some(Uptime::now()),
+            uptime: Some(uptime::now()),
             seq: self.seq + 1,
             pid: self.record.process.pid,
             since: self.record.since,

@@ -10,7 +10,6 @@ use queue::dir::ledger::append::Ledger;
 use queue::dir::operate::Ender;
 use queue::dir::recover::promote::{Promoter, Promotion};
 use queue::dir::recover::strays::Tidy;
-use queue::dir::submit::one;
 use queue::{Error, Pool};
 use shared::event::Event;
 use shared::quantity::Bytes;
@@ -92,7 +91,7 @@ impl Recovery {
             return Ok(Vec::new());
         }
         self.swept = Some(Instant::now());
-        let swept = one::sweep_incoming(&self.pool)?;
+        let swept = queue::dir::submit::staging::sweep_incoming(&self.pool)?;
         let mut events = cleaned("abandoned submits", swept);
         self.reject_foreign(&mut events)?;
         Ok(events)

@@ -1,7 +1,8 @@
 //! Asking a worker to load or unload a model: a `resource` task addressed to it, and the taking
 //! back of one that nobody has taken. What was asked for is only in the pool, nowhere else.
 
-use queue::dir::find::places::{self, Place};
+use queue::dir::disk::place::Place;
+use queue::dir::find::places;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::operate::{Ender, Reason};
 use queue::dir::signal::doorbell;

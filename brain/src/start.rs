@@ -1,5 +1,6 @@
 //! From the command line to the running brain: one per pool, the others stand by.
 
+use queue::dir::presence::lease::this_process;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,8 @@ use queue::Pool;
 use queue::cli::Failure;
 use queue::dir::disk::lock::Lock;
 use queue::dir::ledger::append::Ledger;
-use queue::dir::presence::brain_state::{self, BrainRecord, brain_record};
-use queue::dir::presence::lease::Process;
+use queue::dir::presence::brain_state::{self, brain_record};
+use queue::wire::brain_state::BrainRecord;
 use queue::wire::ledger_line::Writer;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
@@ -41,11 +42,8 @@ pub(crate) fn start(args: Args) -> Result<(), Failure> {
     let (tell, signals) = unbounded();
     signals::listen(tell)?;
     let pool = resolved.create()?;
-    let record = BrainRecord {
-        process: Process::current(),
-        life: writer.life.clone(),
-        since: Moment::now(),
-    };
+    let record =
+        BrainRecord { process: this_process(), life: writer.life.clone(), since: Moment::now() };
     let Some(held) = take_lock(&pool, &signals, &record)? else { return Ok(()) };
     let record = BrainRecord { since: Moment::now(), ..record };
     held.lock.write_record(&record)?;

@@ -7,40 +7,23 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
 use shared::time::Moment;
 
-use crate::dir::presence::lease::boot_id;
+use crate::fence;
+use crate::wire::uptime::Uptime;
 
-/// When something was written down, by the clock of the machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Uptime {
-    /// Which start of which machine.
-    pub boot: String,
-    /// Seconds since that start.
-    pub seconds: f64,
-}
-
-impl Uptime {
-    /// Now.
-    #[must_use]
-    pub fn now() -> Self {
-        Self { boot: this_boot().to_owned(), seconds: seconds() }
-    }
-
-    /// How long ago that was. `None` where it was on another machine, or before its last start.
-    #[must_use]
-    pub fn age(&self) -> Option<f64> {
-        let here = !self.boot.is_empty() && self.boot == this_boot();
-        here.then(|| (seconds() - self.seconds).max(0.0))
-    }
-}
-
-/// How long ago something was written down, by the machine's clock where that is possible, else
-/// by the wall clocks of both.
+/// Now, by the machine's own clock.
 #[must_use]
-pub fn of(uptime: Option<&Uptime>, at: Moment, now: Moment) -> f64 {
-    uptime.and_then(Uptime::age).unwrap_or_else(|| now.seconds_since(at))
+pub fn now() -> Uptime {
+    Uptime { boot: this_boot().to_owned(), seconds: seconds() }
+}
+
+/// How many seconds ago something was written down, by the machine's clock where that is possible,
+/// else by the wall clocks of both.
+#[must_use]
+pub fn age(written: Option<&Uptime>, at: Moment, now: Moment) -> f64 {
+    let by_machine = written.and_then(|then| then.seconds_until(&self::now()));
+    by_machine.unwrap_or_else(|| now.seconds_since(at))
 }
 
 fn seconds() -> f64 {
@@ -50,7 +33,7 @@ fn seconds() -> f64 {
 
 fn this_boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
-    BOOT.get_or_init(boot_id)
+    BOOT.get_or_init(|| fence::boot_id().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -60,14 +43,14 @@ mod tests {
     #[test]
     fn the_wall_clock_counts_only_where_the_machines_own_does_not() {
         let (now, long_ago) = (Moment::now(), Moment::from_unix_millis(0));
-        assert!(of(Some(&Uptime::now()), long_ago, now) < 60.0, "the wall clock was set forward");
+        assert!(age(Some(&super::now()), long_ago, now) < 60.0, "the wall clock was set forward");
         let ahead = now.plus_millis(3_600_000);
-        let earlier = Uptime { seconds: Uptime::now().seconds - 90.0, ..Uptime::now() };
-        assert!(of(Some(&earlier), ahead, now) >= 90.0, "the wall clock was set back");
-        let elsewhere = Uptime { boot: "another".into(), ..Uptime::now() };
+        let earlier = Uptime { seconds: super::now().seconds - 90.0, ..super::now() };
+        assert!(age(Some(&earlier), ahead, now) >= 90.0, "the wall clock was set back");
+        let elsewhere = Uptime { boot: "another".into(), ..super::now() };
         let minute_ago = now.plus_millis(-60_000);
         for unknown in [Some(&elsewhere), None] {
-            assert!((of(unknown, minute_ago, now) - 60.0).abs() < 0.001);
+            assert!((age(unknown, minute_ago, now) - 60.0).abs() < 0.001);
         }
     }
 }

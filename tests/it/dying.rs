@@ -2,14 +2,16 @@
 //! between the ledger's line and what it says. Made by hand through the library, and settled by a
 //! real brain or by the next real worker of the name.
 
+use queue::dir::presence::lease::this_process;
 use std::fs;
 use std::process::Command;
 
 use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::one::Claim;
 use queue::dir::ledger::append::Ledger;
-use queue::dir::presence::lease::{Lease, Process, Record, Role};
+use queue::dir::presence::lease::Lease;
 use queue::dir::signal::control::{self, Message, Verb};
+use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::{Line, Writer};
 use queue::wire::retry::{self, Policy, Verdict};
 use serde_json::json;
@@ -54,7 +56,7 @@ struct Dying {
 impl Dying {
     /// The worker `dead` takes its lease and claims the only cpu task.
     fn claims(pool: &Pool) -> Self {
-        Self::claims_as(pool, Process::current())
+        Self::claims_as(pool, this_process())
     }
 
     fn claims_as(pool: &Pool, process: Process) -> Self {
@@ -272,7 +274,7 @@ fn the_processes_of_another_boot_are_not_looked_for() {
     for rescuer in Rescuer::BOTH {
         let pool = quick_pool("");
         let id = submit(&pool, job(&["mark=runs"]));
-        let before = Process { boot: "another-boot".into(), ..Process::current() };
+        let before = Process { boot: "another-boot".into(), ..this_process() };
         let dying = Dying::claims_as(&pool, before);
         let mut alike = dying.spawns(&pool, &["hang"]);
         dying.dies();
@@ -288,7 +290,7 @@ fn the_processes_of_another_boot_are_not_looked_for() {
 fn seed_001_b42_a_job_on_another_host_is_waited_for_and_not_run_twice() {
     let pool = quick_pool("");
     let id = submit(&pool, job(&["mark=runs"]));
-    let there = Process { host: "elsewhere".into(), ..Process::current() };
+    let there = Process { host: "elsewhere".into(), ..this_process() };
     Dying::claims_as(&pool, there).dies();
     let mut next = cpu_worker(&pool, "dead");
     let ran = next.end().code(75);

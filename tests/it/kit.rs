@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use queue::dir::find::places::{self, Found};
+use queue::dir::disk::place::Found;
+use queue::dir::find::places;
 use queue::dir::submit::one::Submitter;
 use queue::dir::{Privacy, Rules};
 use serde_json::{Value, json};

@@ -1,10 +1,13 @@
 //! Prompts on the command line, batches in OpenAI's format, templates, and models. What workers say
 //! of their servers is written through the library, as a worker would.
 
+use queue::dir::presence::lease::this_process;
 use std::fs;
 
-use queue::dir::presence::heartbeats::{self, Heartbeat};
-use queue::dir::presence::lease::{Lease, Process, Record, Role};
+use queue::dir::presence::heartbeats;
+use queue::dir::presence::lease::Lease;
+use queue::wire::heartbeat::Heartbeat;
+use queue::wire::lease_record::{Record, Role};
 use serde_json::{Value, json};
 use shared::id::Incarnation;
 use shared::time::Moment;
@@ -18,7 +21,7 @@ use crate::steps::ids;
 fn server(pool: &Pool, name: &str, known: &[&str]) -> Lease {
     let pool = inside(pool);
     let worker: shared::name::Name = name.parse().unwrap();
-    let (process, life, now) = (Process::current(), Incarnation::new(), Moment::now());
+    let (process, life, now) = (this_process(), Incarnation::new(), Moment::now());
     let lease = Lease::try_take(&pool, &worker).unwrap().unwrap();
     let record = Record {
         worker,
@@ -36,7 +39,7 @@ fn server(pool: &Pool, name: &str, known: &[&str]) -> Lease {
     );
     let held: Vec<Value> = held.collect();
     let beat = json!({
-        "schema": heartbeats::SCHEMA, "worker": name, "process": process, "life": life,
+        "schema": queue::wire::heartbeat::SCHEMA, "worker": name, "process": process, "life": life,
         "version": "0", "started_at": now, "at": now, "seq": 1, "status": "idle",
         "ability": {
             "classes": ["llm", "resource"], "gpu": 0, "gpu_uuid": null, "gpu_memory": null,

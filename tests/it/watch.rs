@@ -1,9 +1,13 @@
 //! What the brain sees and says: hung workers, stuck tasks, unclaimed ones, the MONITOR line; and
 //! what it releases.
 
-use queue::dir::presence::heartbeats::{self, Ability, ClaimReport, Heartbeat, Status};
-use queue::dir::presence::lease::{Lease, Process, Record, Role};
+use queue::dir::presence::heartbeats::{self};
+use queue::dir::presence::lease::Lease;
+use queue::dir::presence::lease::this_process;
 use queue::dir::signal::control::{self, Message, Verb};
+use queue::wire::heartbeat::Status;
+use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat};
+use queue::wire::lease_record::{Record, Role};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use shared::id::{Incarnation, TaskId};
@@ -230,7 +234,7 @@ fn seed_001_b1_what_cannot_be_read_hides_nothing_else() {
 fn sleepy(pool: &Pool) -> Lease {
     let inside = inside(pool);
     let worker: shared::name::Name = "sleepy".parse().unwrap();
-    let (life, process, now) = (Incarnation::new(), Process::current(), Moment::now());
+    let (life, process, now) = (Incarnation::new(), this_process(), Moment::now());
     let lease = Lease::try_take(&inside, &worker).unwrap().unwrap();
     let (role, gpu, writers) = (Role::Working, None, vec![]);
     let (who, owner) = (worker.clone(), process.clone());
@@ -257,7 +261,7 @@ fn sleepy(pool: &Pool) -> Lease {
         server: None,
     };
     let beat = Heartbeat {
-        schema: heartbeats::SCHEMA.into(),
+        schema: queue::wire::heartbeat::SCHEMA.into(),
         worker,
         process,
         life,

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use queue::dir::claim::one::Claim;
-use queue::dir::presence::heartbeats::{Ability, ClaimReport, Run, Standing, Status};
 use queue::eligible::Candidate;
+use queue::wire::heartbeat::Status;
+use queue::wire::heartbeat::{Ability, ClaimReport, Run, Standing};
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;

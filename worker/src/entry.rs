@@ -1,5 +1,6 @@
 //! From the command line to the main loop, and back to an exit code.
 
+use queue::dir::presence::lease::this_process;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,12 +14,13 @@ use queue::cli::{Failure, Resolved};
 use queue::dir::Pool;
 use queue::dir::disk::{listing, publish, reject};
 use queue::dir::ledger::append::Ledger;
-use queue::dir::presence::brain_state::started_by;
-use queue::dir::presence::heartbeats::Ability;
-use queue::dir::presence::lease::{Lease, Process, Record, Role};
+use queue::dir::presence::lease::Lease;
 use queue::dir::recover::settle::{Patience, Settler};
 use queue::dir::signal::control::{self, Verb};
 use queue::dir::signal::doorbell::{Bells, Listener};
+use queue::wire::brain_state::started_by;
+use queue::wire::heartbeat::Ability;
+use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::Writer;
 use shared::event::Event;
 use shared::gpu::{Gpus, NoGpus, Which};
@@ -265,7 +267,7 @@ fn introduce(plan: &Plan, settings: &Settings) -> Result<Me, Failure> {
     };
     let log =
         shared::log::init(config).map_err(|err| Failure::new(exit::UNEXPECTED, err.to_string()))?;
-    Ok(Me { writer, process: Process::current(), started_at: Moment::now(), log })
+    Ok(Me { writer, process: this_process(), started_at: Moment::now(), log })
 }
 
 fn attach_log(log: &Handle, pool: &Pool, plan: &Plan, settings: &Settings) {

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
 use queue::dir::layout::Layout;
-use queue::dir::presence::heartbeats::{self, Heartbeat};
-use queue::dir::presence::lease::{Lease, Process};
+use queue::dir::presence::heartbeats;
+use queue::dir::presence::lease::Lease;
 use queue::fence;
-use queue::uptime::Uptime;
+use queue::uptime;
+use queue::wire::heartbeat::Heartbeat;
+use queue::wire::lease_record::Process;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
 use shared::gpu::{GpuReading, Gpus, Which};
@@ -176,14 +178,14 @@ impl Heart {
 
     fn heartbeat(&self, beat: &Beat) -> Heartbeat {
         self.bench.desk.look(|state: &State| Heartbeat {
-            schema: heartbeats::SCHEMA.to_owned(),
+            schema: queue::wire::heartbeat::SCHEMA.to_owned(),
             worker: self.bench.desk.name().clone(),
             process: self.process.clone(),
             life: self.life.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             at: Moment::now(),
-            uptime: Some(Uptime::now()),
+            uptime: Some(uptime::now()),
             seq: beat.seq,
             status: state.status(),
             ability: state.ability.clone(),

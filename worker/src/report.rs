@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use queue::dir::claim::limit_slots::UsedUp;
 use queue::dir::find::load_requests::{self, Asked};
-use queue::dir::presence::heartbeats::ClaimReport;
 use queue::eligible::{self, Candidate};
+use queue::wire::heartbeat::ClaimReport;
 use queue::wire::lane::{LaneName, Requirements};
 use shared::reason::{Code, Reason};
 use shared::task::Class;
@@ -94,7 +94,7 @@ fn list(words: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use queue::dir::presence::heartbeats::Ability;
+    use queue::wire::heartbeat::Ability;
     use shared::name::Name;
 
     fn ability() -> Ability {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use queue::dir::presence::heartbeats::Heartbeat;
 use queue::eligible::{self, Candidate};
+use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lane::Requirements;
 use shared::id::TaskId;
 use shared::name::Name;

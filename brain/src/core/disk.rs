@@ -1,6 +1,6 @@
 //! Room on the pool's disk: below the limit new tasks are refused, and somebody should know why.
 
-use queue::dir::presence::brain_state::Warning;
+use queue::wire::brain_state::Warning;
 use shared::event::Event;
 use shared::quantity::Bytes;
 use shared::settings::Settings;

@@ -1,6 +1,6 @@
 //! GPUs that were read and cannot be read any more.
 
-use queue::dir::presence::brain_state::Warning;
+use queue::wire::brain_state::Warning;
 use shared::event::Event;
 use shared::gpu::{GpuReading, Reading};
 

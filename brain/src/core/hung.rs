@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use queue::dir::presence::brain_state::Warning;
+use queue::wire::brain_state::Warning;
 use serde_json::{Map, Value, json};
 use shared::event::Event;
 use shared::name::Name;

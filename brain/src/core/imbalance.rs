@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use queue::dir::presence::brain_state::Warning;
+use queue::wire::brain_state::Warning;
 use queue::wire::lane::LaneName;
 use shared::event::Event;
 use shared::name::Name;

@@ -20,7 +20,7 @@ pub mod unclaimed;
 
 use std::time::Duration;
 
-use queue::dir::presence::brain_state::{Stuck, Warning};
+use queue::wire::brain_state::{Stuck, Warning};
 use queue::wire::model_stats::Measured;
 use shared::event;
 use shared::name::Name;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use queue::Error;
-use queue::dir::presence::brain_state::Warning;
 use queue::dir::recover::settle::Fate;
+use queue::wire::brain_state::Warning;
 use shared::event::{Ending, Event};
 use shared::name::Name;
 use shared::outcome::Next;

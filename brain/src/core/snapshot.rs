@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::dir::find::counts::{Counts, LaneCount};
-use queue::dir::presence::heartbeats::{Heartbeat, Run};
-use queue::dir::presence::lease::Record;
+use queue::wire::counts::{Counts, LaneCount};
+use queue::wire::heartbeat::{Heartbeat, Run};
 use queue::wire::lane::Requirements;
+use queue::wire::lease_record::Record;
 use queue::wire::ledger_line::Brief;
 use shared::gpu::GpuReading;
 use shared::llm::ModelVerb;

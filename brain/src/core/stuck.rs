@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use queue::dir::presence::brain_state::Stuck;
-use queue::dir::presence::heartbeats::{Heartbeat, Run};
+use queue::wire::brain_state::Stuck;
+use queue::wire::heartbeat::{Heartbeat, Run};
 use serde_json::{Map, Value, json};
 use shared::event::{Event, StuckTask};
 use shared::name::Name;

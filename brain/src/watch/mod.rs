@@ -2,6 +2,7 @@
 //! moments of the death, however the worker died, and with no timer to tune. The thread settles
 //! what was left, holding the lease, so that the loop never waits for a job that will not end.
 
+use queue::dir::presence::lease::this_process;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use queue::dir::disk::listing;
 use queue::dir::disk::lock::Holder;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::presence::heartbeats;
-use queue::dir::presence::lease::{self, Lease, Record};
+use queue::dir::presence::lease::{self, Lease};
 use queue::dir::recover::settle::{Patience, Settler};
 use queue::error::{At as _, OrGone as _};
+use queue::wire::lease_record::Record;
 use queue::{Error, Pool};
 use shared::name::Name;
 
@@ -222,7 +224,7 @@ impl Means {
     /// Whether the process that sent a worker's last heartbeat may be alive.
     fn may_live(&self, name: &Name) -> Result<bool, Error> {
         let Ok(Some(heartbeat)) = heartbeats::read(&self.pool, name) else { return Ok(false) };
-        let (process, here) = (heartbeat.process, lease::Process::current());
+        let (process, here) = (heartbeat.process, this_process());
         if process.host != here.host {
             return Ok(true);
         }

@@ -1,10 +1,11 @@
 //! Deaths, seen by the lease alone.
 
+use queue::dir::presence::lease::this_process;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use queue::dir::presence::lease::{Process, Role};
 use queue::dir::{Privacy, Rules};
+use queue::wire::lease_record::{Process, Role};
 use queue::wire::ledger_line::Writer;
 use shared::id::{Incarnation, TaskId};
 use shared::task::{Task, TaskName, parse_spec};
@@ -47,7 +48,7 @@ impl Scene {
         let record = Record {
             worker,
             role,
-            process: Process::current(),
+            process: this_process(),
             life: Incarnation::new(),
             gpu: None,
             writers: Vec::new(),

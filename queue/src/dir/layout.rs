@@ -9,6 +9,9 @@ use shared::time::Moment;
 
 use crate::wire::lane::LaneName;
 
+/// The lock's name inside a staging directory. Hidden: it is no task.
+pub(super) const STAGING_LOCK: &str = ".lock";
+
 /// The paths of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {

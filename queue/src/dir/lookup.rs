@@ -9,13 +9,12 @@ use shared::id::{BatchId, TaskId};
 use shared::outcome::{Next, Outcome};
 use shared::task::Task;
 
+use super::disk::listing;
+use super::disk::place::{Found, Place};
+use super::find::{ledger_counts, places};
+use super::layout::{Layout, Shelf};
+use super::submit::keys;
 use crate::Error;
-use crate::dir::disk::listing;
-use crate::dir::find::ledger_counts;
-use crate::dir::find::places::{self, Found, Place};
-use crate::dir::layout::{Layout, Shelf};
-use crate::dir::ledger::append;
-use crate::dir::submit::keys;
 use crate::wire::ledger_line::Line;
 
 pub use crate::dir::batch::members::{members, record_batch};
@@ -210,7 +209,9 @@ pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> 
         if let Some(found) = places::find(layout, id)? {
             return Ok(Some(Standing::There(found)));
         }
-        let Some(last) = append::lines_of(layout, id)?.pop() else { return Ok(None) };
+        let Some(last) = crate::dir::ledger::search::lines_of(layout, id)?.pop() else {
+            return Ok(None);
+        };
         match last.next {
             Next::End | Next::Failed => return Ok(Some(Standing::Ended(Box::new(last)))),
             Next::Pending | Next::Delayed(_) => {}

@@ -10,16 +10,17 @@ use shared::task::{Task, TaskName};
 use shared::time::Moment;
 
 use super::Pool;
+use super::disk::lane_files::ensure_lane;
 use super::disk::lock::Lock;
+use super::disk::place::{Found, Place};
 use super::disk::publish::{self, Moved};
 use super::disk::{listing, reject};
-use super::find::places::{Found, Place};
 use super::layout::Shelf;
-use super::ledger::append::{self, Ledger};
+use super::ledger::append::Ledger;
 use super::ledger::carry_out;
 use super::signal::doorbell;
-use super::submit::one::{Start, ensure_lane, released};
 use crate::Error;
+use crate::store::start::{Start, released};
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::Verdict;
 
@@ -176,7 +177,9 @@ impl<'a> Ender<'a> {
         let recorded = match begun {
             // Nobody can have ended an attempt that was not begun; and all of history is long.
             Begun::ByUs => None,
-            Begun::Earlier => append::line_of(layout, name.id, name.attempt, None)?,
+            Begun::Earlier => {
+                crate::dir::ledger::search::line_of(layout, name.id, name.attempt, None)?
+            }
         };
         let line = match recorded {
             Some(line) => line,

@@ -9,22 +9,25 @@ use shared::name::Name;
 use shared::task::{Task, TaskName};
 use shared::time::Moment;
 
+use super::batch::roll_forward;
+use super::claim::cursor::{Cursor, Pass};
+use super::claim::one::{Claim, NotEnded};
+use super::disk::place::{Found, Place};
+use super::find::places;
+use super::layout::Shelf;
+use super::ledger::append::Ledger;
+use super::operate::{self, Change, Ender, Reason};
+use super::pool::{Pool, Privacy, Rules};
+use super::presence::lease::{Lease, this_process};
+use super::recover::promote::{Promoter, Promotion};
+use super::recover::settle::{Fate, Patience, Settler};
+use super::signal::control::{self, Message};
+use super::signal::doorbell;
+use super::submit::bulk::Bulk;
+use super::submit::one::Submitter;
 use crate::Error;
-use crate::dir::batch::roll_forward;
-use crate::dir::claim::cursor::{Cursor, Pass};
-use crate::dir::claim::one::{Claim, NotEnded};
-use crate::dir::find::places::{self, Found, Place};
-use crate::dir::layout::Shelf;
-use crate::dir::ledger::append::{self, Ledger};
-use crate::dir::operate::{self, Change, Ender, Reason};
-use crate::dir::pool::{Pool, Privacy, Rules};
-use crate::dir::presence::lease::{Lease, Process, Record, Role};
-use crate::dir::recover::promote::{Promoter, Promotion};
-use crate::dir::recover::settle::{Fate, Patience, Settler};
-use crate::dir::signal::control::{self, Message};
-use crate::dir::signal::doorbell;
-use crate::dir::submit::one::{self, Submitter};
 use crate::store::{Answer, Claimed, Settled, Standing, State, Store, Verb, Wish};
+use crate::wire::lease_record::{Record, Role};
 use crate::wire::ledger_line::{Line, Writer};
 
 /// A pool and what one process needs to work with it.
@@ -74,7 +77,7 @@ impl DirStore {
         Record {
             worker: worker.clone(),
             role: Role::Working,
-            process: Process::current(),
+            process: this_process(),
             life: writer.life.clone(),
             gpu: None,
             writers: vec![writer],
@@ -101,7 +104,7 @@ impl DirStore {
 
     /// How a task ended that is in no place any more.
     fn ended(&self, id: TaskId) -> Result<Option<Standing>, Error> {
-        let last = append::lines_of(self.pool.layout(), id)?.pop();
+        let last = crate::dir::ledger::search::lines_of(self.pool.layout(), id)?.pop();
         Ok(last.map(|line| Standing { name: line.next_name, state: State::Ended(line.outcome) }))
     }
 }
@@ -129,7 +132,7 @@ impl Store for DirStore {
     }
 
     fn submit_all(&self, tasks: &[Task]) -> Result<(), Error> {
-        let mut bulk = Submitter::new(&self.pool)?.bulk();
+        let mut bulk = Bulk::new(&self.pool)?;
         for task in tasks {
             bulk.add(task)?;
         }
@@ -206,7 +209,7 @@ impl Store for DirStore {
 
     fn promote(&self, now: Moment) -> Result<u64, Error> {
         roll_forward::forward_all(self.pool.layout())?;
-        one::sweep_incoming(&self.pool)?;
+        crate::dir::submit::staging::sweep_incoming(&self.pool)?;
         if let Some(ender) = Ender::try_new(&self.pool, &self.ledger)? {
             ender.finish_all()?;
         }

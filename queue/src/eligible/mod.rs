@@ -9,7 +9,7 @@ use shared::quantity::Bytes;
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 
-use crate::dir::presence::heartbeats::{Ability, Heartbeat, Run};
+use crate::wire::heartbeat::{Ability, Heartbeat, Run};
 use crate::wire::lane::Requirements;
 
 pub use model::preferred;
@@ -160,7 +160,7 @@ fn memory_short(candidate: Candidate<'_>, lane: &Requirements, holders: &[&Run])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dir::presence::heartbeats::Standing;
+    use crate::wire::heartbeat::Standing;
     use shared::id::TaskId;
     use shared::time::Moment;
 

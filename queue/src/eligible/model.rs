@@ -9,7 +9,7 @@ use shared::reason::{Code, Reason};
 use shared::task::Class;
 
 use super::Candidate;
-use crate::dir::presence::heartbeats::Ability;
+use crate::wire::heartbeat::Ability;
 use crate::wire::lane::Requirements;
 
 /// The classes a worker takes, most wanted first. One that holds a model has its requests before

@@ -11,8 +11,8 @@ use shared::task::{Task, TaskName};
 use shared::time::Moment;
 
 use crate::Error;
-use crate::dir::find::dependencies::{self, Dependency};
-use crate::dir::submit::one::{Start, released, start_of};
+use crate::store::dependency::Dependency;
+use crate::store::start::{Start, released, start_of};
 use crate::store::{Answer, Claimed, Settled, Standing, State, Store, Verb, Wish};
 use crate::wire::lane::Requirements;
 use crate::wire::ledger_line::Line;
@@ -129,12 +129,12 @@ impl Tables {
         delayed.map(|(id, _entry)| *id).filter(due).collect()
     }
 
-    fn decided(&self) -> Vec<(TaskId, dependencies::Verdict)> {
+    fn decided(&self) -> Vec<(TaskId, crate::store::dependency::Verdict)> {
         let waiting = self.tasks.iter().filter(|(_id, entry)| entry.state == State::Waiting);
         let verdict = |entry: &Entry| {
             let after = entry.task.spec.after.iter();
             let after = after.filter_map(|a| a.id().parse().ok().map(|id| (id, a.on())));
-            dependencies::verdict(&after.collect::<Vec<_>>(), |id| self.dependency(id))
+            crate::store::dependency::verdict(&after.collect::<Vec<_>>(), |id| self.dependency(id))
         };
         waiting.map(|(id, entry)| (*id, verdict(entry))).collect()
     }
@@ -258,9 +258,11 @@ impl Store for MemoryStore {
                 continue;
             };
             match verdict {
-                dependencies::Verdict::Wait => continue,
-                dependencies::Verdict::Ready => tables.start(id, released(&task, Moment::now())),
-                dependencies::Verdict::Hopeless(_needed) => {
+                crate::store::dependency::Verdict::Wait => continue,
+                crate::store::dependency::Verdict::Ready => {
+                    tables.start(id, released(&task, Moment::now()))
+                }
+                crate::store::dependency::Verdict::Hopeless(_needed) => {
                     tables.cancel(id, Cause::DependencyFailed)
                 }
             }

@@ -4,7 +4,9 @@
 //! Nothing here knows of files. What only a store that is a directory has (rolling a batch forward,
 //! finishing what a dead command began) is part of the method that needs it.
 
+pub mod dependency;
 pub mod memory;
+pub mod start;
 
 use shared::name::Name;
 use shared::outcome::Outcome;

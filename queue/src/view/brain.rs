@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use shared::reason::{Code, Reason};
 use shared::time::Moment;
 
-use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::lock::{self, Holder, Lock};
 use crate::dir::disk::plain_file;
-use crate::dir::presence::brain_state::BrainRecord;
-use crate::uptime::{self, Uptime};
+use crate::wire::brain_state::BrainRecord;
+use crate::wire::uptime::Uptime;
+use crate::{Error, uptime};
 
 /// The brain's word is taken up to this age.
 const FRESH_SECONDS: f64 = 15.0;
@@ -64,7 +64,7 @@ impl Brain {
     fn age(&self, now: Moment) -> Option<f64> {
         let uptime = self.state.as_ref()?.get("uptime").cloned();
         let uptime = uptime.and_then(|uptime| serde_json::from_value::<Uptime>(uptime).ok());
-        Some(uptime::of(uptime.as_ref(), self.as_of()?, now))
+        Some(uptime::age(uptime.as_ref(), self.as_of()?, now))
     }
 
     /// That it lives and does nothing, if so. A brain that began a moment ago has written nothing

@@ -17,9 +17,10 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::reserve;
-use crate::dir::find::counts::{Census, Counts};
+use crate::dir::find::counts::Census;
 use crate::dir::find::ledger_counts;
 use crate::dir::signal::control;
+use crate::wire::counts::Counts;
 
 pub use brain::Brain;
 pub use worker::{Life, Worker, worker, worker_warning, workers};

@@ -13,8 +13,9 @@ use shared::time::Moment;
 use crate::dir::Pool;
 use crate::dir::disk::listing;
 use crate::dir::disk::lock::Holder;
-use crate::dir::presence::heartbeats::{self, Heartbeat, Run};
-use crate::dir::presence::lease::{self, Record, Role};
+use crate::dir::presence::{heartbeats, lease};
+use crate::wire::heartbeat::{Heartbeat, Run};
+use crate::wire::lease_record::{Record, Role};
 use crate::{Error, fence};
 
 /// How long a dead worker stays listed after its affairs were settled.
@@ -106,7 +107,7 @@ impl Worker {
     /// Seconds since its last heartbeat.
     #[must_use]
     pub fn heartbeat_age(&self, now: Moment) -> Option<f64> {
-        self.heartbeat.as_ref().map(|heartbeat| heartbeat.age(now))
+        self.heartbeat.as_ref().map(|heartbeat| heartbeats::age(heartbeat, now))
     }
 
     /// As `queue workers --json` shows it.
@@ -228,7 +229,7 @@ fn life(
     (settings, now): (&Settings, Moment),
 ) -> Life {
     let warn = settings.heartbeat_warn.0.as_secs_f64();
-    let age = beat.map(|beat| beat.age(now));
+    let age = beat.map(|beat| heartbeats::age(beat, now));
     let last_seen = beat.map(|beat| beat.at).or(record.map(|record| record.since));
     match (holder, record.map(|record| &record.role)) {
         (Holder::Somebody, Some(Role::Working)) => match (age, beat) {

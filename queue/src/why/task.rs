@@ -13,10 +13,9 @@ use shared::time::Moment;
 
 use super::{Look, Subject, Verdict, Word, how_it_ended, in_order, lane, task_subject};
 use crate::Error;
-use crate::dir::claim::cursor::read_requirements;
-use crate::dir::find::places::{Found, Place};
+use crate::dir::disk::lane_files::read_requirements;
+use crate::dir::disk::place::{Found, Place};
 use crate::dir::layout::Shelf;
-use crate::dir::ledger::append;
 use crate::dir::lookup::{self, Standing};
 use crate::dir::recover::promote::{self, Dependency};
 use crate::view::{self, Life};
@@ -91,7 +90,7 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Verdict,
 /// How the last attempt of a failed task ended, and what can be done.
 fn failed(look: &Look<'_>, found: &Found) -> Result<String, Error> {
     let (id, attempts) = (found.name.id, counted(found.name.attempt, "attempt"));
-    let last = append::lines_of(look.pool.layout(), id)?.pop();
+    let last = crate::dir::ledger::search::lines_of(look.pool.layout(), id)?.pop();
     let cause = last.as_ref().and_then(|line| line.cause).map(|cause| format!(" ({cause})"));
     let problem = last.and_then(|line| line.error_message).map(|text| format!(": {text}"));
     let how = cause.unwrap_or_default() + &problem.unwrap_or_default();

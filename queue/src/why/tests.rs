@@ -1,6 +1,8 @@
 //! Verdicts about pools in which everything but the processes is real: leases are held by the
 //! test, and heartbeats are written by it.
 
+use crate::dir::presence::lease::this_process;
+use crate::wire::heartbeat::Status;
 use std::path::Path;
 
 use shared::id::{Incarnation, TaskId};
@@ -15,12 +17,14 @@ use super::{
     Look, Verdict, Word, is_model, why_gpu, why_model, why_pool, why_task, why_worker, worker_of,
 };
 use crate::dir::find::places;
-use crate::dir::presence::heartbeats::{self, Ability, ClaimReport, Heartbeat, Run, Status};
-use crate::dir::presence::lease::{Lease, Process, Record, Role};
+use crate::dir::presence::heartbeats::{self};
+use crate::dir::presence::lease::Lease;
 use crate::dir::signal::control;
 use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, Privacy, Rules, operate};
 use crate::view::{self, Count};
+use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run};
+use crate::wire::lease_record::{Record, Role};
 
 fn pool(dir: &Path) -> Pool {
     let rules = Rules { disk_low: Bytes(0), ..Rules::default() };
@@ -60,7 +64,7 @@ fn ability(classes: &[Class]) -> Ability {
 /// A worker that holds its lease and has sent this heartbeat.
 fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Lease, Heartbeat) {
     let worker: shared::name::Name = name.parse().unwrap();
-    let (process, life) = (Process::current(), Incarnation::new());
+    let (process, life) = (this_process(), Incarnation::new());
     let lease = Lease::try_take(pool, &worker).unwrap().unwrap();
     let record = Record {
         worker: worker.clone(),
@@ -74,7 +78,7 @@ fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Leas
     };
     lease.write(&record).unwrap();
     let beat = Heartbeat {
-        schema: heartbeats::SCHEMA.into(),
+        schema: crate::wire::heartbeat::SCHEMA.into(),
         worker,
         process,
         life,

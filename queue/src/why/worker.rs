@@ -1,15 +1,16 @@
 //! Why a worker takes nothing.
 
+use crate::dir::presence::heartbeats;
 use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 
 use super::{Look, Subject, Verdict, Word, in_order};
 use crate::Error;
-use crate::dir::claim::cursor::read_requirements;
 use crate::dir::claim::limit_slots;
-use crate::dir::presence::heartbeats::Heartbeat;
+use crate::dir::disk::lane_files::read_requirements;
 use crate::eligible::{self, Candidate};
 use crate::view::{self, Life, Worker};
+use crate::wire::heartbeat::Heartbeat;
 
 /// A worker that looks for work looks at least so often, in seconds.
 const LOOKS_EVERY: f64 = 60.0;
@@ -85,7 +86,8 @@ fn judge(
     (open, mut reasons): (u64, Vec<Reason>),
 ) -> (Word, String, Vec<Reason>) {
     let name = &beat.worker;
-    let looked = beat.claim.at.map(|at| beat.at.seconds_since(at) + beat.age(look.view.at));
+    let looked =
+        beat.claim.at.map(|at| beat.at.seconds_since(at) + heartbeats::age(beat, look.view.at));
     let stalled = looked.is_some_and(|age| age > LOOKS_EVERY) && open > 0;
     if let Some(text) = stopped {
         return (Word::Blocked, text, reasons);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use brain::core::snapshot::{About, Held, Lane, Life, Snapshot, Worker as SeenWorker};
-use queue::dir::find::counts::{Counts, LaneCount};
-use queue::dir::presence::heartbeats::{Ability, ClaimReport, Heartbeat, SCHEMA, Status};
-use queue::dir::presence::lease::{Process, Record, Role};
+use queue::wire::counts::{Counts, LaneCount};
+use queue::wire::heartbeat::Status;
+use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat, SCHEMA};
 use queue::wire::lane::Requirements;
+use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::{About as Ended, Brief};
 use shared::gpu::{GpuReading, Reading};
 use shared::id::Incarnation;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use queue::dir::presence::heartbeats::Standing;
 use queue::dir::signal::control::{self, Message, Verb};
+use queue::wire::heartbeat::Standing;
 use shared::emit;
 use shared::event::Event;
 

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use queue::dir::claim::cursor::{Cursor, Note, Pass, Wish};
+use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::limit_slots;
+use queue::dir::claim::note::Note;
 use queue::dir::claim::one::Claim;
 use queue::dir::disk::reserve;
-use queue::dir::find::counts::{Census, LaneCount};
+use queue::dir::find::counts::Census;
 use queue::dir::find::load_requests;
-use queue::dir::presence::heartbeats::ClaimReport;
 use queue::eligible::{self, SlotKind};
+use queue::wire::counts::LaneCount;
+use queue::wire::heartbeat::ClaimReport;
 use queue::wire::lane::{LaneName, Requirements};
 use shared::emit;
 use shared::event::Event;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use queue::dir::presence::heartbeats::Ability;
+use queue::wire::heartbeat::Ability;
 use shared::event::Event;
 use shared::llm::{Health, HeldState, Loads, ModelVerb};
 use shared::outcome::Cause;

@@ -6,7 +6,7 @@ mod slot;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use queue::dir::presence::brain_state::Warning;
+use queue::wire::brain_state::Warning;
 use shared::event::Event;
 use shared::name::Name;
 use shared::settings::Settings;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use queue::dir::presence::brain_state::Warning;
+use queue::wire::brain_state::Warning;
 use shared::event::Event;
 use shared::llm::{Loads, ModelVerb};
 use shared::name::Name;

@@ -33,7 +33,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use queue::dir::presence::brain_state::Warning;
+use queue::wire::brain_state::Warning;
 use queue::wire::model_stats::Measured;
 use shared::event::{Event, Placement};
 use shared::llm::ModelVerb;

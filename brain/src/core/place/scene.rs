@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::dir::find::counts::{Counts, LaneCount};
+use queue::wire::counts::{Counts, LaneCount};
 use queue::wire::lane::Requirements;
 use queue::wire::ledger_line::{About as Ended, Brief};
 use shared::gpu::{GpuReading, Reading};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use queue::dir::presence::heartbeats::Heartbeat;
 use queue::eligible::{self, Candidate};
+use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lane::Requirements;
 use queue::wire::model_stats::Measured;
 use shared::llm::{Health, HeldState, Loads, ModelServer, ModelVerb, bare_name};

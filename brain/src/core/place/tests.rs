@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::dir::presence::heartbeats::Standing;
+use queue::wire::heartbeat::Standing;
 use shared::id::TaskId;
 use shared::llm::{FailedLoad, Health, Loads, ModelVerb};
 use shared::name::Name;

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use clap::Args;
 use queue::Pool;
-use queue::dir::find::places::{self, Found};
+use queue::dir::disk::place::{Found, Place};
+use queue::dir::find::places;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::lookup::{self, Standing};
 use queue::dir::operate::{Change, Ender, Reason};
@@ -212,7 +213,7 @@ impl Canceller<'_> {
     /// Why the worker that was asked may not do it.
     fn trouble(&self, id: TaskId) -> Result<Option<Trouble>, Stop> {
         let Some(found) = places::find(self.pool.layout(), id)? else { return Ok(None) };
-        let places::Place::Processing { worker } = &found.place else { return Ok(None) };
+        let Place::Processing { worker } = &found.place else { return Ok(None) };
         let seen = view::worker(self.pool, self.settings, Moment::now(), worker.clone())?;
         let life = seen.map(|seen| seen.life);
         Ok(match life {

@@ -2,7 +2,8 @@
 //! rename; a task that moves meanwhile is looked for again.
 
 use clap::Args;
-use queue::dir::find::places::{self, Found};
+use queue::dir::disk::place::Found;
+use queue::dir::find::places;
 use queue::dir::lookup;
 use queue::dir::operate::{self, Change};
 use queue::{Error, Pool};

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use clap::Args;
 use queue::Pool;
 use queue::dir::disk::listing;
-use queue::dir::find::places::{self, Found, Place};
+use queue::dir::disk::place::{Found, Place};
+use queue::dir::find::places;
 use queue::dir::layout::Shelf;
-use queue::dir::ledger::append;
 use queue::dir::lookup::{self, Standing, ended_state};
 use queue::wire::ledger_line::{Brief, Line};
 use serde_json::{Value, json};
@@ -182,7 +182,7 @@ impl Lister<'_> {
         if !ended.iter().any(|state| states.contains(state)) {
             return Ok(());
         }
-        for path in append::files_since(self.pool.layout(), "")? {
+        for path in queue::dir::ledger::search::files_since(self.pool.layout(), "")? {
             let Ok(file) = std::fs::File::open(&path) else { continue };
             let lines = std::io::BufRead::split(std::io::BufReader::new(file), b'\n');
             for line in lines.map_while(Result::ok) {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use queue::Pool;
-use queue::dir::find::places::{self, Place};
-use queue::dir::ledger::append;
+use queue::dir::disk::place::Place;
+use queue::dir::find::places;
 use queue::dir::lookup::{self, Standing};
 use shared::exit;
 use shared::id::TaskId;
@@ -238,7 +238,7 @@ impl Reader {
     fn is_over(&self) -> Result<bool, Stop> {
         let layout = self.pool.layout();
         let Some(found) = places::find(layout, self.id)? else {
-            let line = append::line_of(layout, self.id, self.attempt, None)?;
+            let line = queue::dir::ledger::search::line_of(layout, self.id, self.attempt, None)?;
             return Ok(line.is_some() || lookup::standing(layout, self.id)?.is_none());
         };
         let runs = matches!(found.place, Place::Processing { .. });

@@ -2,8 +2,7 @@
 
 use clap::Args;
 use queue::Pool;
-use queue::dir::find::places::{Found, Place};
-use queue::dir::ledger::append;
+use queue::dir::disk::place::{Found, Place};
 use queue::dir::lookup::{self, Standing};
 use queue::view::{self, Worker};
 use queue::wire::lane::Requirements;
@@ -60,7 +59,7 @@ fn look(pool: &Pool, settings: &Settings, id: TaskId) -> Result<Option<Shown>, S
         let Some(standing) = lookup::standing(pool.layout(), id)? else { return Ok(None) };
         let Some(task) = standing.task(pool.layout())? else { continue };
         let lane = lane(pool, &standing, &task);
-        let lines = append::lines_of(pool.layout(), id)?;
+        let lines = queue::dir::ledger::search::lines_of(pool.layout(), id)?;
         let running = running(pool, settings, &standing)?;
         return Ok(Some(Shown { standing, task, lane, lines, running }));
     }

@@ -7,9 +7,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use queue::Pool;
 use queue::dir::disk::listing;
-use queue::dir::find::places::{self, Place};
+use queue::dir::disk::place::Place;
+use queue::dir::find::places;
 use queue::dir::layout::Shelf;
-use queue::dir::ledger::append::{Follower, recorded_end};
+use queue::dir::ledger::follow::Follower;
+use queue::dir::ledger::search::recorded_end;
 use queue::dir::lookup::{self, Standing};
 use serde_json::json;
 use shared::exit;
@@ -163,7 +165,7 @@ fn end_of(pool: &Pool, id: TaskId, standing: &Standing) -> Result<Option<End>, S
 }
 
 fn last_cause(pool: &Pool, id: TaskId) -> Result<Option<Cause>, Stop> {
-    let lines = queue::dir::ledger::append::lines_of(pool.layout(), id)?;
+    let lines = queue::dir::ledger::search::lines_of(pool.layout(), id)?;
     Ok(lines.last().and_then(|line| line.cause))
 }
 

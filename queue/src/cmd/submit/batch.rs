@@ -10,8 +10,8 @@ use queue::Pool;
 use queue::cli::Failure;
 use queue::dir::batch::members::{self, LineKey, Member};
 use queue::dir::lookup;
+use queue::dir::submit::bulk::Bulk;
 use queue::dir::submit::keys::Keys;
-use queue::dir::submit::one::{Bulk, Submitter as Writer};
 use shared::event::Event;
 use shared::id::{BatchId, TaskId};
 use shared::quantity::counted;
@@ -39,7 +39,7 @@ pub(super) fn submit(app: &mut App, mut reading: Reading, wish: &Wish<'_>) -> Re
     let (pool, resolved) = app.create()?;
     let mut keys = wish.key.map(|_key| Keys::wait(&pool)).transpose()?;
     // Made before the ids, so that the batch's own id is the oldest.
-    let bulk = Writer::new(&pool)?.bulk();
+    let bulk = Bulk::new(&pool)?;
     let checked = check(&mut reading, wish.key)?;
     known::warn_unknown(&pool, &resolved, checked.models.keys())?;
     let mut plan = checked.plan(&mut reading, &pool)?;
@@ -260,7 +260,7 @@ fn stage(
             bells
                 .entry((
                     task.class(),
-                    std::mem::discriminant(&queue::dir::submit::one::start_of(&task)),
+                    std::mem::discriminant(&queue::store::start::start_of(&task)),
                 ))
                 .or_insert(task);
         }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use clap::Args;
 use queue::Pool;
 use queue::dir::signal::doorbell;
-use queue::dir::submit::one::{Start, start_of};
+use queue::store::start::{Start, start_of};
 use queue::wire::lane::Requirements;
 use shared::event::Event;
 use shared::id::{BatchId, TaskId, new_correlation_id};

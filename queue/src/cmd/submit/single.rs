@@ -8,7 +8,6 @@ use jiff::{ToSpan as _, Zoned};
 use queue::Pool;
 use queue::cli::Failure;
 use queue::dir::find::places;
-use queue::dir::ledger::append;
 use queue::dir::lookup;
 use queue::dir::submit::keys::Keys;
 use queue::dir::submit::one;
@@ -89,7 +88,9 @@ fn existing(pool: &Pool, id: TaskId) -> Result<Answer, queue::Error> {
     let task = found.map(|found| found.read(layout)).transpose()?.flatten();
     let batch_id = match task {
         Some(task) => task.batch_id,
-        None => append::lines_of(layout, id)?.pop().and_then(|line| line.task.batch_id),
+        None => queue::dir::ledger::search::lines_of(layout, id)?
+            .pop()
+            .and_then(|line| line.task.batch_id),
     };
     Ok(Answer { ids: vec![id], batch_id, existing: true, new: 0 })
 }

@@ -9,8 +9,7 @@ use crate::Error;
 use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::{listing, reject};
 use crate::dir::fault::{self, Did};
-use crate::dir::layout::{Layout, Segment, Shelf};
-use crate::dir::submit::one::LOCK;
+use crate::dir::layout::{Layout, STAGING_LOCK, Segment, Shelf};
 use crate::error::{At as _, OrGone as _};
 
 /// Finishes every committed bulk submit that its submitter left unfinished. Returns how many. One
@@ -71,7 +70,7 @@ fn remove_emptied(layout: &Layout, dir: &Path) -> Result<(), Error> {
             None => {}
         }
     }
-    publish::remove(&dir.join(LOCK))?;
+    publish::remove(&dir.join(STAGING_LOCK))?;
     fault::step("remove directory").at("remove", dir)?;
     match std::fs::remove_dir(dir) {
         Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err).at("remove", dir),

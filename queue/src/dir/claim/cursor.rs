@@ -2,40 +2,25 @@
 //! O(backlog): a directory's listing is used up before the directory is listed again, and a new
 //! directory is noticed by its parent's modification time.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::io;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::name::Name;
-use shared::task::{Class, TaskName};
+use shared::task::Class;
 
 use super::limit_slots::UsedUp;
-use super::one::{self, Claim, Target, Try};
+use super::note::Note;
+use super::one::Claim;
 use super::prefetch::Ahead;
+use super::row::{Hands, LaneView, Look, Taken};
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::freshness::Stamp;
-use crate::dir::disk::publish::remove_empty_dir;
-use crate::dir::disk::{listing, plain_file, reject};
-use crate::dir::layout::{Layout, Segment};
+use crate::dir::disk::lane_files::read_requirements;
+use crate::dir::disk::listing;
+use crate::dir::layout::Layout;
 use crate::wire::lane::{LaneName, Requirements};
 
 pub use crate::store::Wish;
-
-/// What is seen on the way to a claim, one by one.
-#[derive(Debug)]
-pub enum Note {
-    /// A task is tried for.
-    Attempt(TaskName),
-    /// Somebody else was first.
-    LostRace(TaskName),
-    /// A limit is used up.
-    Limited(LaneName, UsedUp),
-    /// A file that is no task was put aside.
-    Rejected(std::path::PathBuf, String),
-    /// What a lane requires cannot be read, so nobody takes from it. Told once, until it can.
-    Obscure(LaneName, Error),
-}
 
 /// What one pass came to.
 #[derive(Debug)]
@@ -69,44 +54,6 @@ pub struct Cursor {
     obscure: BTreeSet<LaneName>,
     /// What is claimed next, as far as it was read ahead.
     ahead: Option<Ahead>,
-}
-
-#[derive(Debug)]
-struct LaneView {
-    name: LaneName,
-    requirements: Requirements,
-    stamp: Stamp,
-    /// By priority.
-    rows: BTreeMap<u8, Row>,
-}
-
-/// One priority of one lane.
-#[derive(Debug, Default)]
-struct Row {
-    stamp: Stamp,
-    /// Oldest first. The first one is the one whose names are in `names`.
-    segments: VecDeque<Segment>,
-    names: VecDeque<TaskName>,
-    /// The segment that `names` came from.
-    listed: Option<Segment>,
-    /// Tried in vain in this look. A stale listing (NFS) goes on naming what others have taken.
-    tried: HashSet<TaskName>,
-}
-
-/// So many files that may not be moved are passed over in one look.
-const MAX_STUCK: u32 = 32;
-
-/// A worker that loses races looks so many names further on at most: far enough to get out of the
-/// way of others, and near enough to keep the order.
-const REACH: usize = 4;
-
-/// How thoroughly to look.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// What is known already, where nothing seems to have changed.
-    Cached,
-    /// All of it again.
-    Afresh,
 }
 
 impl Cursor {
@@ -248,8 +195,7 @@ impl Cursor {
             match read_requirements(layout, &name) {
                 Ok(requirements) => {
                     self.obscure.remove(&name);
-                    let (stamp, rows) = (Stamp::UNKNOWN, BTreeMap::new());
-                    self.lanes.push(LaneView { name, requirements, stamp, rows });
+                    self.lanes.push(LaneView::new(name, requirements));
                 }
                 // One lane that cannot be understood does not stop the others.
                 Err(err) => {
@@ -259,194 +205,6 @@ impl Cursor {
                 }
             }
         }
-        Ok(())
-    }
-}
-
-/// Reads what a lane requires, and checks that it is the lane it says.
-pub fn read_requirements(layout: &Layout, lane: &LaneName) -> Result<Requirements, Error> {
-    let path = layout.lane_file(lane);
-    let text = plain_file::read(&path)?.ok_or_else(|| Error::Io {
-        what: "read",
-        path: path.clone(),
-        err: io::ErrorKind::NotFound.into(),
-    })?;
-    let garbled = |problem| Error::Garbled { path: path.clone(), problem };
-    let requirements: Requirements =
-        serde_json::from_slice(&text).map_err(|err| garbled(err.to_string()))?;
-    if requirements.lane() == *lane {
-        Ok(requirements)
-    } else {
-        Err(garbled("its content belongs to another lane".into()))
-    }
-}
-
-/// What a claim is made with.
-struct Hands<'a> {
-    pool: &'a Pool,
-    worker: &'a Name,
-    ahead: &'a mut Option<Ahead>,
-}
-
-/// What came of trying one row.
-enum Taken {
-    Claim(Box<Claim>),
-    Limited(UsedUp),
-    Nothing { lost: u64 },
-}
-
-impl LaneView {
-    fn refresh(&mut self, layout: &Layout, look: Look) -> Result<(), Error> {
-        let dir = layout.pending().join(self.name.as_str());
-        let now = Stamp::of(&dir)?;
-        if look == Look::Afresh || !self.stamp.is_current(now) {
-            let priorities = listing::priorities(layout, &self.name)?;
-            self.rows.retain(|priority, _row| priorities.contains(priority));
-            for priority in priorities {
-                self.rows.entry(priority).or_default();
-            }
-            self.stamp = now;
-        }
-        for (priority, row) in &mut self.rows {
-            row.refresh(&layout.pending_priority(&self.name, *priority), look)?;
-        }
-        Ok(())
-    }
-
-    /// Tries the tasks of one priority, oldest first, until one is ours or none is left.
-    ///
-    /// Whoever loses a race looks a little further on next time, further with each loss, so that
-    /// workers that started together do not go on fighting for the same names. What was passed
-    /// over stays at the front and is tried again before the row counts as empty.
-    fn take(
-        &mut self,
-        hands: Hands<'_>,
-        priority: u8,
-        see: &mut dyn FnMut(Note),
-    ) -> Result<Taken, Error> {
-        let Hands { pool, worker, ahead } = hands;
-        let (mut lost, mut stuck, mut reach) = (0, 0, 1);
-        let dir = pool.layout().pending_priority(&self.name, priority);
-        let Some(row) = self.rows.get_mut(&priority) else {
-            return Ok(Taken::Nothing { lost });
-        };
-        row.tried.clear();
-        while let Some((segment, name)) = row.pick(pool.layout(), &dir, reach, see)? {
-            let (lane, requirements) = (&self.name, &self.requirements);
-            let target = Target { lane, requirements, priority, segment: &segment, name };
-            see(Note::Attempt(name));
-            match one::try_claim(pool, worker, target, ahead.take()) {
-                Ok(Try::Won(claim)) => return Ok(Taken::Claim(claim)),
-                Ok(Try::LostRace) => {
-                    lost += 1;
-                    reach = (reach * 2).min(REACH);
-                    row.tried.insert(name);
-                    see(Note::LostRace(name));
-                }
-                Ok(Try::Limited(used_up)) => {
-                    row.names.push_front(name);
-                    see(Note::Limited(lane.clone(), used_up.clone()));
-                    return Ok(Taken::Limited(used_up));
-                }
-                // Met in its lane in this pass: before it says that there is nothing it looks afresh.
-                Ok(Try::CountedAnew) => {}
-                Ok(Try::Rejected { problem }) => {
-                    see(Note::Rejected(name.file_name().into(), problem));
-                }
-                // Something that may not be moved (another user's directory of this name): the
-                // tasks behind it can still be had. Where nothing may be moved, that is said.
-                Err(err)
-                    if err.io_kind() == Some(io::ErrorKind::PermissionDenied)
-                        && stuck < MAX_STUCK =>
-                {
-                    stuck += 1;
-                    row.tried.insert(name);
-                    let path = dir.join(segment.dir_name()).join(name.file_name());
-                    see(Note::Rejected(path, err.to_string()));
-                }
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(Taken::Nothing { lost })
-    }
-}
-
-impl Row {
-    fn refresh(&mut self, dir: &Path, look: Look) -> Result<(), Error> {
-        let now = Stamp::of(dir)?;
-        if look == Look::Cached && self.stamp.is_current(now) {
-            return Ok(());
-        }
-        self.segments = listing::segments(dir)?.into();
-        self.stamp = now;
-        // Names of a directory that is not the oldest any more come after those that are older.
-        if look == Look::Afresh || self.listed.as_ref() != self.segments.front() {
-            self.names.clear();
-            self.listed = None;
-        }
-        Ok(())
-    }
-
-    /// Makes the oldest name known. Directories that are used up are removed on the way.
-    fn list_head(
-        &mut self,
-        layout: &Layout,
-        dir: &Path,
-        see: &mut dyn FnMut(Note),
-    ) -> Result<(), Error> {
-        while self.names.is_empty()
-            && let Some(segment) = self.segments.front().cloned()
-        {
-            let path = dir.join(segment.dir_name());
-            self.list(layout, &path, see)?;
-            self.listed = Some(segment);
-            if self.names.is_empty() {
-                // Used up, and listed just now: nothing there. What came meanwhile keeps the
-                // directory, and is met when the directories are listed again.
-                if !remove_empty_dir(&path) {
-                    self.stamp = Stamp::UNKNOWN;
-                }
-                self.segments.pop_front();
-                self.listed = None;
-            }
-        }
-        Ok(())
-    }
-
-    /// A task near the front: among the first `reach`. `None` when the row is used up.
-    fn pick(
-        &mut self,
-        layout: &Layout,
-        dir: &Path,
-        reach: usize,
-        see: &mut dyn FnMut(Note),
-    ) -> Result<Option<(Segment, TaskName)>, Error> {
-        self.list_head(layout, dir, see)?;
-        let Some(segment) = self.segments.front().cloned() else { return Ok(None) };
-        let reach = reach.min(self.names.len());
-        let index = if reach == 1 { 0 } else { fastrand::usize(..reach) };
-        Ok(self.names.remove(index).map(|name| (segment, name)))
-    }
-
-    fn list(
-        &mut self,
-        layout: &Layout,
-        dir: &Path,
-        see: &mut dyn FnMut(Note),
-    ) -> Result<(), Error> {
-        let names = listing::tasks_in(dir)?;
-        for path in names.foreign {
-            let problem = "its name is not that of a task file (`<id>.a1f0d0.json`)";
-            match reject::reject(layout, &path, problem) {
-                Ok(Some(_target)) => see(Note::Rejected(path, problem.to_owned())),
-                Ok(None) => {}
-                Err(Error::Garbled { path, problem }) => see(Note::Rejected(path, problem)),
-                // It stays where it is, and stops nobody.
-                Err(err) => see(Note::Rejected(path, format!("{problem}; {err}"))),
-            }
-        }
-        self.names = names.tasks.into();
-        self.names.retain(|name| !self.tried.contains(name));
         Ok(())
     }
 }

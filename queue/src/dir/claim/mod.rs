@@ -2,5 +2,7 @@
 
 pub mod cursor;
 pub mod limit_slots;
+pub mod note;
 pub mod one;
 pub(super) mod prefetch;
+pub mod row;

@@ -2,9 +2,11 @@
 //! locks are read.
 
 pub(super) mod freshness;
+pub mod lane_files;
 pub mod listing;
 pub mod lock;
 pub mod network;
+pub mod place;
 pub(crate) mod plain_file;
 pub mod publish;
 pub mod reject;

@@ -16,12 +16,12 @@ use shared::id::TaskId;
 use shared::outcome::{Next, Outcome};
 use shared::time::Moment;
 
+use super::places;
 use crate::Error;
 use crate::dir::batch::roll_forward;
 use crate::dir::disk::listing;
-use crate::dir::find::places::{self, Place};
+use crate::dir::disk::place::Place;
 use crate::dir::layout::{Layout, Shelf};
-use crate::dir::ledger::append;
 use crate::dir::ledger::lines::each_line;
 use crate::error::At as _;
 use crate::wire::ledger_line::{Brief, Line};
@@ -79,7 +79,10 @@ impl Answers {
         for (number, id) in (0..).zip(&ids) {
             places.insert(*id, number);
         }
-        let first_day = ids.iter().min().map_or_else(String::new, |id| append::first_day(*id));
+        let first_day = ids
+            .iter()
+            .min()
+            .map_or_else(String::new, |id| crate::dir::ledger::search::first_day(*id));
         let slots = vec![Slot::Unknown; ids.len()];
         let open = ids.len();
         let (files, read) = (Vec::new(), BTreeMap::new());
@@ -141,7 +144,7 @@ impl Answers {
     /// Reads what history has got since the last call. Returns the numbers of those that ended.
     pub fn poll(&mut self, layout: &Layout) -> Result<Vec<usize>, Error> {
         let mut ended = Vec::new();
-        for path in append::files_since(layout, &self.first_day)? {
+        for path in crate::dir::ledger::search::files_since(layout, &self.first_day)? {
             let (number, from) = match self.read.get(&path) {
                 Some(known) => *known,
                 None => {

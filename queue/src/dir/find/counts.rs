@@ -1,67 +1,21 @@
 //! Counting: how many tasks are where. A directory is counted again only when it has changed, so
 //! that counting a backlog of a million costs one look per directory of 4,096.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use shared::id::TaskId;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::Error;
-use crate::dir::claim::cursor::read_requirements;
+use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing;
 use crate::dir::layout::{Layout, Shelf};
 use crate::error::{At as _, OrGone as _};
+use crate::wire::counts::{Counts, LaneCount};
 use crate::wire::lane::LaneName;
-
-/// How many tasks are in each place, and the lanes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named as the states are")]
-pub struct Counts {
-    pub pending: u64,
-    pub processing: u64,
-    pub delayed: u64,
-    pub waiting: u64,
-    pub held: u64,
-    pub failed: u64,
-    pub rejected: u64,
-    pub lanes: Vec<LaneCount>,
-}
-
-/// One lane with pending tasks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LaneCount {
-    /// Its name.
-    pub lane: LaneName,
-    /// Its class.
-    pub class: Class,
-    /// The model it needs.
-    pub model: Option<String>,
-    /// The highest priority in it.
-    pub priority_max: u8,
-    /// How many wait.
-    pub pending: u64,
-    /// The oldest task in it.
-    pub head: Option<TaskId>,
-    /// Since when that one exists.
-    pub oldest: Option<Moment>,
-}
-
-impl Counts {
-    /// Pending tasks per class.
-    #[must_use]
-    pub fn by_class(&self) -> BTreeMap<Class, u64> {
-        let mut classes = BTreeMap::new();
-        for lane in &self.lanes {
-            *classes.entry(lane.class).or_default() += lane.pending;
-        }
-        classes
-    }
-}
 
 /// Counts of directories, remembered by modification time.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,6 @@ use shared::outcome::Outcome;
 
 use crate::Error;
 use crate::dir::layout::Layout;
-use crate::dir::ledger::append;
 use crate::dir::ledger::lines::each_line;
 use crate::wire::ledger_line::Brief;
 
@@ -32,7 +31,7 @@ pub struct Tally {
 /// Counts what the ledger says beyond the given offsets (none: all of it).
 pub fn count(layout: &Layout, from: &BTreeMap<PathBuf, u64>) -> Result<Tally, Error> {
     let mut tally = Tally::default();
-    for path in append::files_since(layout, "")? {
+    for path in crate::dir::ledger::search::files_since(layout, "")? {
         let start = from.get(&path).copied().unwrap_or(0);
         each_end(&path, start, |_id, outcome| match outcome {
             Outcome::Succeeded => tally.complete += 1,
@@ -46,7 +45,7 @@ pub fn count(layout: &Layout, from: &BTreeMap<PathBuf, u64>) -> Result<Tally, Er
 /// The ids in the ledger for which `wanted` says yes; an id may come several times.
 pub fn ids(layout: &Layout, wanted: impl Fn(&str) -> bool) -> Result<Vec<TaskId>, Error> {
     let mut found = Vec::new();
-    for path in append::files_since(layout, "")? {
+    for path in crate::dir::ledger::search::files_since(layout, "")? {
         each_end(&path, 0, |id, _outcome| {
             if wanted(id) {
                 found.extend(id.parse::<TaskId>().ok());

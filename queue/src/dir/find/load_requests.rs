@@ -10,10 +10,10 @@ use shared::task::{Class, Payload, Task};
 use shared::time::Moment;
 
 use crate::Error;
+use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::{listing, reject};
-use crate::dir::find::places::{Found, Place};
 use crate::dir::layout::Layout;
-use crate::dir::presence::heartbeats::Heartbeat;
+use crate::wire::heartbeat::Heartbeat;
 
 /// A load or an unload that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

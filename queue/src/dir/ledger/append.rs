@@ -1,26 +1,22 @@
 //! The ledger's files: appending with flushes shared between threads, searching, following.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use memchr::memmem;
-use shared::id::TaskId;
-use shared::outcome::Next;
 use shared::time::Moment;
 
-use super::lines::{each_line, each_line_from};
+use super::search::flush_by_name;
 use crate::Error;
 use crate::dir::disk::publish::{flush_up_to, make_dirs};
-use crate::dir::disk::{listing, plain_file, reserve};
+use crate::dir::disk::reserve;
 use crate::dir::fault::{self, Did};
-use crate::dir::find::places::{Found, Place};
 use crate::dir::layout::Layout;
 use crate::error::At as _;
-use crate::wire::ledger_line::{Brief, Line, Writer};
+use crate::wire::ledger_line::{Line, Writer};
 
 /// This process's ledger. Threads that append at the same time share one flush.
 #[derive(Debug)]
@@ -179,217 +175,4 @@ fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
 fn given_up(path: &Path) -> Error {
     let err = io::Error::other("its last flush failed, so the line may be lost");
     Error::Io { what: "flush", path: path.to_owned(), err }
-}
-
-/// Flushes a file that somebody else may have written.
-fn flush_by_name(path: &Path) -> Result<(), Error> {
-    fault::step("flush ledger").at("flush", path)?;
-    File::open(path).and_then(|file| file.sync_data()).at("flush", path)?;
-    fault::did(Did::FlushedFile(path));
-    Ok(())
-}
-
-/// The ledger's files of `first_day` and later, oldest day first.
-pub fn files_since(layout: &Layout, first_day: &str) -> Result<Vec<PathBuf>, Error> {
-    let root = layout.ledger();
-    let mut days = names(&root)?;
-    days.retain(|day| day.as_str() >= first_day);
-    days.sort();
-    let mut files = Vec::new();
-    for day in days {
-        let dir = root.join(day);
-        let mut inside = names(&dir)?;
-        inside.retain(|name| name.ends_with(".jsonl"));
-        inside.sort();
-        files.extend(inside.into_iter().map(|name| dir.join(name)));
-    }
-    Ok(files)
-}
-
-/// Opens a ledger file. `None` where it is gone, or is no file at all: then no line is in it.
-pub(crate) fn open(path: &Path) -> Result<Option<File>, Error> {
-    match plain_file::open(path) {
-        Err(Error::Garbled { .. }) => Ok(None),
-        opened => Ok(opened?.map(|(file, _meta)| file)),
-    }
-}
-
-fn names(dir: &Path) -> Result<Vec<String>, Error> {
-    let found = listing::entries(dir)?;
-    Ok(found.into_iter().filter_map(|name| name.into_string().ok()).collect())
-}
-
-/// All lines about one task, in the order of their attempts.
-pub fn lines_of(layout: &Layout, id: TaskId) -> Result<Vec<Line>, Error> {
-    let mut found = Vec::new();
-    for path in files_since(layout, &first_day(id))? {
-        found.extend(lines_in::<Line>(&path, id)?);
-    }
-    found.sort_by_key(|line| line.attempt);
-    found.dedup_by_key(|line| line.attempt);
-    Ok(found)
-}
-
-/// The day before which nothing can be written about a task. A day early: the ledger's days follow
-/// the writers' clocks, the id the submitter's.
-pub(crate) fn first_day(id: TaskId) -> String {
-    let made = Moment::from_unix_millis(i64::try_from(id.unix_millis()).unwrap_or(0));
-    made.plus_millis(-24 * 3_600_000).day()
-}
-
-/// The recorded end of a task whose file is still where the attempt ran: between the line and what
-/// it says lies a flush, and may lie a crash. Whoever follows the ledger only from after the line
-/// on would never hear of it.
-pub fn recorded_end(layout: &Layout, found: &Found) -> Result<Option<Line>, Error> {
-    let last = match found.place {
-        Place::Processing { .. } | Place::Ending { .. } => lines_of(layout, found.name.id)?.pop(),
-        Place::Pending { .. } | Place::Delayed { .. } | Place::Shelf { .. } => None,
-    };
-    let ends = |line: &Line| match line.next {
-        Next::End | Next::Failed => line.attempt >= found.name.attempt,
-        Next::Pending | Next::Delayed(_) => false,
-    };
-    Ok(last.filter(ends))
-}
-
-/// The line about one attempt, in the files of these writers; in all files where none are known.
-///
-/// It is on the disk when this returns: whoever asks acts on it, and its writer may have died
-/// between writing and flushing.
-pub fn line_of(
-    layout: &Layout,
-    id: TaskId,
-    attempt: u32,
-    writers: Option<&[Writer]>,
-) -> Result<Option<Line>, Error> {
-    for path in files_since(layout, &first_day(id))? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if writers.is_some_and(|writers| !writers.iter().any(|writer| writer.wrote(&name))) {
-            continue;
-        }
-        let lines = lines_in::<Line>(&path, id)?;
-        if let Some(line) = lines.into_iter().find(|line| line.attempt == attempt) {
-            flush_by_name(&path)?;
-            return Ok(Some(line));
-        }
-    }
-    Ok(None)
-}
-
-/// The lines of one file that are about one task.
-fn lines_in<T: serde::de::DeserializeOwned>(path: &Path, id: TaskId) -> Result<Vec<T>, Error> {
-    let key = format!("\"id\":\"{id}\"");
-    let finder = memmem::Finder::new(&key);
-    let mut found = Vec::new();
-    each_line(path, 0, |_at, line| {
-        if finder.find(line).is_none() {
-            return;
-        }
-        // A torn line, or one that only mentions the id inside its task, is not about the task.
-        let brief = serde_json::from_slice::<Brief>(line).ok().filter(|brief| brief.id == id);
-        found.extend(brief.and_then(|_ours| serde_json::from_slice(line).ok()));
-    })?;
-    Ok(found)
-}
-
-/// Up to where a file holds whole lines: its writer may be in the middle of one.
-fn whole_lines(path: &Path) -> Result<u64, Error> {
-    /// More than the longest line: a task of 1 MiB and what is said about it.
-    const LONGEST: u64 = 4 << 20;
-    let Some(mut file) = open(path)? else { return Ok(0) };
-    let length = file.metadata().at("look at", path)?.len();
-    let from = length.saturating_sub(LONGEST);
-    let mut tail = [0];
-    let last =
-        file.seek(SeekFrom::Start(length.saturating_sub(1))).and_then(|_at| file.read(&mut tail));
-    if last.at("read", path)? == 0 || tail == [b'\n'] {
-        return Ok(length);
-    }
-    let mut text = Vec::new();
-    let read =
-        file.seek(SeekFrom::Start(from)).and_then(|_at| file.take(LONGEST).read_to_end(&mut text));
-    read.at("read", path)?;
-    Ok(memchr::memrchr(b'\n', &text).map_or(from, |newline| from + newline as u64 + 1))
-}
-
-/// Follows the ledger: every line once, from wherever one starts.
-#[derive(Clone, Debug, Default)]
-pub struct Follower {
-    offsets: BTreeMap<PathBuf, u64>,
-    /// The first day that is still looked at: nobody writes into older ones.
-    first_day: String,
-    /// Lines that could not be read, so far.
-    pub torn: u64,
-}
-
-/// Clocks of writers may differ by so much before lines of theirs are overlooked.
-const WRITERS_CLOCKS_MILLIS: i64 = 2 * 24 * 3_600_000;
-
-impl Follower {
-    /// From the beginning of all history.
-    #[must_use]
-    pub fn from_start() -> Self {
-        Self::default()
-    }
-
-    /// From here on: only what is written later.
-    pub fn from_now(layout: &Layout) -> Result<Self, Error> {
-        let mut follower = Self::default();
-        for path in files_since(layout, "")? {
-            let whole = whole_lines(&path)?;
-            follower.offsets.insert(path, whole);
-        }
-        Ok(follower)
-    }
-
-    /// From where another follower had got to: per file, by its path inside the pool, the offset.
-    #[must_use]
-    pub fn resume(layout: &Layout, offsets: &BTreeMap<String, u64>) -> Self {
-        let inside = |(path, offset): (&String, &u64)| (layout.root().join(path), *offset);
-        Self { offsets: offsets.iter().map(inside).collect(), ..Self::default() }
-    }
-
-    /// How far this one has got, as [`Follower::resume`] takes it.
-    #[must_use]
-    pub fn offsets(&self, layout: &Layout) -> BTreeMap<String, u64> {
-        let inside = |path: &Path| path.strip_prefix(layout.root()).map(Path::to_path_buf);
-        let named = self.offsets.iter().filter_map(|(path, offset)| {
-            let path = inside(path).ok()?.into_os_string().into_string().ok()?;
-            Some((path, *offset))
-        });
-        named.collect()
-    }
-
-    /// The lines that came since the last call.
-    pub fn poll(&mut self, layout: &Layout) -> Result<Vec<Brief>, Error> {
-        let mut lines = Vec::new();
-        self.follow(layout, |brief| lines.push(brief))?;
-        Ok(lines)
-    }
-
-    /// Shows the lines that came since the last call, one by one: a long history fits nowhere. Each
-    /// is shown once, also where a file cannot be read to its end: the next call goes on after the
-    /// last one that was shown.
-    pub fn follow(&mut self, layout: &Layout, mut see: impl FnMut(Brief)) -> Result<(), Error> {
-        let files = files_since(layout, &self.first_day)?;
-        if self.first_day.is_empty() {
-            // All days were listed: what is not among them was cleaned up.
-            self.offsets.retain(|path, _offset| files.contains(path));
-        }
-        for path in files {
-            let mut offset = self.offsets.get(&path).copied().unwrap_or(0);
-            let read =
-                each_line_from(&path, &mut offset, |_at, line| {
-                    match serde_json::from_slice(line) {
-                        Ok(brief) => see(brief),
-                        Err(_empty) if line == b"\n" => {}
-                        Err(_torn) => self.torn += 1,
-                    }
-                });
-            self.offsets.insert(path, offset);
-            read?;
-        }
-        self.first_day = Moment::now().plus_millis(-WRITERS_CLOCKS_MILLIS).day();
-        Ok(())
-    }
 }

@@ -10,11 +10,11 @@ use shared::task::{Task, TaskName};
 
 use crate::Error;
 use crate::dir::Pool;
+use crate::dir::disk::lane_files::{ensure_lane, ensure_lane_of};
 use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::reject;
 use crate::dir::layout::{Layout, Segment, Shelf};
 use crate::dir::signal::doorbell;
-use crate::dir::submit::one::{ensure_lane, ensure_lane_of};
 use crate::wire::lane::{LaneName, Requirements};
 use crate::wire::ledger_line::Line;
 

@@ -31,7 +31,7 @@ pub(crate) fn each_line_from(
     see: impl FnMut(u64, &[u8]),
 ) -> Result<(), Error> {
     fault::look("read ledger");
-    let Some(mut file) = super::append::open(path)? else { return Ok(()) };
+    let Some(mut file) = super::search::open(path)? else { return Ok(()) };
     if file.metadata().at("look at", path)?.len() <= *offset {
         return Ok(());
     }

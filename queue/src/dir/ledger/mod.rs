@@ -3,4 +3,6 @@
 
 pub mod append;
 pub mod carry_out;
+pub mod follow;
 pub(crate) mod lines;
+pub mod search;

@@ -1,173 +1,14 @@
 //! Heartbeats: what a worker says about itself, in `workers/<name>.json`, replaced atomically. Who
 //! is alive is not read from here but from the lease; how a living worker fares is.
 
-use serde::{Deserialize, Serialize};
-use shared::gpu::GpuReading;
-use shared::id::{Incarnation, TaskId};
-use shared::llm::ModelServer;
 use shared::name::Name;
-use shared::quantity::Bytes;
-use shared::reason::Reason;
-use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::publish::{self, Durability};
 use crate::dir::disk::{listing, plain_file, reserve};
-use crate::dir::presence::lease::Process;
-use crate::uptime::{self, Uptime};
-
-/// The schema that a heartbeat names.
-pub const SCHEMA: &str = "brainstem.heartbeat/1";
-
-shared::words! {
-    /// What a worker does, in one word.
-    Status {
-        /// It waits for work.
-        Idle = "idle",
-        /// A job runs.
-        Processing = "processing",
-        /// A model is being loaded.
-        Loading = "loading",
-        /// It finishes what runs and then stops.
-        Draining = "draining",
-        /// It takes nothing until resumed.
-        Paused = "paused",
-    }
-}
-
-/// One heartbeat.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Heartbeat {
-    /// [`SCHEMA`].
-    pub schema: String,
-    /// Whose.
-    pub worker: Name,
-    /// The process.
-    pub process: Process,
-    /// Which life of that worker.
-    pub life: Incarnation,
-    /// The program's version.
-    pub version: String,
-    /// When this life began.
-    pub started_at: Moment,
-    /// When this was written, by the worker's clock.
-    pub at: Moment,
-    /// The same by its machine's clock, which nobody can set.
-    #[serde(default)]
-    pub uptime: Option<Uptime>,
-    /// Grows with each heartbeat: the only sign of progress that counts.
-    pub seq: u64,
-    /// What it does.
-    pub status: Status,
-    /// What it can do.
-    pub ability: Ability,
-    /// What runs.
-    pub current: Vec<Run>,
-    /// Its GPU, where that can be read.
-    pub gpu_reading: Option<GpuReading>,
-    /// How its last look for work went.
-    pub claim: ClaimReport,
-    /// Attempts that succeeded in this life.
-    pub completed: u64,
-    /// Attempts that failed in this life.
-    pub failed: u64,
-    /// Races lost in this life.
-    pub lost_races: u64,
-    /// Since when nothing runs.
-    pub idle_since: Option<Moment>,
-    /// The last log line's number.
-    pub log_seq: u64,
-}
-
-/// What a worker can do: all that eligibility depends on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ability {
-    /// The classes it takes.
-    pub classes: Vec<Class>,
-    /// Its GPU, as an index.
-    pub gpu: Option<u32>,
-    /// That GPU's identity, where known.
-    pub gpu_uuid: Option<String>,
-    /// That GPU's memory, where known.
-    pub gpu_memory: Option<Bytes>,
-    /// How many tasks may use the GPU at once.
-    pub gpu_slots: u32,
-    /// How many cpu tasks may run at once.
-    pub cpu_slots: u32,
-    /// Who paused it, or the pool, and when.
-    pub paused: Option<Standing>,
-    /// Who drains it, and since when.
-    pub draining: Option<Standing>,
-    /// Its model server, if it has one.
-    #[serde(default)]
-    pub server: Option<ModelServer>,
-}
-
-/// A condition somebody has set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
-    /// Who.
-    pub by: String,
-    /// Since when.
-    pub since: Moment,
-    /// What it is about: `pool`, or the worker's name.
-    pub scope: String,
-}
-
-/// A job that runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// The task.
-    pub task_id: TaskId,
-    /// Which attempt.
-    pub attempt: u32,
-    /// Its class.
-    pub class: Class,
-    /// Its name.
-    pub name: String,
-    /// How much GPU memory it asked for.
-    pub gpu_memory: Option<Bytes>,
-    /// When the job started. `None` between claim and start.
-    pub started_at: Option<Moment>,
-    /// The job's process group.
-    pub pgid: Option<u32>,
-    /// Seconds since it last printed, by the worker's monotonic clock.
-    pub last_output_age_seconds: Option<f64>,
-    /// Seconds since it last made any progress (output, CPU, GPU, progress file), by the worker's
-    /// monotonic clock; `None` while that cannot be told (stopped, or not readable).
-    pub quiet_seconds: Option<f64>,
-    /// What the progress was judged by.
-    pub evidence: serde_json::Map<String, serde_json::Value>,
-    /// The most GPU memory its processes were seen to use.
-    pub peak_vram_bytes: Option<u64>,
-}
-
-/// How a look for work went.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ClaimReport {
-    /// When.
-    pub at: Option<Moment>,
-    /// In the words of the log.
-    pub result: String,
-    /// Why nothing was taken.
-    pub reasons: Vec<Reason>,
-}
-
-impl Heartbeat {
-    /// How many seconds old it is.
-    #[must_use]
-    pub fn age(&self, now: Moment) -> f64 {
-        uptime::of(self.uptime.as_ref(), self.at, now)
-    }
-
-    /// What it says about one attempt, if that runs there.
-    #[must_use]
-    pub fn runs(&self, name: TaskName) -> Option<&Run> {
-        self.current.iter().find(|run| (run.task_id, run.attempt) == (name.id, name.attempt))
-    }
-}
+use crate::wire::heartbeat::Heartbeat;
+use crate::{Error, uptime};
 
 /// Writes a heartbeat, from the reserve where the disk is full. Readers see this one or the one
 /// before.
@@ -198,4 +39,10 @@ pub fn workers(pool: &Pool) -> Result<Vec<Name>, Error> {
     }
     found.sort();
     Ok(found)
+}
+
+/// How many seconds old a heartbeat is.
+#[must_use]
+pub fn age(heartbeat: &Heartbeat, now: Moment) -> f64 {
+    uptime::age(heartbeat.uptime.as_ref(), heartbeat.at, now)
 }

@@ -1,86 +1,21 @@
 //! Leases: who is alive. A worker holds its lock file for its whole life; only the holder of that
 //! lock moves or removes anything in `processing/<worker>/`.
 
-use serde::{Deserialize, Serialize};
-use shared::id::Incarnation;
 use shared::name::Name;
-use shared::time::Moment;
 
 use crate::dir::Pool;
 use crate::dir::disk::listing;
 use crate::dir::disk::lock::{self, Holder, Lock};
 use crate::dir::layout::Layout;
-use crate::wire::ledger_line::Writer;
+use crate::wire::lease_record::{Process, Record};
 use crate::{Error, fence};
 
-/// What a lease file says about its holder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The worker whose lease it is.
-    pub worker: Name,
-    /// What the holder does.
-    pub role: Role,
-    /// The worker's process, also while somebody else settles its affairs: whose jobs they are.
-    pub process: Process,
-    /// The worker's life.
-    pub life: Incarnation,
-    /// The GPU the worker had, as an index.
-    pub gpu: Option<u32>,
-    /// Whose ledger files may speak of tasks that are still in `processing/<worker>/`.
-    pub writers: Vec<Writer>,
-    /// What the processes of the model server carry that the worker started itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server: Option<String>,
-    /// Since when.
-    pub since: Moment,
-}
-
-/// What the holder of a lease does with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "is", content = "by")]
-pub enum Role {
-    /// It is the worker.
-    Working,
-    /// It settles a dead worker's affairs: its name and process.
-    Settling(String),
-    /// The worker died, and its affairs were settled, by whom: there is nothing left to do.
-    Settled(String),
-    /// The worker said goodbye: there is nothing left to do.
-    Over,
-}
-
-impl Role {
-    /// Whether there is nothing left to do.
-    #[must_use]
-    pub const fn is_over(&self) -> bool {
-        match self {
-            Self::Settled(_) | Self::Over => true,
-            Self::Working | Self::Settling(_) => false,
-        }
-    }
-}
-
-/// A process, told from another with the same number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// Its number.
-    pub pid: u32,
-    /// When it started, in clock ticks since the machine did.
-    pub start: Option<u64>,
-    /// On which start of the machine.
-    pub boot: String,
-    /// On which machine.
-    pub host: String,
-}
-
-impl Process {
-    /// The one that asks.
-    #[must_use]
-    pub fn current() -> Self {
-        let pid = std::process::id();
-        let start = fence::process_identity(pid).map(|identity| identity.start_time);
-        Self { pid, start, boot: boot_id(), host: host_name() }
-    }
+/// The process that asks.
+#[must_use]
+pub fn this_process() -> Process {
+    let pid = std::process::id();
+    let start = fence::process_identity(pid).map(|identity| identity.start_time);
+    Process { pid, start, boot: boot_id(), host: host_name() }
 }
 
 /// This start of the machine. Empty where the kernel does not say.

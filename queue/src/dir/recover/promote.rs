@@ -10,20 +10,20 @@ use shared::outcome::Outcome;
 use shared::task::{On, TaskName};
 use shared::time::Moment;
 
-use crate::dir::find::dependencies::{self, End};
-use crate::dir::ledger::append::{Follower, Ledger};
-
+use crate::Error;
 use crate::dir::Pool;
+use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::publish::remove_empty_dir;
 use crate::dir::disk::{listing, reject};
-use crate::dir::find::places::{Found, Place};
+use crate::dir::find::dependencies::{self, End};
 use crate::dir::layout::{Segment, Shelf};
+use crate::dir::ledger::append::Ledger;
+use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::{self, Change, Ender};
-
-use crate::Error;
 use crate::error::{At as _, OrGone as _};
 
-pub use crate::dir::find::dependencies::{Dependency, Verdict, states_of, verdict};
+pub use crate::dir::find::dependencies::states_of;
+pub use crate::store::dependency::{Dependency, Verdict, verdict};
 
 /// One thing that was done.
 #[derive(Debug)]

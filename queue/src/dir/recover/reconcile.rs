@@ -12,15 +12,14 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
-use crate::dir::claim::cursor;
 use crate::dir::disk::lock::{self, Holder};
+use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::{listing, reject};
-use crate::dir::find::places::{self, Found, Place};
+use crate::dir::find::places;
 use crate::dir::layout::{Layout, Shelf};
-use crate::dir::ledger::append::{self, Follower};
 use crate::dir::ledger::carry_out;
+use crate::dir::ledger::follow::Follower;
 use crate::dir::presence::lease;
-use crate::dir::submit::one;
 use crate::wire::lane::LaneName;
 use crate::wire::ledger_line::Brief;
 
@@ -74,7 +73,10 @@ pub fn reconcile(pool: &Pool) -> Result<Reconciled, Error> {
         if !is_undone(brief, &found) || is_held_by_living(pool, &found)? {
             continue;
         }
-        let Some(line) = append::line_of(layout, id, brief.attempt, None)? else { continue };
+        let Some(line) = crate::dir::ledger::search::line_of(layout, id, brief.attempt, None)?
+        else {
+            continue;
+        };
         carry_out::carry_out(pool, &found.path(layout), &line.task, &line)?;
         reconciled.moved += 1;
     }
@@ -88,7 +90,7 @@ pub fn reconcile(pool: &Pool) -> Result<Reconciled, Error> {
 /// task may be there without its lane's file, and nobody would ever take it. The file's content
 /// follows from the task.
 fn mend_lane(pool: &Pool, lane: &LaneName) -> Result<(), Error> {
-    if cursor::read_requirements(pool.layout(), lane).is_ok() {
+    if crate::dir::disk::lane_files::read_requirements(pool.layout(), lane).is_ok() {
         return Ok(());
     }
     let mut known = HashSet::new();
@@ -99,7 +101,7 @@ fn mend_lane(pool: &Pool, lane: &LaneName) -> Result<(), Error> {
                 let found = Found { place: place.clone(), name };
                 // What is garbled is put aside by whoever claims it.
                 let Ok(Some(task)) = found.read(pool.layout()) else { continue };
-                if one::ensure_lane(pool, &task, &mut known)? == *lane {
+                if crate::dir::disk::lane_files::ensure_lane(pool, &task, &mut known)? == *lane {
                     return Ok(());
                 }
                 // Other limits hold now than when it was submitted.

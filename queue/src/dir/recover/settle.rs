@@ -17,13 +17,14 @@ use shared::time::Moment;
 
 use crate::Error;
 use crate::dir::disk::{listing, reject};
-use crate::dir::ledger::append::{self, Ledger};
+use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::carry_out;
-use crate::dir::presence::lease::{Lease, Process, Record, Role};
+use crate::dir::presence::lease::{Lease, this_process};
 use crate::dir::signal::control;
 use crate::dir::{Pool, fault};
 use crate::error::At as _;
 use crate::fence::{self, Mark};
+use crate::wire::lease_record::{Record, Role};
 use crate::wire::ledger_line::{Line, Writer};
 use crate::wire::retry::{self, Verdict};
 
@@ -156,7 +157,7 @@ impl Settler<'_> {
     /// must be known to whoever goes on with this after us.
     fn settling(&self, worker: &Name, before: Option<&Record>) -> Record {
         let me = self.ledger.writer().clone();
-        let here = Process::current();
+        let here = this_process();
         let by = format!("{} (pid {} on {})", me.name, here.pid, here.host);
         let mut writers = before.map(|record| record.writers.clone()).unwrap_or_default();
         if !writers.contains(&me) {
@@ -239,7 +240,7 @@ impl Settler<'_> {
     /// Ends the model server that the worker started: nobody else would, and the GPU's memory would
     /// stay its own.
     fn end_server(&self, worker: &Name, record: Option<&Record>) -> Result<Server, Error> {
-        let (root, here) = (self.pool.root(), Process::current());
+        let (root, here) = (self.pool.root(), this_process());
         let mark = match record {
             Some(record) => record.server.clone(),
             None => Some(fence::server_mark(root, worker)),
@@ -263,7 +264,7 @@ impl Settler<'_> {
     /// settler that died.
     fn recorded(&self, name: TaskName, record: Option<&Record>) -> Result<Option<Line>, Error> {
         let writers: Option<&[Writer]> = record.map(|record| record.writers.as_slice());
-        append::line_of(self.pool.layout(), name.id, name.attempt, writers)
+        crate::dir::ledger::search::line_of(self.pool.layout(), name.id, name.attempt, writers)
     }
 
     fn fence(
@@ -272,7 +273,7 @@ impl Settler<'_> {
         record: Option<&Record>,
         grace: Duration,
     ) -> Result<Fenced, Error> {
-        let here = Process::current();
+        let here = this_process();
         if let Some(process) = record.map(|record| &record.process) {
             if process.host != here.host {
                 return Ok(Fenced::Elsewhere(process.host.clone()));

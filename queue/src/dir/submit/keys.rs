@@ -20,7 +20,6 @@ use crate::dir::disk::plain_file;
 use crate::dir::disk::publish::{self, Durability};
 use crate::dir::find::places;
 use crate::dir::layout::Layout;
-use crate::dir::ledger::append;
 
 /// What a key's file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +124,7 @@ fn is_there(layout: &Layout, entry: &Entry) -> Result<bool, Error> {
         Stage::Submitted => true,
         Stage::Intended => {
             places::find(layout, entry.id)?.is_some()
-                || !append::lines_of(layout, entry.id)?.is_empty()
+                || !crate::dir::ledger::search::lines_of(layout, entry.id)?.is_empty()
         }
     })
 }

@@ -9,7 +9,8 @@ use shared::task::Task;
 
 use super::{ANY, claim, cursor, pool_at, scratch, submit};
 use crate::dir::Pool;
-use crate::dir::claim::cursor::{Cursor, Note};
+use crate::dir::claim::cursor::Cursor;
+use crate::dir::claim::note::Note;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
 

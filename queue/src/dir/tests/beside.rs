@@ -1,6 +1,7 @@
 //! What is written beside the tasks, cut off before every single change to the disk: heartbeats,
 //! messages, what the brain says, and lines into a ledger that is open already.
 
+use crate::dir::presence::lease::this_process;
 use serde_json::json;
 use shared::id::{Incarnation, TaskId};
 use shared::outcome::{Cause, Outcome};
@@ -10,12 +11,12 @@ use super::plug::{Acted, Scene, lease_of, play};
 use super::{claim, cursor, end, ledger, line, name, submit};
 use crate::Error;
 use crate::dir::find::places;
-use crate::dir::ledger::append;
 use crate::dir::operate::{Ender, Reason};
-use crate::dir::presence::heartbeats::{self, Heartbeat};
-use crate::dir::presence::lease::{Lease, Process};
+use crate::dir::presence::heartbeats;
+use crate::dir::presence::lease::Lease;
 use crate::dir::signal::control::{self, Message, Verb};
 use crate::dir::{Pool, lookup};
+use crate::wire::heartbeat::Heartbeat;
 use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
@@ -25,8 +26,8 @@ fn heartbeat(seq: u64) -> Heartbeat {
     let ability = json!({"classes": ["cpu"], "gpu": nothing, "gpu_uuid": nothing,
         "gpu_memory": nothing, "gpu_slots": 0, "cpu_slots": 1, "paused": nothing,
         "draining": nothing, "model": nothing});
-    let text = json!({"schema": heartbeats::SCHEMA, "worker": "worker-1",
-        "process": Process::current(), "life": Incarnation::new(), "version": "0", "seq": seq,
+    let text = json!({"schema": crate::wire::heartbeat::SCHEMA, "worker": "worker-1",
+        "process": this_process(), "life": Incarnation::new(), "version": "0", "seq": seq,
         "started_at": now, "at": now, "status": "idle", "ability": ability, "current": [],
         "gpu_reading": nothing, "claim": {"at": nothing, "result": "", "reasons": []},
         "completed": 0, "failed": 0, "lost_races": 0, "idle_since": nothing, "log_seq": 0});
@@ -62,7 +63,8 @@ fn a_cancel_that_was_asked_of_a_worker_is_heard_or_was_not_asked() {
             control::ask_about(pool.layout(), &name("worker-1"), found.name, message)
         },
         check: &|pool, notes, acted| {
-            let lines = append::lines_of(pool.layout(), notes.acknowledged[0]).unwrap();
+            let lines =
+                crate::dir::ledger::search::lines_of(pool.layout(), notes.acknowledged[0]).unwrap();
             let outcomes: Vec<_> = lines.iter().map(|line| line.outcome).collect();
             match acted {
                 Acted::Through => assert_eq!(outcomes, [Outcome::Cancelled]),
@@ -122,7 +124,9 @@ fn each_line_of_an_open_ledger_is_there_once_or_not_at_all() {
         },
         act: &|pool, _ledger, (), _notes| end_two(pool, "worker-1"),
         check: &|pool, notes, acted| {
-            let count = |id: &TaskId| append::lines_of(pool.layout(), *id).unwrap().len();
+            let count = |id: &TaskId| {
+                crate::dir::ledger::search::lines_of(pool.layout(), *id).unwrap().len()
+            };
             let counts: Vec<_> = notes.acknowledged.iter().map(count).collect();
             assert!(counts.iter().all(|count| *count <= 1), "{counts:?}");
             assert!(acted != Acted::Through || counts == [1, 1]);
@@ -148,7 +152,8 @@ fn a_cancel_goes_on_where_another_process_died_in_it() {
             found.map_or(Ok(()), |found| ender.end(&found, Reason::Cancel).map(drop))
         },
         check: &|pool, notes, _acted| {
-            let lines = append::lines_of(pool.layout(), notes.acknowledged[1]).unwrap();
+            let lines =
+                crate::dir::ledger::search::lines_of(pool.layout(), notes.acknowledged[1]).unwrap();
             let outcomes: Vec<_> = lines.iter().map(|line| line.outcome).collect();
             assert_eq!(outcomes, [Outcome::Cancelled]);
         },

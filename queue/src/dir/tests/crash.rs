@@ -1,5 +1,6 @@
 //! Every way in which a task moves, cut off before every single change to the disk.
 
+use crate::dir::submit::bulk::Bulk;
 use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
 use shared::task::{Task, TaskName};
@@ -9,8 +10,9 @@ use super::plug::{Acted, Notes, Scene, everything, lease_of, lines, play, settle
 use super::{claim, cursor, end, ledger, line, name, state, submit, task};
 use crate::Error;
 use crate::dir::claim::one::NotEnded;
-use crate::dir::find::places::{self, Found};
-use crate::dir::ledger::append::{self, Ledger};
+use crate::dir::disk::place::Found;
+use crate::dir::find::places;
+use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::presence::lease::Lease;
 use crate::dir::recover::promote::{Promoter, Promotion};
@@ -100,7 +102,7 @@ fn a_bulk_submit_is_there_wholly_or_not_at_all() {
             tasks
         },
         act: &|pool, _ledger, tasks: Vec<Task>, notes| {
-            let mut bulk = Submitter::new(pool)?.bulk();
+            let mut bulk = Bulk::new(pool)?;
             for task in &tasks {
                 bulk.add(task)?;
             }
@@ -179,7 +181,9 @@ fn seed_001_b15_a_crash_between_two_writes_never_doubles_a_task() {
             prepare: &|pool, notes| notes.acknowledged.push(submit(pool, r#"{"shell": "true"}"#)),
             act: &|pool, _ledger, (), _notes| work(pool, "worker-1", verdict),
             check: &|pool, notes, acted| {
-                let lines = append::lines_of(pool.layout(), notes.acknowledged[0]).unwrap();
+                let lines =
+                    crate::dir::ledger::search::lines_of(pool.layout(), notes.acknowledged[0])
+                        .unwrap();
                 assert!(lines.len() <= 1);
                 if acted == Acted::Through && !lines.is_empty() {
                     assert_eq!(lines[0].outcome, verdict.outcome());
@@ -219,7 +223,7 @@ fn a_cancelled_task_is_cancelled_once_or_not_at_all() {
             },
             check: &|pool, notes, acted| {
                 let id = notes.acknowledged[which];
-                let lines = append::lines_of(pool.layout(), id).unwrap();
+                let lines = crate::dir::ledger::search::lines_of(pool.layout(), id).unwrap();
                 match state(pool, id) {
                     None => assert_eq!(lines[0].outcome, Outcome::Cancelled),
                     Some(_) => assert!(lines.is_empty() && acted != Acted::Through),

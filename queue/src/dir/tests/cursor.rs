@@ -10,7 +10,8 @@ use shared::id::TaskId;
 use shared::task::TaskName;
 
 use super::{ALL, ANY, claim, cursor, end, ledger, pool_at, scratch, submit, task};
-use crate::dir::claim::cursor::{Cursor, Note, Pass, Wish};
+use crate::dir::claim::cursor::{Cursor, Pass, Wish};
+use crate::dir::claim::note::Note;
 use crate::dir::disk::listing;
 use crate::dir::find::places;
 use crate::dir::layout::Segment;

@@ -1,5 +1,6 @@
 //! What must be kept and found again: history, keys, counts, leases.
 
+use crate::dir::presence::lease::this_process;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,11 +13,13 @@ use shared::task::{Task, TaskName};
 use super::{claim, cursor, end, ledger, line, name, pool_at, record, scratch, submit, task};
 use crate::dir::find::counts::Census;
 use crate::dir::find::places;
-use crate::dir::ledger::append::{self, Follower, Ledger};
+use crate::dir::ledger::append::Ledger;
+use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::{Change, Ender, Reason};
-use crate::dir::presence::lease::{Lease, Process};
+use crate::dir::presence::lease::Lease;
 use crate::dir::submit::keys::Keys;
 use crate::dir::{Pool, fault, layout};
+use crate::wire::lease_record::Process;
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::Verdict;
 
@@ -33,7 +36,7 @@ fn some_line() -> Line {
 }
 
 fn files(pool: &Pool) -> Vec<PathBuf> {
-    append::files_since(pool.layout(), "").unwrap()
+    crate::dir::ledger::search::files_since(pool.layout(), "").unwrap()
 }
 
 #[test]
@@ -52,8 +55,8 @@ fn a_line_after_a_short_write_is_not_glued_to_it() {
     let read: Vec<_> = follower.poll(pool.layout()).unwrap().iter().map(|brief| brief.id).collect();
     assert_eq!(read, [lines[0].id, lines[2].id]);
     assert_eq!(follower.torn, 1);
-    assert_eq!(append::lines_of(pool.layout(), lines[2].id).unwrap().len(), 1);
-    assert_eq!(append::lines_of(pool.layout(), lines[1].id).unwrap(), []);
+    assert_eq!(crate::dir::ledger::search::lines_of(pool.layout(), lines[2].id).unwrap().len(), 1);
+    assert_eq!(crate::dir::ledger::search::lines_of(pool.layout(), lines[1].id).unwrap(), []);
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn a_full_disk_takes_the_reserve_and_the_line_is_kept() {
     ledger.append(&line).unwrap();
     fault::plug_in();
     assert!(fs::symlink_metadata(pool.layout().reserve()).is_err());
-    assert_eq!(append::lines_of(pool.layout(), line.id).unwrap().len(), 1);
+    assert_eq!(crate::dir::ledger::search::lines_of(pool.layout(), line.id).unwrap().len(), 1);
 }
 
 #[test]
@@ -109,7 +112,11 @@ fn followers_read_whole_lines_only_and_each_once() {
     file.write_all(half).unwrap();
     assert_eq!(follower.poll(pool.layout()).unwrap(), []);
     let mut late = Follower::from_now(pool.layout()).unwrap();
-    assert_eq!(append::lines_of(pool.layout(), second.id).unwrap(), [], "all agree about it");
+    assert_eq!(
+        crate::dir::ledger::search::lines_of(pool.layout(), second.id).unwrap(),
+        [],
+        "all agree about it"
+    );
     file.write_all(rest).unwrap();
     for follower in [&mut follower, &mut late] {
         let lines = follower.poll(pool.layout()).unwrap();
@@ -127,14 +134,20 @@ fn a_line_is_looked_for_in_the_files_of_those_who_may_have_written_it() {
     one.append(&line).unwrap();
     other.append(&some_line()).unwrap();
     let find = |writers: Option<&[crate::wire::ledger_line::Writer]>| {
-        append::line_of(pool.layout(), line.id, 1, writers).unwrap().is_some()
+        crate::dir::ledger::search::line_of(pool.layout(), line.id, 1, writers).unwrap().is_some()
     };
     assert!(find(None));
     assert!(find(Some(&[one.writer().clone()])));
     assert!(!find(Some(&[other.writer().clone()])));
     assert!(!find(Some(&[])));
-    assert!(append::line_of(pool.layout(), line.id, 2, None).unwrap().is_none());
-    assert!(append::line_of(pool.layout(), TaskId::new(), 1, None).unwrap().is_none());
+    assert!(
+        crate::dir::ledger::search::line_of(pool.layout(), line.id, 2, None).unwrap().is_none()
+    );
+    assert!(
+        crate::dir::ledger::search::line_of(pool.layout(), TaskId::new(), 1, None)
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]
@@ -147,7 +160,7 @@ fn a_task_that_only_mentions_another_is_not_its_history() {
     let task = task(&spec);
     let text = line(&task, TaskName::first(task.id), Verdict::Succeeded);
     ledger(&pool, "worker-1").append(&text).unwrap();
-    assert_eq!(append::lines_of(pool.layout(), id).unwrap(), []);
+    assert_eq!(crate::dir::ledger::search::lines_of(pool.layout(), id).unwrap(), []);
 }
 
 #[test]
@@ -179,7 +192,7 @@ fn an_attempt_has_one_end_whatever_is_said_the_second_time() {
     assert_eq!(fault::what_failed(), Some("rename"));
     fault::plug_in();
     not.claim.end(&ledger, &line(&task, name, Verdict::Succeeded)).unwrap();
-    let lines = append::lines_of(pool.layout(), id).unwrap();
+    let lines = crate::dir::ledger::search::lines_of(pool.layout(), id).unwrap();
     assert_eq!(lines.iter().map(|line| line.outcome).collect::<Vec<_>>(), [Outcome::Failed]);
     assert_eq!(super::state(&pool, id), Some(("delayed", failed.next_name)));
 }
@@ -246,7 +259,7 @@ fn seed_001_b42_settling_twice_remembers_on_which_machine_the_jobs_ran() {
     for _ in 0..3 {
         super::plug::settle(&pool, &settler, &lease).unwrap();
         let record = lease.record().unwrap().unwrap();
-        assert_eq!(record.process, Process { host: "another-host".into(), ..Process::current() });
+        assert_eq!(record.process, Process { host: "another-host".into(), ..this_process() });
         assert_eq!(record.writers.len(), 2);
     }
     let left = places::all(pool.layout()).unwrap();

@@ -1,5 +1,6 @@
 //! Many at once: workers, submitters, promoters and people in one pool.
 
+use crate::dir::submit::bulk::Bulk;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -42,7 +43,7 @@ fn work(pool: &Pool, worker: usize, go_on: &AtomicBool) -> Vec<TaskId> {
 }
 
 fn submit_all(pool: &Pool, tasks: &[Task]) {
-    let mut bulk = Submitter::new(pool).unwrap().bulk();
+    let mut bulk = Bulk::new(pool).unwrap();
     tasks.iter().for_each(|task| bulk.add(task).unwrap());
     bulk.commit().unwrap();
 }

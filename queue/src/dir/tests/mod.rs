@@ -15,6 +15,7 @@ mod squatters;
 mod together;
 mod turns;
 
+use crate::dir::presence::lease::this_process;
 use std::path::Path;
 
 use shared::id::TaskId;
@@ -26,10 +27,11 @@ use super::claim::cursor::{Cursor, Pass, Wish};
 use super::claim::one::{self, Claim, NotEnded};
 use super::find::places;
 use super::ledger::append::Ledger;
-use super::presence::lease::{Lease, Process, Record, Role};
+use super::presence::lease::Lease;
 use super::submit::one::Submitter;
 use super::{Pool, Privacy, Rules};
 use crate::store::contract::{line, task};
+use crate::wire::lease_record::{Record, Role};
 use crate::wire::ledger_line::{Line, Writer};
 use crate::wire::retry::Verdict;
 
@@ -91,7 +93,7 @@ fn record(lease: &Lease, ledger: &Ledger) -> Record {
     Record {
         worker: lease.worker().clone(),
         role: Role::Working,
-        process: Process::current(),
+        process: this_process(),
         life: ledger.writer().life.clone(),
         gpu: None,
         writers: vec![ledger.writer().clone()],

@@ -13,14 +13,15 @@ use super::{claim, cursor, end, ledger, name, pool_at, scratch};
 use crate::Error;
 use crate::dir::batch::roll_forward;
 use crate::dir::disk::listing;
-use crate::dir::find::places::{self, Found};
-use crate::dir::ledger::append::{Follower, Ledger};
+use crate::dir::disk::place::Found;
+use crate::dir::find::places;
+use crate::dir::ledger::append::Ledger;
+use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::Ender;
 use crate::dir::presence::lease::{self, Lease};
 use crate::dir::recover::promote::Promoter;
 use crate::dir::recover::reconcile;
 use crate::dir::recover::settle::{Patience, Settler};
-use crate::dir::submit::one;
 use crate::dir::{Pool, fault};
 use crate::wire::ledger_line::Brief;
 use crate::wire::retry::Verdict;
@@ -150,7 +151,7 @@ fn recover(pool: &Pool, cut: Cut) -> Result<(), Error> {
 /// What the brain does again and again.
 pub(super) fn put_right(pool: &Pool) -> Result<(), Error> {
     roll_forward::forward_all(pool.layout())?;
-    one::sweep_incoming(pool)?;
+    crate::dir::submit::staging::sweep_incoming(pool)?;
     let ledger = ledger(pool, "recovery");
     let mut workers = lease::workers(pool.layout())?;
     workers.extend(listing::holders(pool.layout())?);

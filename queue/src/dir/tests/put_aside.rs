@@ -13,7 +13,7 @@ use super::{Pass, cursor, ledger, submit};
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
-use crate::dir::claim::cursor::Note;
+use crate::dir::claim::note::Note;
 use crate::dir::find::places;
 use crate::dir::layout::Layout;
 use crate::dir::recover::promote::{self, Promotion};
@@ -27,7 +27,7 @@ const NONSENSE: &[u8] = b"{ \"id\": nonsense";
 type Place = fn(&Pool) -> PathBuf;
 
 fn beside(pool: &Pool, name: &str) -> PathBuf {
-    let dir = |found: &places::Place| found.dir(pool.layout());
+    let dir = |found: &crate::dir::disk::place::Place| found.dir(pool.layout());
     let all = places::all(pool.layout()).unwrap();
     let pending = all.iter().find(|place| place.state() == "pending").expect("one is pending");
     dir(pending).join(name)

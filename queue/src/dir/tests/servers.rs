@@ -1,6 +1,7 @@
 //! The model server of a dead worker: no task waits for its end, and it is not forgotten where it
 //! could not be ended.
 
+use crate::dir::presence::lease::this_process;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -9,10 +10,11 @@ use rustix::io::Errno;
 use shared::id::TaskId;
 
 use super::{claim, cursor, ledger, name, pool_at, record, scratch, state, submit};
-use crate::dir::presence::lease::{Lease, Process, Record, Role};
+use crate::dir::presence::lease::Lease;
 use crate::dir::recover::settle::{Patience, Settled, Settler};
 use crate::dir::{Pool, fault};
 use crate::fence::{SERVER_MARK, server_mark};
+use crate::wire::lease_record::{Process, Record, Role};
 
 const TASK: &str = r#"{"shell": "true"}"#;
 
@@ -64,8 +66,8 @@ fn tasks_are_put_back_though_their_server_cannot_be_looked_for() {
 fn a_server_on_another_machine_is_not_forgotten() {
     let home = scratch();
     let pool = pool_at(&home.path().join("pool"));
-    let elsewhere = Process { host: "elsewhere".into(), ..Process::current() };
-    let before = Process { boot: "before".into(), ..Process::current() };
+    let elsewhere = Process { host: "elsewhere".into(), ..this_process() };
+    let before = Process { boot: "before".into(), ..this_process() };
     for (process, known) in [(elsewhere, true), (before, false)] {
         let lease = Lease::try_take(&pool, &name("worker-2")).unwrap().unwrap();
         let mark = server_mark(pool.root(), &name("worker-2"));

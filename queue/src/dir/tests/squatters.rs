@@ -1,6 +1,7 @@
 //! A plain file, or somebody's directory, where the pool needs a directory of its own: who needs it
 //! says so and loses nothing, and when the thing is put aside all goes on.
 
+use crate::dir::submit::bulk::Bulk;
 use std::fs;
 use std::path::Path;
 
@@ -11,11 +12,12 @@ use super::plug::{Notes, goes_on, what_must_hold_but_for_copies};
 use super::{claim, cursor, ledger, line, pool_at, scratch, state, task};
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
+use crate::dir::disk::lane_files::ensure_lane;
 use crate::dir::find::places;
 use crate::dir::layout::{Segment, Shelf, priority_dir};
 use crate::dir::operate::{self, Change};
 use crate::dir::recover::strays;
-use crate::dir::submit::one::{Submitter, ensure_lane};
+use crate::dir::submit::one::Submitter;
 use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
@@ -75,7 +77,7 @@ fn a_batch_waits_for_what_is_in_its_way() {
     let tasks = [task(PLAIN), task(r#"{"shell": "true", "class": "cpu"}"#)];
     let path = &levels(&pool, &tasks[0])[0];
     squat(path);
-    let mut bulk = Submitter::new(&pool).unwrap().bulk();
+    let mut bulk = Bulk::new(&pool).unwrap();
     tasks.iter().for_each(|task| bulk.add(task).unwrap());
     bulk.commit().unwrap();
     roll_forward::forward_all(pool.layout()).unwrap_err();

@@ -1,6 +1,7 @@
 //! What is done for many tasks at once, cut off before every single change to the disk: several
 //! ends recorded with one flush, and batches under keys.
 
+use crate::dir::submit::bulk::Bulk;
 use shared::id::{BatchId, TaskId};
 use shared::outcome::Cause;
 use shared::task::Task;
@@ -12,9 +13,8 @@ use crate::dir::Pool;
 use crate::dir::batch::members::{self, LineKey, Member};
 use crate::dir::claim::one::{Claim, NotEnded};
 use crate::dir::find::places;
-use crate::dir::ledger::append::{self, Ledger};
+use crate::dir::ledger::append::Ledger;
 use crate::dir::submit::keys::Keys;
-use crate::dir::submit::one::Submitter;
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::Verdict;
 
@@ -77,7 +77,7 @@ fn each_of_several_ends_that_are_recorded_together_is_there_once_or_not_at_all()
 /// Where nobody died, so; where its worker did, so or put back.
 #[track_caller]
 fn ended_once(pool: &Pool, id: TaskId, verdict: Verdict, acted: Acted) {
-    let lines = append::lines_of(pool.layout(), id).unwrap();
+    let lines = crate::dir::ledger::search::lines_of(pool.layout(), id).unwrap();
     let told: Vec<_> = lines.iter().map(|line| (line.outcome, line.cause)).collect();
     let says = |verdict: Verdict| [(verdict.outcome(), verdict.cause())];
     let lost = acted == Acted::Died && told == says(Verdict::WorkerDied);
@@ -120,7 +120,7 @@ fn lines(count: usize) -> Vec<LineKey> {
 /// again. Returns the batch that the key then stands for.
 fn submit_keyed(pool: &Pool, lines: &[LineKey], notes: &mut Notes) -> Result<BatchId, Error> {
     let keys = Keys::wait(pool)?;
-    let mut bulk = Submitter::new(pool)?.bulk();
+    let mut bulk = Bulk::new(pool)?;
     let before = keys.find_batch("night")?;
     let old = before.map_or(Ok(Vec::new()), |batch| members::of_batch(pool.layout(), batch))?;
     let known = |key: &LineKey| old.iter().find(|member| member.key == Some(*key)).copied();
@@ -187,7 +187,7 @@ fn submit_lines(pool: &Pool, notes: &mut Notes) -> Result<Vec<TaskId>, Error> {
         ids.push(found.unwrap_or(task.id));
         new.extend(found.is_none().then_some((name, task)));
     }
-    let mut bulk = Submitter::new(pool)?.bulk();
+    let mut bulk = Bulk::new(pool)?;
     for (name, task) in &new {
         bulk.add(task)?;
         keys.intend(name, task.id)?;

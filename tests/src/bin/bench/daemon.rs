@@ -127,7 +127,7 @@ pub(crate) struct Ends {
 impl Ends {
     pub(crate) fn count(&mut self, pool: &Pool) -> usize {
         let found =
-            queue::dir::ledger::append::files_since(pool.layout(), "").expect("list the ledger");
+            queue::dir::ledger::search::files_since(pool.layout(), "").expect("list the ledger");
         for path in found {
             if !self.files.iter().any(|(known, _)| *known == path) {
                 self.files.push((path, 0));

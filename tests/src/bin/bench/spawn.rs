@@ -1,7 +1,7 @@
 //! Tasks of /bin/true, from the ring of the doorbell to the last ledger line, beside spawning it without any queue.
 
 use queue::dir::signal::doorbell;
-use queue::dir::submit::one::Submitter;
+use queue::dir::submit::bulk::Bulk;
 use queue::{Pool, dir};
 use shared::task::Class;
 
@@ -67,7 +67,7 @@ fn run(pool: &Pool, ends: &mut Ends, count: usize) {
 
 /// One bulk submit.
 pub(crate) fn submit_all(pool: &dir::Pool, count: usize, spec: &str) {
-    let mut bulk = Submitter::new(pool).expect("a place in incoming/").bulk();
+    let mut bulk = Bulk::new(pool).expect("a place in incoming/");
     for _ in 0..count {
         bulk.add(&task(spec)).expect("stage a task");
     }

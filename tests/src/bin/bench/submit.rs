@@ -1,5 +1,6 @@
 //! Durable submits, one by one and in bulk, beside the writes and flushes they cannot do without.
 
+use queue::dir::submit::bulk::Bulk;
 use std::fs;
 use std::process::Stdio;
 
@@ -54,7 +55,7 @@ fn bulk(args: &Args, place: &Place, count: usize) -> Pair {
         || {
             let tasks: Vec<_> = (0..count).map(|_| task(TRUE)).collect();
             let all = || {
-                let mut bulk = Submitter::new(&pool).expect("a place in incoming/").bulk();
+                let mut bulk = Bulk::new(&pool).expect("a place in incoming/");
                 tasks.iter().for_each(|task| bulk.add(task).expect("stage"));
                 bulk.commit().expect("commit");
             };

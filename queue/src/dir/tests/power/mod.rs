@@ -21,7 +21,6 @@ use super::plug::{Notes, ends, everything, goes_on, put_right, what_must_hold_bu
 use super::{pool_at, scratch};
 use crate::dir::Pool;
 use crate::dir::fault::{self, Done};
-use crate::dir::ledger::append;
 use crate::dir::presence::lease;
 use crate::dir::recover::reconcile;
 use crate::dir::submit::keys::Keys;
@@ -144,7 +143,7 @@ fn keeps(pool: &Pool, promise: &Promise) {
     match promise {
         Promise::Submitted(_) => {}
         Promise::Ended(name, next, next_name) => {
-            let lines = append::lines_of(pool.layout(), name.id).unwrap();
+            let lines = crate::dir::ledger::search::lines_of(pool.layout(), name.id).unwrap();
             let line = lines.iter().find(|line| line.attempt == name.attempt);
             let line = line.unwrap_or_else(|| panic!("forgotten: the end of {name}"));
             assert_eq!((line.next, line.next_name), (*next, *next_name));
@@ -158,7 +157,7 @@ fn keeps(pool: &Pool, promise: &Promise) {
             }
         }
         Promise::CancelHeard(id) => {
-            let lines = append::lines_of(pool.layout(), *id).unwrap();
+            let lines = crate::dir::ledger::search::lines_of(pool.layout(), *id).unwrap();
             let ends: Vec<_> = lines.iter().map(|line| line.outcome).collect();
             assert_eq!(ends, [Outcome::Cancelled], "its cancel was heard");
         }

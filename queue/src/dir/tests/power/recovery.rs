@@ -4,7 +4,7 @@ use super::scenes::{FAILED, PLAIN, finish, look, submit, submit_two, take};
 use super::{Promise, Scene, Stage, play};
 use crate::dir::operate::{Ender, Reason};
 use crate::dir::signal::control::{self, Message, Verb};
-use crate::dir::submit::one::Submitter;
+use crate::dir::submit::bulk::Bulk;
 use crate::dir::tests::plug::{lease_of, put_right};
 use crate::dir::tests::{ledger, line};
 use crate::dir::{Pool, fault};
@@ -115,7 +115,7 @@ fn a_batch_that_is_half_in_place_survives_a_second_power_cut() {
         &Scene {
             prepare: &|stage| {
                 let tasks = super::scenes::batch();
-                let mut bulk = Submitter::new(&stage.pool).unwrap().bulk();
+                let mut bulk = Bulk::new(&stage.pool).unwrap();
                 tasks.iter().for_each(|task| bulk.add(task).unwrap());
                 // The commit, its flush, and the way to the first of its places.
                 fault::pull_after(6);

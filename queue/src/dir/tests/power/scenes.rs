@@ -1,5 +1,6 @@
 //! The scenes: every way in which a task moves, each with the power cut at every moment.
 
+use crate::dir::submit::bulk::Bulk;
 use shared::id::TaskId;
 use shared::outcome::{Cause, Next};
 use shared::task::Task;
@@ -7,7 +8,8 @@ use shared::time::Moment;
 
 use super::{Promise, Scene, Stage, play};
 use crate::dir::claim::one::Claim;
-use crate::dir::find::places::{self, Found};
+use crate::dir::disk::place::Found;
+use crate::dir::find::places;
 use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::recover::promote::Promoter;
@@ -76,7 +78,7 @@ fn a_bulk_submit_survives_wholly_or_was_never_made() {
 pub(super) fn submit_batch(stage: &Stage) {
     let tasks = batch();
     stage.together.replace(tasks.iter().map(|task| task.id).collect());
-    let mut bulk = Submitter::new(&stage.pool).unwrap().bulk();
+    let mut bulk = Bulk::new(&stage.pool).unwrap();
     tasks.iter().for_each(|task| bulk.add(task).unwrap());
     bulk.commit().unwrap();
     stage.promise(Promise::Submitted(tasks.iter().map(|task| task.id).collect()));

@@ -17,12 +17,13 @@ use super::plug::{Notes, lines, put_right, settle, what_must_hold};
 use super::{claim, cursor, end, ledger, line, name, pool_at, scratch};
 use crate::dir::claim::one::Claim;
 use crate::dir::find::places;
-use crate::dir::ledger::append::{self, Ledger};
+use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{Change, Ender, Reason};
-use crate::dir::presence::lease::{Lease, Record};
+use crate::dir::presence::lease::Lease;
 use crate::dir::recover::promote::Promoter;
 use crate::dir::signal::control::{self, Message, Verb};
 use crate::dir::{Pool, fault};
+use crate::wire::lease_record::Record;
 use crate::wire::retry::Verdict;
 
 /// What the jobs and the people saw, in the order in which it happened.
@@ -171,7 +172,8 @@ impl World {
                 }
                 Seen::Over(name) => drop(runs.insert(name.id, None)),
                 Seen::Cancelled(id) => {
-                    let lines = append::lines_of(self.pool.layout(), *id).unwrap();
+                    let lines =
+                        crate::dir::ledger::search::lines_of(self.pool.layout(), *id).unwrap();
                     assert_eq!(lines.last().map(|line| line.outcome), Some(Outcome::Cancelled));
                 }
             }

@@ -1,5 +1,6 @@
 //! Who meets whom.
 
+use crate::dir::submit::bulk::Bulk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shared::outcome::Cause;
@@ -10,7 +11,6 @@ use super::*;
 use crate::dir::batch::roll_forward;
 use crate::dir::find::places;
 use crate::dir::operate;
-use crate::dir::submit::one::Submitter;
 use crate::dir::tests::{ledger, line};
 
 const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
@@ -160,7 +160,7 @@ fn after_a_power_cut_nobody_claims_what_has_ended() {
 fn a_batch_is_rolled_forward_by_several_while_its_tasks_are_taken() {
     let scene = |world: &World| {
         let tasks = [crate::dir::tests::task(PLAIN)];
-        let mut bulk = Submitter::new(&world.pool).unwrap().bulk();
+        let mut bulk = Bulk::new(&world.pool).unwrap();
         tasks.iter().for_each(|task| bulk.add(task).unwrap());
         // Committed; its submitter dies before anything is in place.
         fault::pull_after(3);

@@ -1,0 +1,233 @@
+//! One lane as a worker sees it, and the priorities in it: used up name by name.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io;
+use std::path::Path;
+
+use shared::name::Name;
+use shared::task::TaskName;
+
+use super::limit_slots::UsedUp;
+use super::note::Note;
+use super::one::{self, Claim, Target, Try};
+use super::prefetch::Ahead;
+use crate::Error;
+use crate::dir::Pool;
+use crate::dir::disk::freshness::Stamp;
+use crate::dir::disk::publish::remove_empty_dir;
+use crate::dir::disk::{listing, reject};
+use crate::dir::layout::{Layout, Segment};
+use crate::wire::lane::{LaneName, Requirements};
+
+#[derive(Debug)]
+pub(crate) struct LaneView {
+    pub(super) name: LaneName,
+    pub(super) requirements: Requirements,
+    stamp: Stamp,
+    /// By priority.
+    pub(super) rows: BTreeMap<u8, Row>,
+}
+
+/// One priority of one lane.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    stamp: Stamp,
+    /// Oldest first. The first one is the one whose names are in `names`.
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) names: VecDeque<TaskName>,
+    /// The segment that `names` came from.
+    listed: Option<Segment>,
+    /// Tried in vain in this look. A stale listing (NFS) goes on naming what others have taken.
+    tried: HashSet<TaskName>,
+}
+
+/// So many files that may not be moved are passed over in one look.
+const MAX_STUCK: u32 = 32;
+
+/// A worker that loses races looks so many names further on at most: far enough to get out of the
+/// way of others, and near enough to keep the order.
+const REACH: usize = 4;
+
+/// How thoroughly to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// What is known already, where nothing seems to have changed.
+    Cached,
+    /// All of it again.
+    Afresh,
+}
+
+/// What a claim is made with.
+pub(crate) struct Hands<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) worker: &'a Name,
+    pub(super) ahead: &'a mut Option<Ahead>,
+}
+
+/// What came of trying one row.
+pub(crate) enum Taken {
+    Claim(Box<Claim>),
+    Limited(UsedUp),
+    Nothing { lost: u64 },
+}
+
+impl LaneView {
+    /// Of which nothing is known yet but what it requires.
+    pub(super) fn new(name: LaneName, requirements: Requirements) -> Self {
+        Self { name, requirements, stamp: Stamp::UNKNOWN, rows: BTreeMap::new() }
+    }
+
+    pub(super) fn refresh(&mut self, layout: &Layout, look: Look) -> Result<(), Error> {
+        let dir = layout.pending().join(self.name.as_str());
+        let now = Stamp::of(&dir)?;
+        if look == Look::Afresh || !self.stamp.is_current(now) {
+            let priorities = listing::priorities(layout, &self.name)?;
+            self.rows.retain(|priority, _row| priorities.contains(priority));
+            for priority in priorities {
+                self.rows.entry(priority).or_default();
+            }
+            self.stamp = now;
+        }
+        for (priority, row) in &mut self.rows {
+            row.refresh(&layout.pending_priority(&self.name, *priority), look)?;
+        }
+        Ok(())
+    }
+
+    /// Tries the tasks of one priority, oldest first, until one is ours or none is left.
+    ///
+    /// Whoever loses a race looks a little further on next time, further with each loss, so that
+    /// workers that started together do not go on fighting for the same names. What was passed
+    /// over stays at the front and is tried again before the row counts as empty.
+    pub(super) fn take(
+        &mut self,
+        hands: Hands<'_>,
+        priority: u8,
+        see: &mut dyn FnMut(Note),
+    ) -> Result<Taken, Error> {
+        let Hands { pool, worker, ahead } = hands;
+        let (mut lost, mut stuck, mut reach) = (0, 0, 1);
+        let dir = pool.layout().pending_priority(&self.name, priority);
+        let Some(row) = self.rows.get_mut(&priority) else {
+            return Ok(Taken::Nothing { lost });
+        };
+        row.tried.clear();
+        while let Some((segment, name)) = row.pick(pool.layout(), &dir, reach, see)? {
+            let (lane, requirements) = (&self.name, &self.requirements);
+            let target = Target { lane, requirements, priority, segment: &segment, name };
+            see(Note::Attempt(name));
+            match one::try_claim(pool, worker, target, ahead.take()) {
+                Ok(Try::Won(claim)) => return Ok(Taken::Claim(claim)),
+                Ok(Try::LostRace) => {
+                    lost += 1;
+                    reach = (reach * 2).min(REACH);
+                    row.tried.insert(name);
+                    see(Note::LostRace(name));
+                }
+                Ok(Try::Limited(used_up)) => {
+                    row.names.push_front(name);
+                    see(Note::Limited(lane.clone(), used_up.clone()));
+                    return Ok(Taken::Limited(used_up));
+                }
+                // Met in its lane in this pass: before it says that there is nothing it looks afresh.
+                Ok(Try::CountedAnew) => {}
+                Ok(Try::Rejected { problem }) => {
+                    see(Note::Rejected(name.file_name().into(), problem));
+                }
+                // Something that may not be moved (another user's directory of this name): the
+                // tasks behind it can still be had. Where nothing may be moved, that is said.
+                Err(err)
+                    if err.io_kind() == Some(io::ErrorKind::PermissionDenied)
+                        && stuck < MAX_STUCK =>
+                {
+                    stuck += 1;
+                    row.tried.insert(name);
+                    let path = dir.join(segment.dir_name()).join(name.file_name());
+                    see(Note::Rejected(path, err.to_string()));
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(Taken::Nothing { lost })
+    }
+}
+
+impl Row {
+    fn refresh(&mut self, dir: &Path, look: Look) -> Result<(), Error> {
+        let now = Stamp::of(dir)?;
+        if look == Look::Cached && self.stamp.is_current(now) {
+            return Ok(());
+        }
+        self.segments = listing::segments(dir)?.into();
+        self.stamp = now;
+        // Names of a directory that is not the oldest any more come after those that are older.
+        if look == Look::Afresh || self.listed.as_ref() != self.segments.front() {
+            self.names.clear();
+            self.listed = None;
+        }
+        Ok(())
+    }
+
+    /// Makes the oldest name known. Directories that are used up are removed on the way.
+    pub(super) fn list_head(
+        &mut self,
+        layout: &Layout,
+        dir: &Path,
+        see: &mut dyn FnMut(Note),
+    ) -> Result<(), Error> {
+        while self.names.is_empty()
+            && let Some(segment) = self.segments.front().cloned()
+        {
+            let path = dir.join(segment.dir_name());
+            self.list(layout, &path, see)?;
+            self.listed = Some(segment);
+            if self.names.is_empty() {
+                // Used up, and listed just now: nothing there. What came meanwhile keeps the
+                // directory, and is met when the directories are listed again.
+                if !remove_empty_dir(&path) {
+                    self.stamp = Stamp::UNKNOWN;
+                }
+                self.segments.pop_front();
+                self.listed = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// A task near the front: among the first `reach`. `None` when the row is used up.
+    fn pick(
+        &mut self,
+        layout: &Layout,
+        dir: &Path,
+        reach: usize,
+        see: &mut dyn FnMut(Note),
+    ) -> Result<Option<(Segment, TaskName)>, Error> {
+        self.list_head(layout, dir, see)?;
+        let Some(segment) = self.segments.front().cloned() else { return Ok(None) };
+        let reach = reach.min(self.names.len());
+        let index = if reach == 1 { 0 } else { fastrand::usize(..reach) };
+        Ok(self.names.remove(index).map(|name| (segment, name)))
+    }
+
+    fn list(
+        &mut self,
+        layout: &Layout,
+        dir: &Path,
+        see: &mut dyn FnMut(Note),
+    ) -> Result<(), Error> {
+        let names = listing::tasks_in(dir)?;
+        for path in names.foreign {
+            let problem = "its name is not that of a task file (`<id>.a1f0d0.json`)";
+            match reject::reject(layout, &path, problem) {
+                Ok(Some(_target)) => see(Note::Rejected(path, problem.to_owned())),
+                Ok(None) => {}
+                Err(Error::Garbled { path, problem }) => see(Note::Rejected(path, problem)),
+                // It stays where it is, and stops nobody.
+                Err(err) => see(Note::Rejected(path, format!("{problem}; {err}"))),
+            }
+        }
+        self.names = names.tasks.into();
+        self.names.retain(|name| !self.tried.contains(name));
+        Ok(())
+    }
+}

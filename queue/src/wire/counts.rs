@@ -1,0 +1,55 @@
+//! How many tasks are in each place, and the lanes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shared::id::TaskId;
+use shared::task::Class;
+use shared::time::Moment;
+
+use super::lane::LaneName;
+
+/// How many tasks are in each place, and the lanes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as the states are")]
+pub struct Counts {
+    pub pending: u64,
+    pub processing: u64,
+    pub delayed: u64,
+    pub waiting: u64,
+    pub held: u64,
+    pub failed: u64,
+    pub rejected: u64,
+    pub lanes: Vec<LaneCount>,
+}
+
+/// One lane with pending tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneCount {
+    /// Its name.
+    pub lane: LaneName,
+    /// Its class.
+    pub class: Class,
+    /// The model it needs.
+    pub model: Option<String>,
+    /// The highest priority in it.
+    pub priority_max: u8,
+    /// How many wait.
+    pub pending: u64,
+    /// The oldest task in it.
+    pub head: Option<TaskId>,
+    /// Since when that one exists.
+    pub oldest: Option<Moment>,
+}
+
+impl Counts {
+    /// Pending tasks per class.
+    #[must_use]
+    pub fn by_class(&self) -> BTreeMap<Class, u64> {
+        let mut classes = BTreeMap::new();
+        for lane in &self.lanes {
+            *classes.entry(lane.class).or_default() += lane.pending;
+        }
+        classes
+    }
+}
