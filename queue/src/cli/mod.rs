@@ -4,6 +4,7 @@
 
 pub mod servers;
 
+use crate::dir::recover::reconcile::ready;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -129,7 +130,7 @@ impl Resolved {
 
     /// Opens the pool, which must be there, for changing it.
     pub fn open_ready(&self) -> Result<Pool, Failure> {
-        Ok(self.open()?.ready()?)
+        Ok(ready(self.open()?)?)
     }
 
     /// Opens the pool for changing it, making it where it is missing.
@@ -138,7 +139,7 @@ impl Resolved {
             GroupPool::Private => Privacy::Owner,
             GroupPool::Shared => Privacy::Group,
         };
-        Ok(Pool::create(&self.root, Rules::from(&self.settings), privacy)?.ready()?)
+        Ok(ready(Pool::create(&self.root, Rules::from(&self.settings), privacy)?)?)
     }
 }
 

@@ -259,7 +259,7 @@ pub fn make_ready(
             Ok(change)
         }
         Start::Pending | Start::Waiting | Start::Held => {
-            let lane = ensure_lane(pool, task, &mut HashSet::new())?;
+            let lane = ensure_lane(layout, &pool.requirements_of(task), &mut HashSet::new())?;
             let segment = super::layout::Segment::single(task.id);
             let dir = layout.pending_segment(&lane, task.priority(), &segment);
             let change = moved(publish::move_new(&from, &dir.join(name.file_name()))?)?;

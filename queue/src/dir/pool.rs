@@ -11,11 +11,12 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use super::disk::lock::Lock;
 use super::disk::publish;
 use super::layout::{Layout, Shelf};
-use super::recover::reconcile;
 use super::settings::current_limits::{Allowed, Limits, Source};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
+use crate::wire::lane::Requirements;
 use crate::wire::retry::Policy;
+use shared::task::Task;
 
 /// An opened pool: paths and rules. Cheap to clone; holds no lock.
 #[derive(Clone, Debug)]
@@ -78,12 +79,6 @@ impl Pool {
         Self { layout, rules, limits }
     }
 
-    /// Opens the pool for changing it: after a power cut, history and places are compared first.
-    pub fn ready(self) -> Result<Self, Error> {
-        reconcile::once_per_boot(&self)?;
-        Ok(self)
-    }
-
     /// Where everything is.
     #[must_use]
     pub fn layout(&self) -> &Layout {
@@ -100,6 +95,12 @@ impl Pool {
     #[must_use]
     pub fn limits(&self) -> Arc<Allowed> {
         self.limits.allowed()
+    }
+
+    /// What a task requires, under the limits that hold now.
+    #[must_use]
+    pub fn requirements_of(&self, task: &Task) -> Requirements {
+        Requirements::of(task, &self.limit_keys())
     }
 
     /// The keys that have a limit now.
@@ -227,6 +228,7 @@ fn make_places(layout: &Layout) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dir::recover::reconcile;
     use rustix::fs::statfs;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -265,7 +267,8 @@ mod tests {
             crate::dir::fault::pull_after(n);
             let made = Pool::create(&root, Rules::default(), Privacy::Owner);
             crate::dir::fault::plug_in();
-            Pool::create(&root, Rules::default(), Privacy::Owner).unwrap().ready().unwrap();
+            let whole = Pool::create(&root, Rules::default(), Privacy::Owner).unwrap();
+            reconcile::ready(whole).unwrap();
             if made.is_ok() {
                 assert!(n > 20);
                 return;

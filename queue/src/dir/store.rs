@@ -1,5 +1,6 @@
 //! The store that is a directory, seen through the seam.
 
+use crate::dir::recover::reconcile::ready;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -59,7 +60,7 @@ const PATIENCE: Patience =
 impl DirStore {
     /// Opens the pool at `root`, making it where it is missing. `name` is that of this process.
     pub fn open(root: &Path, rules: Rules, name: Name) -> Result<Self, Error> {
-        let pool = Pool::create(root, rules, Privacy::Owner)?.ready()?;
+        let pool = ready(Pool::create(root, rules, Privacy::Owner)?)?;
         roll_forward::forward_all(pool.layout())?;
         let ledger = Ledger::new(pool.layout().clone(), Writer::new(name)).into();
         let promoter = Promoter::new(&pool)?.into();
@@ -243,5 +244,24 @@ impl Claimed for DirClaim {
             Ok(()) => Ok(()),
             Err(NotEnded { claim, error }) => Err((Self { claim: *claim, ledger }, error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::dir::tests::scratch;
+    use crate::store::contract::exercise;
+
+    #[test]
+    fn a_store_that_is_a_directory_keeps_the_contract() {
+        let (home, count) = (scratch(), Cell::new(0));
+        exercise(|| {
+            count.set(count.get() + 1);
+            let root = home.path().join(count.get().to_string());
+            DirStore::open(&root, Rules::default(), "contract".parse().unwrap()).unwrap()
+        });
     }
 }

@@ -411,28 +411,3 @@ fn what_does_not_fit_the_state_is_refused<S: Store>(bench: &Bench<S>) {
         assert_eq!(bench.store.change(id, *verb).unwrap(), ended);
     }
 }
-
-mod stores {
-    use std::cell::Cell;
-
-    use super::*;
-    use crate::dir::Rules;
-    use crate::dir::store::DirStore;
-    use crate::dir::tests::scratch;
-    use crate::store::memory::MemoryStore;
-
-    #[test]
-    fn a_store_in_memory_keeps_the_contract() {
-        exercise(MemoryStore::default);
-    }
-
-    #[test]
-    fn a_store_that_is_a_directory_keeps_the_contract() {
-        let (home, count) = (scratch(), Cell::new(0));
-        exercise(|| {
-            count.set(count.get() + 1);
-            let root = home.path().join(count.get().to_string());
-            DirStore::open(&root, Rules::default(), "contract".parse().unwrap()).unwrap()
-        });
-    }
-}

@@ -286,3 +286,14 @@ impl Claimed for Claim {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::exercise;
+
+    #[test]
+    fn a_store_in_memory_keeps_the_contract() {
+        exercise(MemoryStore::default);
+    }
+}

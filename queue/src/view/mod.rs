@@ -103,7 +103,7 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
         workers: workers(pool, settings, at)?,
         brain,
         pause: control::pool_pause(pool.layout())?,
-        disk_short: reserve::too_little(pool)?,
+        disk_short: reserve::too_little(pool.layout(), pool.rules().disk_low)?,
     })
 }
 

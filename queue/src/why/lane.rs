@@ -4,7 +4,7 @@
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 
-use super::{Look, model};
+use super::{Look, loads};
 use crate::Error;
 use crate::dir::claim::limit_slots;
 use crate::eligible::{self, Candidate};
@@ -58,7 +58,7 @@ pub(super) fn ask<'a>(look: &Look<'a>, lane: &Requirements) -> Result<Standing<'
         };
         standing.reasons.extend(reasons.into_iter().filter(|reason| !of_pool(reason)));
     }
-    model::tell_loads(look, &mut standing.reasons)?;
+    loads::tell_loads(look, &mut standing.reasons)?;
     standing.reasons.extend(look.view.pause.as_ref().map(view::paused));
     standing.reasons.extend(look.view.disk_full());
     standing.reasons.extend(limits(look, lane)?);

@@ -4,6 +4,7 @@
 
 mod gpu;
 mod lane;
+mod loads;
 mod model;
 mod pool;
 mod task;

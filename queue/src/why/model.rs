@@ -1,14 +1,11 @@
 //! Why a model is not where it is needed: who holds it, who was asked to load it, who could not.
 
-use serde_json::json;
 use shared::llm::{HeldState, is_same_model};
 use shared::quantity::counted;
-use shared::reason::{Code, Reason};
 use shared::task::Class;
 
 use super::{Look, Subject, Verdict, Word, in_order, lane};
 use crate::Error;
-use crate::dir::find::load_requests::{self, Asked};
 use crate::view::Worker;
 use crate::wire::lane::Requirements;
 
@@ -77,28 +74,4 @@ fn has(worker: &Worker, model: &str) -> bool {
     let server = beat.and_then(|beat| beat.ability.server.as_ref());
     let held = server.and_then(|server| server.held(model));
     held.is_some_and(|held| held.state == HeldState::Loaded)
-}
-
-/// Adds who was asked to load what is not loaded.
-pub(super) fn tell_loads(look: &Look<'_>, reasons: &mut [Reason]) -> Result<(), Error> {
-    if !reasons.iter().any(|reason| reason.code == Code::ModelNotLoaded) {
-        return Ok(());
-    }
-    let mut asked: Vec<Asked> = load_requests::pending(look.pool.layout())?;
-    for beat in look.view.alive().filter_map(|worker| worker.heartbeat.as_ref()) {
-        asked.extend(load_requests::running(look.pool.layout(), beat));
-    }
-    load_requests::tell(reasons, &asked, look.view.at);
-    for reason in reasons.iter_mut().filter(|reason| reason.code == Code::ModelNotLoaded) {
-        if !reason.evidence.contains_key("asked_of") && !look.view.brain.alive {
-            let after = look.settings.self_load_after;
-            reason.evidence.insert("asked_of".to_owned(), json!(null));
-            reason.text += &format!(
-                "; nobody was asked to load it, and no brain is running: an idle worker loads it \
-                 by itself after {after}"
-            );
-            reason.fix = Some("brain".to_owned());
-        }
-    }
-    Ok(())
 }

@@ -72,7 +72,8 @@ impl Search {
 
     /// Whether anything new may be begun on this disk; says so where not.
     fn has_room(&mut self) -> Result<bool, queue::Error> {
-        let Some(free) = reserve::too_little(&self.bench.surroundings.pool)? else {
+        let pool = &self.bench.surroundings.pool;
+        let Some(free) = reserve::too_little(pool.layout(), pool.rules().disk_low)? else {
             return Ok(true);
         };
         let reason = reserve::reason(free);

@@ -99,7 +99,7 @@ fn set(app: &mut App, key: &str, change: Change) -> Result<u8, Stop> {
         Change::To(allowed) => Some(allowed),
         Change::Off => None,
     };
-    let was = limits_edit::set_limit(&pool, key, allowed)?;
+    let was = limits_edit::set_limit(pool.layout(), key, allowed)?;
     if was.is_none() && allowed.is_none() {
         return Err(no_limit(key));
     }

@@ -3,12 +3,9 @@
 use std::collections::HashSet;
 use std::io;
 
-use shared::task::Task;
-
 use super::publish::{self, Durability};
 use super::{plain_file, reject};
 use crate::Error;
-use crate::dir::Pool;
 use crate::dir::layout::Layout;
 use crate::wire::lane::{LaneName, Requirements};
 
@@ -30,19 +27,9 @@ pub fn read_requirements(layout: &Layout, lane: &LaneName) -> Result<Requirement
     }
 }
 
-/// The lane of a task; writes the lane's file where this process has not seen it yet.
+/// The lane of these requirements; writes its file where this process has not seen it yet.
 pub(in crate::dir) fn ensure_lane(
-    pool: &Pool,
-    task: &Task,
-    known: &mut HashSet<LaneName>,
-) -> Result<LaneName, Error> {
-    let limits = pool.limit_keys();
-    ensure_lane_of(pool, &Requirements::of(task, &limits), known)
-}
-
-/// The same for requirements.
-pub(in crate::dir) fn ensure_lane_of(
-    pool: &Pool,
+    layout: &Layout,
     requirements: &Requirements,
     known: &mut HashSet<LaneName>,
 ) -> Result<LaneName, Error> {
@@ -50,7 +37,7 @@ pub(in crate::dir) fn ensure_lane_of(
     if known.contains(&lane) {
         return Ok(lane);
     }
-    let path = pool.layout().lane_file(&lane);
+    let path = layout.lane_file(&lane);
     let bytes = requirements.to_bytes();
     // Its name is a hash of its content: what differs was garbled, and nobody would take from the
     // lane.
@@ -58,7 +45,7 @@ pub(in crate::dir) fn ensure_lane_of(
         Ok(Some(found)) if found == bytes => {}
         Ok(_) => publish::replace(&path, &bytes, Durability::Flushed)?,
         Err(Error::Garbled { problem, .. }) => {
-            reject::reject(pool.layout(), &path, &problem)?;
+            reject::reject(layout, &path, &problem)?;
             publish::replace(&path, &bytes, Durability::Flushed)?;
         }
         Err(err) => return Err(err),

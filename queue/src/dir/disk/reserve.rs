@@ -11,8 +11,8 @@ use shared::reason::{Code, Reason};
 
 use super::publish;
 use crate::Error;
+use crate::dir::fault;
 use crate::dir::layout::Layout;
-use crate::dir::{Pool, fault};
 use crate::error::At as _;
 
 /// How much is free on the pool's file system for its user.
@@ -25,9 +25,9 @@ const FULL: Bytes = Bytes(1 << 20);
 
 /// What is free, where that is too little to begin anything new: nothing at all, or what came of
 /// the reserve, which is for the end of what runs. `None` where there is room.
-pub fn too_little(pool: &Pool) -> Result<Option<Bytes>, Error> {
-    let free = free_space(pool.root())?;
-    let from_reserve = free < pool.rules().disk_low && !is_there(pool.layout())?;
+pub fn too_little(layout: &Layout, disk_low: Bytes) -> Result<Option<Bytes>, Error> {
+    let free = free_space(layout.root())?;
+    let from_reserve = free < disk_low && !is_there(layout)?;
     Ok((free < FULL || from_reserve).then_some(free))
 }
 

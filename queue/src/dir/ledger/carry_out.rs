@@ -10,7 +10,7 @@ use shared::task::{Task, TaskName};
 
 use crate::Error;
 use crate::dir::Pool;
-use crate::dir::disk::lane_files::{ensure_lane, ensure_lane_of};
+use crate::dir::disk::lane_files::ensure_lane;
 use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::reject;
 use crate::dir::layout::{Layout, Segment, Shelf};
@@ -46,7 +46,7 @@ fn anybody_waits(layout: &Layout) -> bool {
 
 /// Makes a task claimable under the name `name`, and rings for it.
 pub fn to_pending(pool: &Pool, from: &Path, task: &Task, name: TaskName) -> Result<(), Error> {
-    let lane = ensure_lane(pool, task, &mut HashSet::new())?;
+    let lane = ensure_lane(pool.layout(), &pool.requirements_of(task), &mut HashSet::new())?;
     to_lane(pool, from, task, (&lane, name))
 }
 
@@ -57,7 +57,7 @@ pub(in crate::dir) fn to_requirements(
     task: &Task,
     (requirements, name): (&Requirements, TaskName),
 ) -> Result<(), Error> {
-    let lane = ensure_lane_of(pool, requirements, &mut HashSet::new())?;
+    let lane = ensure_lane(pool.layout(), requirements, &mut HashSet::new())?;
     to_lane(pool, from, task, (&lane, name))
 }
 

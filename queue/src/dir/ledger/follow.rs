@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use shared::time::Moment;
 
 use super::lines::each_line_from;
-use super::search::{files_since, open};
+use super::lines::open;
+use super::search::files_since;
 use crate::Error;
 use crate::dir::layout::Layout;
 use crate::error::At as _;

@@ -1,6 +1,8 @@
 //! Reading a ledger file line by line, however long it is: what is held of it at a time is a
 //! quarter of a MiB, or its longest line.
 
+use crate::dir::disk::plain_file;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom};
 use std::path::Path;
 
@@ -10,6 +12,14 @@ use crate::error::At as _;
 
 /// How much is read at a time.
 const BUFFER: usize = 1 << 18;
+
+/// Opens a ledger file. `None` where it is gone, or is no file at all: then no line is in it.
+pub(super) fn open(path: &Path) -> Result<Option<File>, Error> {
+    match plain_file::open(path) {
+        Err(Error::Garbled { .. }) => Ok(None),
+        opened => Ok(opened?.map(|(file, _meta)| file)),
+    }
+}
 
 /// Shows each whole line of a file from byte `from` on, with where it begins; its newline is a part
 /// of it. Returns where the next look should begin: the writer may be in the middle of a line, and
@@ -31,7 +41,7 @@ pub(crate) fn each_line_from(
     see: impl FnMut(u64, &[u8]),
 ) -> Result<(), Error> {
     fault::look("read ledger");
-    let Some(mut file) = super::search::open(path)? else { return Ok(()) };
+    let Some(mut file) = open(path)? else { return Ok(()) };
     if file.metadata().at("look at", path)?.len() <= *offset {
         return Ok(());
     }

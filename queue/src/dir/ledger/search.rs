@@ -10,8 +10,8 @@ use shared::time::Moment;
 
 use super::lines::each_line;
 use crate::Error;
+use crate::dir::disk::listing;
 use crate::dir::disk::place::{Found, Place};
-use crate::dir::disk::{listing, plain_file};
 use crate::dir::fault::{self, Did};
 use crate::dir::layout::Layout;
 use crate::error::At as _;
@@ -40,14 +40,6 @@ pub fn files_since(layout: &Layout, first_day: &str) -> Result<Vec<PathBuf>, Err
         files.extend(inside.into_iter().map(|name| dir.join(name)));
     }
     Ok(files)
-}
-
-/// Opens a ledger file. `None` where it is gone, or is no file at all: then no line is in it.
-pub(crate) fn open(path: &Path) -> Result<Option<File>, Error> {
-    match plain_file::open(path) {
-        Err(Error::Garbled { .. }) => Ok(None),
-        opened => Ok(opened?.map(|(file, _meta)| file)),
-    }
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, Error> {

@@ -2,6 +2,7 @@
 //! whoever opens the pool first after the machine started carries out again what the last lines
 //! say. Nobody claims before that.
 
+use crate::dir::disk::lane_files::ensure_lane;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shared::id::TaskId;
@@ -41,6 +42,12 @@ const MANY: usize = 10_000;
 
 /// For each machine the start of it on which it was last done.
 type Boots = BTreeMap<String, String>;
+
+/// A pool that may be changed: after a power cut, history and places are compared first.
+pub fn ready(pool: Pool) -> Result<Pool, Error> {
+    once_per_boot(&pool)?;
+    Ok(pool)
+}
 
 /// Compares history and places, once per start of this machine. `None` when it was done already.
 pub(in crate::dir) fn once_per_boot(pool: &Pool) -> Result<Option<Reconciled>, Error> {
@@ -101,7 +108,7 @@ fn mend_lane(pool: &Pool, lane: &LaneName) -> Result<(), Error> {
                 let found = Found { place: place.clone(), name };
                 // What is garbled is put aside by whoever claims it.
                 let Ok(Some(task)) = found.read(pool.layout()) else { continue };
-                if crate::dir::disk::lane_files::ensure_lane(pool, &task, &mut known)? == *lane {
+                if ensure_lane(pool.layout(), &pool.requirements_of(&task), &mut known)? == *lane {
                     return Ok(());
                 }
                 // Other limits hold now than when it was submitted.

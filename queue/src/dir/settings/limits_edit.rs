@@ -8,17 +8,17 @@ use shared::settings::{Flags, Settings};
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value, value};
 
 use crate::Error;
-use crate::dir::Pool;
 use crate::dir::disk::lock::Lock;
 use crate::dir::disk::publish::{self, Durability};
+use crate::dir::layout::Layout;
 use crate::error::{At as _, OrGone as _};
 
 /// Sets a limit, or takes it out. Returns what the file said of it before. Those who change it at
 /// once take turns.
-pub fn set_limit(pool: &Pool, key: &str, allowed: Option<u32>) -> Result<Option<u32>, Error> {
+pub fn set_limit(layout: &Layout, key: &str, allowed: Option<u32>) -> Result<Option<u32>, Error> {
     // No key's directory: that has a `=` in its name.
-    let _turn = Lock::wait(&pool.layout().limit_locks().join("pool.toml.lock"))?;
-    let named = pool.root().join("pool.toml");
+    let _turn = Lock::wait(&layout.limit_locks().join("pool.toml.lock"))?;
+    let named = layout.root().join("pool.toml");
     // Where it is a link the file that it names is written, and the link stays.
     let path = fs::canonicalize(&named).at("find", &named).or_gone()?.unwrap_or(named);
     let text = fs::read_to_string(&path).at("read", &path).or_gone()?.unwrap_or_default();

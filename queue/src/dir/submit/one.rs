@@ -104,7 +104,8 @@ impl Submitter {
 
     /// The task's lane, with its file written before first use.
     pub(super) fn lane(&mut self, task: &Task) -> Result<LaneName, Error> {
-        let lane = ensure_lane(&self.pool, task, &mut self.lanes)?;
+        let lane =
+            ensure_lane(self.pool.layout(), &self.pool.requirements_of(task), &mut self.lanes)?;
         Ok(lane)
     }
 }

@@ -386,7 +386,7 @@ fn after_a_power_cut_what_the_last_lines_say_is_done_again() {
                 ledger(pool, "before").append(&line(&task, TaskName::first(id), verdict)).unwrap();
                 std::fs::remove_file(pool.layout().reconcile_lock()).unwrap();
             },
-            act: &|pool, _ledger, (), _notes| pool.clone().ready().map(|_pool| ()),
+            act: &|pool, _ledger, (), _notes| reconcile::ready(pool.clone()).map(|_pool| ()),
             check: &|pool, notes, _acted| {
                 let again = reconcile::reconcile(pool).unwrap();
                 assert_eq!(again.moved, 0);

@@ -16,6 +16,7 @@ mod together;
 mod turns;
 
 use crate::dir::presence::lease::this_process;
+use crate::dir::recover::reconcile::ready;
 use std::path::Path;
 
 use shared::id::TaskId;
@@ -45,7 +46,7 @@ const ALL: &[Class] = &[Class::Resource, Class::Script, Class::Cpu, Class::Llm];
 const ANY: Wish<'_> = Wish { classes: ALL, open: &|_lane| true };
 
 fn pool_at(root: &Path) -> Pool {
-    Pool::create(root, Rules::default(), Privacy::Owner).unwrap().ready().unwrap()
+    ready(Pool::create(root, Rules::default(), Privacy::Owner).unwrap()).unwrap()
 }
 
 fn name(text: &str) -> Name {

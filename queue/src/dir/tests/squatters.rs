@@ -46,7 +46,8 @@ fn evict(pool: &Pool, path: &Path) {
 
 /// The pool's directory for a task, level by level.
 fn levels(pool: &Pool, task: &Task) -> [std::path::PathBuf; 3] {
-    let lane = ensure_lane(pool, task, &mut Default::default()).unwrap();
+    let lane =
+        ensure_lane(pool.layout(), &pool.requirements_of(task), &mut Default::default()).unwrap();
     let lane = pool.layout().pending().join(lane.as_str());
     let priority = lane.join(priority_dir(task.priority()));
     let segment = priority.join(Segment::single(task.id).dir_name());

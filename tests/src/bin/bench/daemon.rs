@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use queue::dir::recover::reconcile::ready;
 use queue::dir::{Pool, Privacy, Rules};
 use shared::id::TaskId;
 use shared::task::{Task, parse_spec};
@@ -78,7 +79,7 @@ impl Place {
 }
 
 pub(crate) fn open_pool(root: &Path) -> Pool {
-    let pool = Pool::create(root, Rules::default(), Privacy::Owner).and_then(Pool::ready);
+    let pool = Pool::create(root, Rules::default(), Privacy::Owner).and_then(ready);
     pool.unwrap_or_else(|error| panic!("open the pool: {error}"))
 }
 

@@ -3,6 +3,7 @@
 use super::scenes::{FAILED, PLAIN, finish, look, submit, submit_two, take};
 use super::{Promise, Scene, Stage, play};
 use crate::dir::operate::{Ender, Reason};
+use crate::dir::recover::reconcile::ready;
 use crate::dir::signal::control::{self, Message, Verb};
 use crate::dir::submit::bulk::Bulk;
 use crate::dir::tests::plug::{lease_of, put_right};
@@ -12,7 +13,7 @@ use crate::wire::retry::Verdict;
 
 /// Opens the pool as after a restart of the machine, and puts all of it right.
 fn restart(stage: &Stage, _prepared: ()) {
-    put_right(&stage.pool.clone().ready().unwrap()).unwrap();
+    put_right(&ready(stage.pool.clone()).unwrap()).unwrap();
 }
 
 fn forget_the_start(pool: &Pool) {

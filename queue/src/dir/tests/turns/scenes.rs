@@ -1,5 +1,6 @@
 //! Who meets whom.
 
+use crate::dir::recover::reconcile::ready;
 use crate::dir::submit::bulk::Bulk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -145,7 +146,7 @@ fn after_a_power_cut_nobody_claims_what_has_ended() {
         std::fs::remove_file(world.pool.layout().reconcile_lock()).unwrap();
         let opener = |worker: &'static str| {
             world.actor(move |world| {
-                let pool = world.pool.clone().ready().unwrap();
+                let pool = ready(world.pool.clone()).unwrap();
                 let ledger = crate::dir::tests::ledger(&pool, worker);
                 world.work(worker, &ledger, Verdict::Succeeded).unwrap();
             })
