@@ -12,21 +12,11 @@
 //! - `requests`: asking workers to load and unload models
 //! - `act`: carrying out commands; `publish`: `brain/state.json`
 
-mod act;
-mod children;
-mod cli;
 pub mod core;
-mod health;
+mod effects;
+mod main_loop;
 mod observe;
-mod publish;
-mod readings;
-mod recover;
-mod requests;
-mod run;
-mod servers;
-mod signals;
 mod start;
-mod watch;
 
 use std::process::ExitCode;
 
@@ -35,7 +25,7 @@ use clap::Parser as _;
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    match start::start(cli::Args::parse()) {
+    match start::start(start::cli::Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Also where there is no log yet: this is the last word on stderr.

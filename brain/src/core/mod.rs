@@ -2,21 +2,11 @@
 //! carries its time, everything to be done comes back as a command. So each decision is tested
 //! with tables and can be asked "what if".
 
-pub mod activity;
-pub mod condition;
-pub mod disk;
+pub mod detect;
 pub mod fleet;
-pub mod gpus;
-pub mod hung;
-pub mod imbalance;
-pub mod jump;
-pub mod monitor;
 pub mod place;
-pub mod scale;
-pub mod settled;
-pub mod snapshot;
-pub mod stuck;
-pub mod unclaimed;
+pub mod report;
+pub mod words;
 
 use std::time::Duration;
 
@@ -28,11 +18,11 @@ use shared::settings::Settings;
 use shared::task::TaskName;
 use shared::time::Moment;
 
-use activity::Activity;
+use detect::activity::Activity;
+use fleet::deaths::Settling;
+use fleet::scale::Decision;
 use fleet::{Fleet, Place};
-use scale::Decision;
-use settled::Settling;
-use snapshot::Snapshot;
+use words::snapshot::Snapshot;
 
 /// When something was seen: twice, because neither clock does for both purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +39,9 @@ pub enum Event {
     /// The pool was looked at.
     Observed(Box<Snapshot>),
     /// A worker died with things to settle; somebody settles them now.
-    Died(settled::Death),
+    Died(fleet::deaths::Death),
     /// A worker's affairs were settled, or as much of them as could be.
-    Settled(settled::Settlement),
+    Settled(fleet::deaths::Settlement),
     /// A worker that was asked for runs.
     Spawned {
         /// Which.
@@ -145,15 +135,15 @@ pub struct Core {
     last: Option<Duration>,
     fleet: Fleet,
     activity: Activity,
-    hung: hung::Watch,
-    stuck: stuck::Watch,
-    unclaimed: unclaimed::Watch,
-    imbalance: imbalance::Watch,
-    jump: jump::Watch,
-    scale: scale::Scale,
-    disk: disk::Watch,
-    gpus: gpus::Watch,
-    monitor: monitor::Watch,
+    hung: detect::hung::Watch,
+    stuck: detect::stuck::Watch,
+    unclaimed: detect::unclaimed::Watch,
+    imbalance: detect::imbalance::Watch,
+    jump: detect::count_jump::Watch,
+    scale: fleet::scale::Scale,
+    disk: detect::disk::Watch,
+    gpus: detect::gpus::Watch,
+    monitor: report::monitor::Watch,
     placer: place::Placer,
     settling: Settling,
     view: View,
@@ -169,17 +159,17 @@ impl Core {
         Self {
             attended: Duration::ZERO,
             last: None,
-            scale: scale::Scale::new(settings, &fleet),
+            scale: fleet::scale::Scale::new(settings, &fleet),
             fleet,
             activity: Activity::default(),
-            hung: hung::Watch::new(settings),
-            stuck: stuck::Watch::new(settings),
-            unclaimed: unclaimed::Watch::new(settings),
-            imbalance: imbalance::Watch::new(settings),
-            jump: jump::Watch::default(),
-            disk: disk::Watch::new(settings),
-            gpus: gpus::Watch::default(),
-            monitor: monitor::Watch::new(settings),
+            hung: detect::hung::Watch::new(settings),
+            stuck: detect::stuck::Watch::new(settings),
+            unclaimed: detect::unclaimed::Watch::new(settings),
+            imbalance: detect::imbalance::Watch::new(settings),
+            jump: detect::count_jump::Watch::default(),
+            disk: detect::disk::Watch::new(settings),
+            gpus: detect::gpus::Watch::default(),
+            monitor: report::monitor::Watch::new(settings),
             placer: place::Placer::new(settings),
             settling: Settling::default(),
             view: View::default(),
@@ -232,7 +222,7 @@ impl Core {
         self.hung.look(at, seen, out);
         let hung = self.hung.names();
         self.stuck.look(at, seen, &hung, out);
-        let idle = activity::Idlers { activity: &self.activity, hung: &hung };
+        let idle = detect::activity::Idlers { activity: &self.activity, hung: &hung };
         self.unclaimed.look(at, seen, idle, out);
         self.imbalance.look(at, seen, idle, out);
         self.jump.look(seen, out);
@@ -264,6 +254,7 @@ pub(crate) fn say(out: &mut Vec<Command>, event: event::Event) {
 }
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) mod fixture;

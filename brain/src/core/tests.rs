@@ -10,9 +10,9 @@ use shared::settings::{Settings, StallTimeouts};
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
+use super::fixture::{Stage, gpus, name, names, words};
 use super::fleet::Exit;
-use super::snapshot::{Life, Paused};
-use super::testing::{Stage, gpus, name, names, words};
+use super::words::snapshot::{Life, Paused};
 use super::{Command, Event};
 
 fn stage() -> Stage {

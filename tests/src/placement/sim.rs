@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use brain::core::fleet::Fleet;
 use brain::core::place::Request;
-use brain::core::snapshot::Lane;
+use brain::core::words::snapshot::Lane;
 use brain::core::{At, Command, Core, Event as Seen};
 use queue::wire::ledger_line::Brief;
 use shared::id::TaskId;

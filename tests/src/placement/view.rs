@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use brain::core::snapshot::{About, Held, Lane, Life, Snapshot, Worker as SeenWorker};
+use brain::core::words::snapshot::{About, Held, Lane, Life, Snapshot, Worker as SeenWorker};
 use queue::wire::counts::{Counts, LaneCount};
-use queue::wire::heartbeat::Status;
-use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat, SCHEMA};
+use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat, SCHEMA, Status};
 use queue::wire::lane::Requirements;
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::{About as Ended, Brief};

@@ -1,6 +1,8 @@
 //! The workers that the brain starts: one place per GPU (and perhaps one without), and for each
 //! place what stands there, why nothing does, and when it is tried again.
 
+pub mod deaths;
+pub mod scale;
 mod slot;
 
 use std::collections::BTreeSet;
@@ -11,8 +13,8 @@ use shared::event::Event;
 use shared::name::Name;
 use shared::settings::Settings;
 
-use super::activity::Activity;
-use super::snapshot::{Life, Snapshot};
+use super::detect::activity::Activity;
+use super::words::snapshot::{Life, Snapshot};
 use super::{At, Command, say};
 pub use slot::{Exit, Kind, Place};
 use slot::{Rules, Slot, State};

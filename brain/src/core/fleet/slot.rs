@@ -7,7 +7,7 @@ use shared::event::Event;
 use shared::name::Name;
 use shared::time::Moment;
 
-use crate::core::snapshot::{Life, Snapshot};
+use crate::core::words::snapshot::{Life, Snapshot};
 use crate::core::{At, Command, say};
 
 /// Where a worker can be started.

@@ -12,7 +12,7 @@ use shared::name::Name;
 
 use super::plan::Step;
 use super::world::{Kind, Stage, World};
-use crate::core::condition::Conditions;
+use crate::core::detect::condition::Conditions;
 use crate::core::{At, Command, say};
 
 /// Models that workers should have, and models that nobody can have.

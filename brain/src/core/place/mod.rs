@@ -12,21 +12,13 @@
 //! outstanding is read from the pool, what is loaded from heartbeats, what was measured from the
 //! ledger: a brain that takes over decides as the last one would have.
 
-mod choose;
-mod deadline;
 mod goals;
-mod hang;
 mod history;
+mod observe;
 mod plan;
-#[cfg(test)]
-mod scene;
-mod see;
+mod stuck_loads;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_deadline;
-#[cfg(test)]
-mod tests_hang;
 mod withdraw;
 mod world;
 
@@ -41,11 +33,11 @@ use shared::name::Name;
 use shared::settings::Settings;
 use shared::time::Moment;
 
-use super::snapshot::{Paused, Snapshot};
+use super::words::snapshot::{Paused, Snapshot};
 use super::{At, Command, say};
 use goals::Goals;
-use hang::Hangs;
 use plan::Step;
+use stuck_loads::Hangs;
 use world::World;
 
 /// A load or an unload to be asked for.

@@ -11,10 +11,10 @@ use shared::outcome::Cause;
 use shared::task::TaskName;
 
 use super::Rules;
-use super::hang::Hang;
-use super::see::View;
+use super::observe::View;
+use super::stuck_loads::Hang;
 use crate::core::At;
-use crate::core::snapshot::Snapshot;
+use crate::core::words::snapshot::Snapshot;
 
 /// One kind of work that a place can be prepared for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,47 @@
+//! Room on the pool's disk: below the limit new tasks are refused, and somebody should know why.
+
+use queue::wire::brain_state::Warning;
+use shared::event::Event;
+use shared::quantity::Bytes;
+use shared::settings::Settings;
+
+use super::condition::Conditions;
+use crate::core::words::snapshot::Snapshot;
+use crate::core::{At, Command, say};
+
+/// Watches what is free.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    needed: Bytes,
+    low: Conditions<()>,
+}
+
+impl Watch {
+    /// With the limit of the settings.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self { needed: settings.disk_low, low: Conditions::default() }
+    }
+
+    /// Takes in a look.
+    pub fn look(&mut self, at: At, seen: &Snapshot, out: &mut Vec<Command>) {
+        let Some(free) = seen.free else { return };
+        let path = || "the pool's disk".into();
+        if free < self.needed {
+            if let Some(count) = self.low.holds(at, &()) {
+                say(out, Event::DiskLow { path: path(), free, needed: self.needed, count });
+            }
+        } else if let Some(seconds) = self.low.ended(at, &()) {
+            say(out, Event::DiskResumed { path: path(), free, seconds });
+        }
+    }
+
+    /// What somebody should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let text = format!("the pool's disk has less than {} free", self.needed);
+        let each = self.low.all();
+        each.map(|((), since)| Warning { code: "disk.full".into(), text: text.clone(), since })
+            .collect()
+    }
+}

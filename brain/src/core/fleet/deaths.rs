@@ -1,0 +1,207 @@
+//! What is said about workers that died and about what became of their tasks. The settling itself
+//! is done by a thread that holds the dead worker's lease.
+
+use std::collections::BTreeMap;
+
+use queue::Error;
+use queue::dir::recover::settle::Fate;
+use queue::wire::brain_state::Warning;
+use shared::event::{Ending, Event};
+use shared::name::Name;
+use shared::outcome::Next;
+use shared::task::TaskName;
+
+use crate::core::detect::condition::Conditions;
+use crate::core::{At, Command, say};
+
+/// A worker died with things to settle.
+#[derive(Clone, Debug)]
+pub struct Death {
+    /// Which.
+    pub worker: Name,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Tasks that it left.
+    pub tasks: u64,
+    /// What it said last.
+    pub last_status: Option<String>,
+}
+
+/// What became of each task, or the error that kept it where it is.
+pub type Fates = Vec<(TaskName, Result<Fate, Error>)>;
+
+/// A worker's affairs were looked through once.
+#[derive(Debug)]
+pub struct Settlement {
+    /// Whose.
+    pub worker: Name,
+    /// What became of each task, or why nothing could be done at all.
+    pub fates: Result<Fates, Error>,
+    /// Processes of its model server that were ended, or why nobody could look for them.
+    pub servers: Result<u64, Error>,
+    /// Whether anything is left.
+    pub left: Left,
+    /// How long it took, from the death on.
+    pub seconds: f64,
+}
+
+/// Whether anything is left to settle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// All is done.
+    Nothing,
+    /// It will be tried again.
+    Something,
+}
+
+/// Remembers what was said.
+#[derive(Clone, Debug, Default)]
+pub struct Settling {
+    tallies: BTreeMap<Name, Tally>,
+    unkillable: Conditions<(Name, TaskName)>,
+    failing: Conditions<Name>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    requeued: u64,
+    ended: u64,
+}
+
+impl Settling {
+    /// A worker died.
+    pub fn died(&mut self, death: &Death, out: &mut Vec<Command>) {
+        let Death { worker, pid, tasks, last_status } = death.clone();
+        self.tallies.insert(worker.clone(), Tally::default());
+        say(out, Event::WorkerDied { worker: worker.clone(), pid, tasks, last_status });
+        if tasks > 0 {
+            say(out, Event::WorkerSettling { worker, tasks });
+        }
+    }
+
+    /// Its affairs were looked through.
+    pub fn settled(&mut self, at: At, settlement: &Settlement, out: &mut Vec<Command>) {
+        let worker = &settlement.worker;
+        match &settlement.servers {
+            Ok(0) => {}
+            Ok(count) => {
+                let what = format!("processes of the model server that {worker} left");
+                say(out, Event::Cleaned { what, count: *count });
+            }
+            Err(err) => self.failed(at, worker, err.to_string(), out),
+        }
+        match &settlement.fates {
+            Err(err) => self.failed(at, worker, err.to_string(), out),
+            Ok(fates) => {
+                for (name, fate) in fates {
+                    match fate {
+                        Ok(fate) => self.fate(at, (worker, *name), fate, out),
+                        Err(err) => self.failed(at, worker, err.to_string(), out),
+                    }
+                }
+            }
+        }
+        if settlement.left == Left::Nothing {
+            self.unkillable.keep(at, |(of, _name)| of != worker);
+            self.failing.ended(at, worker);
+            let Some(Tally { requeued, ended }) = self.tallies.remove(worker) else { return };
+            let (worker, seconds) = (worker.clone(), settlement.seconds);
+            say(out, Event::WorkerSettled { worker, requeued, ended, seconds });
+        }
+    }
+
+    fn failed(&mut self, at: At, worker: &Name, error: String, out: &mut Vec<Command>) {
+        if let Some(count) = self.failing.holds(at, worker) {
+            say(out, Event::WorkerSettlingFailed { worker: worker.clone(), error, count });
+        }
+    }
+
+    fn fate(
+        &mut self,
+        at: At,
+        (worker, name): (&Name, TaskName),
+        fate: &Fate,
+        out: &mut Vec<Command>,
+    ) {
+        let (task, attempt) = (name.id, name.attempt);
+        let tally = self.tallies.entry(worker.clone()).or_default();
+        let key = (worker.clone(), name);
+        match fate {
+            Fate::Unkillable(pids) => {
+                if let Some((count, seconds)) = self.unkillable.lasts(at, &key) {
+                    let pids = pids.clone();
+                    say(out, Event::JobUnkillable { task, attempt, pids, seconds, count });
+                }
+            }
+            Fate::Elsewhere(host) => {
+                if let Some(count) = self.unkillable.holds(at, &key) {
+                    let host = host.clone();
+                    say(out, Event::JobElsewhere { task, attempt, host, count });
+                }
+            }
+            Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_) => {
+                match is_requeue(fate) {
+                    true => tally.requeued += 1,
+                    false => tally.ended += 1,
+                }
+                out.extend(told(worker, name, fate).into_iter().map(Command::Say));
+            }
+        }
+    }
+
+    /// What somebody should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let unkillable = self.unkillable.all().map(|((worker, name), since)| Warning {
+            code: "job.unkillable".into(),
+            text: format!("the job of {} on dead {worker} cannot be ended", name.id.short()),
+            since,
+        });
+        let failing = self.failing.all().map(|(worker, since)| Warning {
+            code: "worker.dead".into(),
+            text: format!("the affairs of dead {worker} cannot be settled yet"),
+            since,
+        });
+        unkillable.chain(failing).collect()
+    }
+}
+
+fn is_requeue(fate: &Fate) -> bool {
+    match fate {
+        Fate::PutBack { next, .. } | Fate::Finished(next) => match next {
+            Next::Pending | Next::Delayed(_) => true,
+            Next::End | Next::Failed => false,
+        },
+        Fate::Cancelled | Fate::Rejected(_) | Fate::Unkillable(_) | Fate::Elsewhere(_) => false,
+    }
+}
+
+fn told(worker: &Name, name: TaskName, fate: &Fate) -> Vec<Event> {
+    let (task, attempt) = (name.id, name.attempt);
+    match fate {
+        Fate::PutBack { next, name: again, ended } => {
+            let (worker, deaths) = (worker.clone(), again.deaths);
+            let moved = match next {
+                Next::Failed => Event::TaskPoison { task, attempt, worker, deaths },
+                Next::Pending | Next::Delayed(_) | Next::End => {
+                    Event::TaskRequeued { task, attempt, worker, deaths }
+                }
+            };
+            let leaked = (!ended.is_empty()).then(|| Event::JobLeaked {
+                task,
+                attempt,
+                pids: ended.clone(),
+            });
+            leaked.into_iter().chain([moved]).collect()
+        }
+        Fate::Cancelled => {
+            let ending = Ending::cancelled();
+            vec![Event::ended(task, attempt, format!("task: {}", task.short()), ending)]
+        }
+        Fate::Rejected(reason) => {
+            let file = name.file_name().into();
+            vec![Event::TaskRejected { file, reason: reason.clone() }]
+        }
+        Fate::Finished(_) | Fate::Unkillable(_) | Fate::Elsewhere(_) => Vec::new(),
+    }
+}

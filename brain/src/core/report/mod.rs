@@ -1,0 +1,3 @@
+//! What the brain says of the whole pool.
+
+pub mod monitor;

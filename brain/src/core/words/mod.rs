@@ -1,0 +1,3 @@
+//! What the core is told and what it answers: events, commands, and all that they carry.
+
+pub mod snapshot;
