@@ -15,6 +15,7 @@
 pub mod core;
 mod effects;
 mod main_loop;
+pub mod message;
 mod observe;
 mod start;
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::wire::counts::{Counts, LaneCount};
-use queue::wire::heartbeat::Status;
-use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, SCHEMA};
+use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, SCHEMA, Status};
 use queue::wire::lane::Requirements;
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::{About as Ended, Brief};
@@ -16,9 +15,12 @@ use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
+use super::Core;
 use super::fleet::{Fleet, Kind, Place};
+use super::words::at::At;
+use super::words::command::Command;
+use super::words::event::Event;
 use super::words::snapshot::{About, Held, Lane, Life, Snapshot, Worker};
-use super::{At, Command, Core, Event};
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()

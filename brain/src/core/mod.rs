@@ -10,121 +10,17 @@ pub mod words;
 
 use std::time::Duration;
 
-use queue::wire::brain_state::{Stuck, Warning};
-use queue::wire::model_stats::Measured;
-use shared::event;
-use shared::name::Name;
+use queue::wire::brain_state::Warning;
 use shared::settings::Settings;
-use shared::task::TaskName;
-use shared::time::Moment;
 
 use detect::activity::Activity;
+use fleet::Fleet;
 use fleet::deaths::Settling;
-use fleet::scale::Decision;
-use fleet::{Fleet, Place};
+use words::at::At;
+use words::command::Command;
+use words::event::Event;
+use words::findings::View;
 use words::snapshot::Snapshot;
-
-/// When something was seen: twice, because neither clock does for both purposes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct At {
-    /// On the brain's monotonic clock, from any fixed point. Ages are counted on this.
-    pub now: Duration,
-    /// On the wall. For people.
-    pub wall: Moment,
-}
-
-/// Something that happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The pool was looked at.
-    Observed(Box<Snapshot>),
-    /// A worker died with things to settle; somebody settles them now.
-    Died(fleet::deaths::Death),
-    /// A worker's affairs were settled, or as much of them as could be.
-    Settled(fleet::deaths::Settlement),
-    /// A worker that was asked for runs.
-    Spawned {
-        /// Which.
-        worker: Name,
-        /// Its process.
-        pid: u32,
-    },
-    /// A worker that an earlier brain had started is ours now.
-    Adopted {
-        /// Which.
-        worker: Name,
-    },
-    /// A worker that was asked for could not be started.
-    SpawnFailed {
-        /// Which.
-        worker: Name,
-        /// Why not.
-        error: String,
-    },
-    /// A worker that we had started ended.
-    Exited {
-        /// Which.
-        worker: Name,
-        /// Its process.
-        pid: u32,
-        /// How.
-        exit: fleet::Exit,
-    },
-    /// What the last brain had measured.
-    Remembered(Box<Measured>),
-    /// A signal asks the brain to end. The second one asks to hurry.
-    Shutdown {
-        /// Which signal.
-        signal: String,
-    },
-}
-
-/// Something to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    /// Say it.
-    Say(event::Event),
-    /// Start this worker, and report back.
-    Spawn(Place),
-    /// Ask a worker to end a task's job because it makes no progress.
-    Stall {
-        /// Which worker.
-        worker: Name,
-        /// Which attempt.
-        name: TaskName,
-        /// For how long it has made none.
-        seconds: f64,
-    },
-    /// Ask a worker to finish what it does, take nothing new, and exit.
-    Drain(Name),
-    /// Take that back: the worker is gone.
-    Undrain(Name),
-    /// Write a decision down.
-    Record(Decision),
-    /// Write down a decision about a model.
-    RecordPlacement(place::Decision),
-    /// Ask a worker to load or unload a model.
-    Request(place::Request),
-    /// Take back such a request that nobody has taken.
-    Withdraw(TaskName),
-    /// Tell a worker that we started to end.
-    Terminate(Name),
-    /// End a worker that we started.
-    Kill(Name),
-    /// All is done: end.
-    Finish,
-}
-
-/// What the brain thinks, as others may read it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct View {
-    /// Tasks without progress.
-    pub stuck: Vec<Stuck>,
-    /// What somebody should know.
-    pub warnings: Vec<Warning>,
-    /// What was measured about models.
-    pub measured: Measured,
-}
 
 /// All that the brain knows between two events.
 #[derive(Debug)]
@@ -246,11 +142,6 @@ impl Core {
         all.extend(self.fleet.warnings());
         all
     }
-}
-
-/// Puts an event among the commands.
-pub(crate) fn say(out: &mut Vec<Command>, event: event::Event) {
-    out.push(Command::Say(event));
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use shared::time::Moment;
 
 use super::fixture::{Stage, gpus, name, names, words};
 use super::fleet::Exit;
+use super::words::command::Command;
+use super::words::event::Event;
 use super::words::snapshot::{Life, Paused};
-use super::{Command, Event};
 
 fn stage() -> Stage {
     Stage::new(&Settings::default())

@@ -1,7 +1,6 @@
 //! The workers that the brain starts. Each makes itself a session of its own, so that a terminal's
 //! Ctrl-C reaches only the brain, which then drains them; a thread waits for each.
 
-use queue::dir::presence::lease::this_process;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -11,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use crossbeam_channel::Sender;
 use queue::Pool;
 use queue::cli::{Common, LogFormat};
-use queue::dir::presence::lease;
+use queue::dir::presence::lease::{self, this_process};
 use queue::fence::process_identity;
 use queue::wire::brain_state::ChildProcess;
 use queue::wire::brain_state::started_by::{BRAIN, VARIABLE as MARK};
@@ -22,8 +21,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shared::name::Name;
 
 use crate::core::fleet::{Exit, Kind, Place};
-use crate::main_loop::Message;
-use crate::start::model_servers::Servers;
+use crate::effects::model_servers::Servers;
+use crate::message::Message;
 
 /// Those that run.
 pub(crate) struct Children {

@@ -13,7 +13,7 @@ use shared::id::{Incarnation, TaskId};
 use shared::task::{Class, MAX_PRIORITY, Spec, Task, TaskName};
 use shared::time::Moment;
 
-use crate::core::place::Request;
+use crate::core::words::placement::Request;
 use crate::observe::pool::{GOAL, pending};
 
 /// Asks. A worker that has been asked and has not taken that is not asked again: whoever was the

@@ -4,5 +4,6 @@
 pub(super) mod children;
 pub(super) mod lease_watch;
 pub(super) mod load_requests;
+pub(crate) mod model_servers;
 pub(super) mod publish;
 pub(super) mod recovery;

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use queue::dir::presence::brain_state;
 use queue::error::At as _;
-use queue::uptime;
 use queue::wire::brain_state::{BrainRecord, BrainState, SCHEMA, StateCounts, StateLane};
-use queue::{Error, Pool};
+use queue::{Error, Pool, uptime};
 use serde::Serialize;
 use shared::time::Moment;
 
-use crate::core::View;
+use super::children::Children;
+use crate::core::words::findings::View;
 use crate::core::words::snapshot::Snapshot;
-use crate::effects::children::Children;
 use crate::observe::pool::Observer;
 
 /// At most so often.

@@ -5,10 +5,11 @@ use queue::dir::signal::control::{self, Message as Control, Verb};
 use shared::emit;
 use shared::event::Event as Said;
 
-use crate::core::place::Request;
-use crate::core::{Command, Event};
+use super::Brain;
+use crate::core::words::command::Command;
+use crate::core::words::event::Event;
+use crate::core::words::placement::Request;
 use crate::effects::load_requests;
-use crate::main_loop::Brain;
 
 impl Brain {
     /// Tells the core, and does what follows.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use shared::emit;
 use shared::event::Event as Said;
 
-use crate::core::Event;
-use crate::main_loop::Brain;
+use super::Brain;
+use crate::core::words::event::Event;
 
 /// Between two summaries.
 const SUMMARY: Duration = Duration::from_secs(600);

@@ -3,43 +3,44 @@
 //! go on.
 
 pub(super) mod act;
+mod cycle;
 pub(super) mod health;
 pub(super) mod signals;
+mod step;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use queue::Pool;
 use queue::cli::Failure;
 use queue::dir::disk::lock::Lock;
-use queue::dir::disk::reserve;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::recover::settle::Patience;
-use queue::dir::signal::control::{self, Verb};
 use queue::dir::signal::doorbell::{Bells, Listener};
 use queue::wire::brain_state::{BrainRecord, ChildProcess};
 use queue::wire::model_stats::Measured;
-use queue::{Error, Pool};
-use shared::event::{Event as Said, Repeaters, Say};
+use shared::event::{Event as Said, Repeaters};
 use shared::gpu::GpuReading;
 use shared::name::Name;
 use shared::settings::Settings;
 use shared::time::Moment;
 use shared::{emit, log};
 
-use crate::core::fleet::{Exit, Fleet};
-use crate::core::words::snapshot::{Paused, Snapshot, Worker};
-use crate::core::{At, Core, Event};
+use crate::core::Core;
+use crate::core::fleet::Fleet;
+use crate::core::words::at::At;
+use crate::core::words::event::Event;
 use crate::effects::children::{Children, Spawning};
-use crate::effects::lease_watch::{Report, Watchers};
+use crate::effects::lease_watch::Watchers;
 use crate::effects::publish::Publisher;
 use crate::effects::recovery::Recovery;
-use crate::main_loop::health::{Guard, Named};
-use crate::main_loop::signals::Signal;
+use crate::message::{Message, Report};
 use crate::observe::gpu_readings;
 use crate::observe::pool::{Observer, last_state};
+use health::{Guard, Named};
+use signals::Signal;
 
 /// A cycle at least this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -51,18 +52,6 @@ const FIRST_READING: Duration = Duration::from_secs(1);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// How long the end waits for affairs that are being settled.
 const LAST_WAIT: Duration = Duration::from_secs(15);
-
-/// What the threads report.
-pub(crate) enum Message {
-    /// About workers that died.
-    Watch(Report),
-    /// A worker that we had started ended.
-    Exited { worker: Name, pid: u32, exit: Exit },
-    /// What the GPUs say.
-    Gpus(Vec<GpuReading>),
-    /// Nobody can ask the GPUs, and why.
-    NoGpus(String),
-}
 
 /// What the brain is made from.
 pub(crate) struct Parts {
@@ -80,19 +69,19 @@ pub(crate) struct Parts {
 
 /// The running brain.
 pub(crate) struct Brain {
-    pub(crate) pool: Pool,
-    pub(crate) core: Core,
-    pub(crate) children: Children,
-    pub(crate) publisher: Publisher,
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) lock: Guard,
-    pub(crate) log: log::Handle,
+    pool: Pool,
+    core: Core,
+    children: Children,
+    publisher: Publisher,
+    ledger: Arc<Ledger>,
+    lock: Guard,
+    log: log::Handle,
     /// When the last summary was said.
-    pub(crate) summed_up: Duration,
+    summed_up: Duration,
     signals: Receiver<Signal>,
     messages: Receiver<Message>,
-    pub(crate) bell: Listener,
-    pub(crate) observer: Observer,
+    bell: Listener,
+    observer: Observer,
     recovery: Recovery,
     watchers: Watchers,
     places: Vec<Name>,
@@ -102,10 +91,10 @@ pub(crate) struct Brain {
     remembered: Option<Measured>,
     named_gpus: Vec<u32>,
     gpus: Option<Vec<GpuReading>>,
-    pub(crate) started: Instant,
-    pub(crate) cycle: u64,
+    started: Instant,
+    cycle: u64,
     failing: Repeaters<&'static str>,
-    pub(crate) failed: BTreeSet<&'static str>,
+    failed: BTreeSet<&'static str>,
     end: End,
     /// Dropped at the end: threads that wait for something else notice that.
     _alive: Sender<()>,
@@ -216,26 +205,6 @@ impl Brain {
         }
     }
 
-    /// Takes over those that the last brain had started and not yet written down when it died.
-    fn adopt_orphans(&mut self, seen: &Snapshot) -> Result<(), Error> {
-        let orphan = |(name, worker): (&Name, &Worker)| {
-            let process = worker.record.as_ref()?.process.clone();
-            let ours = self.places.contains(name) && self.children.is_orphan(name, &process);
-            ours.then(|| ChildProcess { worker: name.clone(), process })
-        };
-        let orphans: Vec<_> = seen.alive().filter_map(orphan).collect();
-        for child in orphans {
-            if self.children.adopt(&child) {
-                self.tell(Event::Adopted { worker: child.worker.clone() });
-                // Too late to be told with the others.
-                if self.core.is_stopping() {
-                    self.children.terminate(&child.worker);
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn is_over(&self) -> bool {
         match self.end {
             End::NotYet => false,
@@ -284,124 +253,5 @@ impl Brain {
             Message::Gpus(readings) => self.gpus = Some(readings),
             Message::NoGpus(error) => emit!(Said::NoGpuLibrary { error }),
         }
-    }
-
-    fn cycle(&mut self) {
-        self.cycle += 1;
-        self.bell.arm();
-        self.step("check the lock", Self::check_lock);
-        if self.cycle == 1 {
-            self.step("take back drains", Self::take_back_drains);
-        }
-        self.recover();
-        // What could not be seen must not look as if it were gone: then nothing is decided.
-        let Some(snapshot) = self.observe() else { return };
-        self.step("take over workers", |brain| brain.adopt_orphans(&snapshot));
-        self.step("decide", |brain| {
-            brain.tell(Event::Observed(Box::new(snapshot.clone())));
-            Ok(())
-        });
-        self.publish(&snapshot);
-        self.sum_up();
-    }
-
-    fn publish(&mut self, snapshot: &Snapshot) {
-        self.step("publish", |brain| {
-            let Brain { core, observer, publisher, children, .. } = brain;
-            publisher.publish(snapshot, core.view(), (observer, children))
-        });
-    }
-
-    /// Drains that a brain asked for which did not live to see them end.
-    fn take_back_drains(&mut self) -> Result<(), Error> {
-        for (worker, by) in self.observer.drains(&self.places)? {
-            if by == "brain" {
-                control::withdraw(self.pool.layout(), &worker, Verb::Drain)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn recover(&mut self) {
-        let ledger = self.ledger.clone();
-        self.recovery_step("roll forward", |recovery| recovery.roll_forward());
-        self.recovery_step("finish cancels", |recovery| recovery.finish_ends(&ledger));
-        self.recovery_step("promote", |recovery| recovery.promote(&ledger));
-        self.recovery_step("keep the reserve", |recovery| recovery.keep_reserve());
-        self.recovery_step("tidy", |recovery| recovery.tidy());
-        self.recovery_step("sweep", |recovery| recovery.sweep());
-    }
-
-    fn recovery_step(
-        &mut self,
-        name: &'static str,
-        step: impl FnOnce(&mut Recovery) -> Result<Vec<Said>, Error>,
-    ) {
-        let events = self.step(name, |brain| step(&mut brain.recovery));
-        for event in events.into_iter().flatten() {
-            emit!(event);
-        }
-    }
-
-    fn observe(&mut self) -> Option<Snapshot> {
-        let lives = self.step("watch workers", |brain| brain.watchers.look())?;
-        self.step("follow the limits", |brain| brain.pool.follow_limits());
-        let counts = self.step("count", |brain| brain.observer.counts());
-        let lanes = counts.as_ref().and_then(|counts| {
-            self.step("read lanes", |brain| brain.observer.lanes(&counts.lanes))
-        });
-        // A task is counted before it is claimed, listed while it runs, and in the ledger and in its
-        // worker's heartbeat when it has ended: looked at in this order, none is overlooked.
-        let requests = lanes
-            .as_ref()
-            .and_then(|lanes| self.step("read requests", |brain| brain.observer.requests(lanes)));
-        let processing = self.step("list what runs", |brain| brain.observer.processing())?;
-        let workers = self.step("read heartbeats", |brain| brain.observer.workers(&lives))?;
-        self.step("follow the ledger", |brain| brain.observer.follow());
-        let ended = self.observer.ended();
-        let pause = self.step("read the pause", |brain| control::pool_pause(brain.pool.layout()));
-        let drains = self.step("read drains", |brain| brain.observer.drains(&brain.places));
-        let free = self.step("measure the disk", |brain| reserve::free_space(brain.pool.root()));
-        Some(Snapshot {
-            cycle: self.cycle,
-            counts: counts.map(Arc::new),
-            lanes: lanes.unwrap_or_default(),
-            workers,
-            processing,
-            requests: requests.unwrap_or_default(),
-            past: ended.past,
-            ended: ended.news,
-            gpus: self.gpus.clone(),
-            named_gpus: self.named_gpus.clone(),
-            pool: if pause.flatten().is_some() { Paused::Pool } else { Paused::No },
-            drains: drains.unwrap_or_default(),
-            free,
-        })
-    }
-
-    /// One step of a cycle. What goes wrong in it is said and goes no further.
-    fn step<T>(
-        &mut self,
-        name: &'static str,
-        step: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Option<T> {
-        let now = self.started.elapsed();
-        let error = match catch_unwind(AssertUnwindSafe(|| step(self))) {
-            Ok(Ok(value)) => {
-                self.failing.cleared(&name, now);
-                self.failed.remove(name);
-                return Some(value);
-            }
-            Ok(Err(err)) => err.to_string(),
-            Err(_said_by_the_panic_hook) => "it panicked".to_owned(),
-        };
-        self.failed.insert(name);
-        let count = match self.failing.seen(name, now) {
-            Some(Say::First) => 1,
-            Some(Say::Again { count, .. }) => count,
-            Some(Say::Cleared { .. }) | None => return None,
-        };
-        emit!(Said::BrainStepFailed { step: name.to_owned(), error, count });
-        None
     }
 }

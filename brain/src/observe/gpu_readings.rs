@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use shared::gpu::Gpus;
 
-use crate::main_loop::Message;
+use crate::message::Message;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -21,13 +21,14 @@ use super::operate::{self, Change, Ender, Reason};
 use super::pool::{Pool, Privacy, Rules};
 use super::presence::lease::{Lease, this_process};
 use super::recover::promote::{Promoter, Promotion};
-use super::recover::settle::{Fate, Patience, Settler};
+use super::recover::settle::{Patience, Settler};
 use super::signal::control::{self, Message};
 use super::signal::doorbell;
 use super::submit::bulk::Bulk;
 use super::submit::one::Submitter;
 use crate::Error;
 use crate::store::{Answer, Claimed, Settled, Standing, State, Store, Verb, Wish};
+use crate::wire::fate::Fate;
 use crate::wire::lease_record::{Record, Role};
 use crate::wire::ledger_line::{Line, Writer};
 

@@ -3,6 +3,7 @@
 
 pub mod brain_state;
 pub mod counts;
+pub mod fate;
 pub mod heartbeat;
 pub mod lane;
 pub mod lease_record;

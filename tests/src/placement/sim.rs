@@ -3,10 +3,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use brain::core::Core;
 use brain::core::fleet::Fleet;
-use brain::core::place::Request;
+use brain::core::words::at::At;
+use brain::core::words::command::Command;
+use brain::core::words::event::Event as Seen;
+use brain::core::words::placement::Request;
 use brain::core::words::snapshot::Lane;
-use brain::core::{At, Command, Core, Event as Seen};
 use queue::wire::ledger_line::Brief;
 use shared::id::TaskId;
 use shared::llm::ModelVerb;

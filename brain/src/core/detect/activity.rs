@@ -9,7 +9,7 @@ use queue::wire::lane::Requirements;
 use shared::id::TaskId;
 use shared::name::Name;
 
-use crate::core::At;
+use crate::core::words::at::At;
 use crate::core::words::snapshot::Snapshot;
 
 /// What a worker has done so far: as long as this does not change, it does nothing.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use shared::event::{Repeater, Say};
 use shared::time::Moment;
 
-use crate::core::At;
+use crate::core::words::at::At;
 
 /// Conditions by what they are about.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use shared::event::Event;
 use shared::id::TaskId;
 use shared::time::Moment;
 
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::Snapshot;
-use crate::core::{Command, say};
 
 /// From nothing to at least this.
 const FROM_NOTHING: u64 = 10;

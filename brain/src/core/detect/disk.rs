@@ -6,8 +6,9 @@ use shared::quantity::Bytes;
 use shared::settings::Settings;
 
 use super::condition::Conditions;
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::Snapshot;
-use crate::core::{At, Command, say};
 
 /// Watches what is free.
 #[derive(Clone, Debug)]

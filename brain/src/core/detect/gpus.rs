@@ -5,8 +5,9 @@ use shared::event::Event;
 use shared::gpu::{GpuReading, Reading};
 
 use super::condition::Conditions;
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::Snapshot;
-use crate::core::{At, Command, say};
 
 /// Watches readings.
 #[derive(Clone, Debug, Default)]

@@ -12,8 +12,9 @@ use shared::quantity::Bytes;
 use shared::settings::Settings;
 
 use super::condition::Conditions;
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::{Life, Snapshot, Worker};
-use crate::core::{At, Command, say};
 
 /// With less than this a heartbeat cannot be written, and its standing still says nothing.
 const FULL: Bytes = Bytes(1 << 20);

@@ -13,8 +13,9 @@ use shared::task::Class;
 
 use super::activity::Idlers;
 use super::condition::Conditions;
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::{Lane, Snapshot};
-use crate::core::{At, Command, say};
 
 /// So many tasks must have ended while the sibling was idle.
 const FEWEST: usize = 20;

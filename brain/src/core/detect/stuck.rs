@@ -14,8 +14,9 @@ use shared::settings::{Settings, StallTimeouts};
 use shared::task::TaskName;
 
 use super::condition::Conditions;
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::{Held, Snapshot};
-use crate::core::{At, Command, say};
 
 /// What is known about the progress of an attempt.
 #[derive(Clone, Debug, PartialEq)]

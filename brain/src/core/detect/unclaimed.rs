@@ -12,8 +12,9 @@ use shared::settings::Settings;
 
 use super::activity::Idlers;
 use super::condition::Conditions;
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::{Lane, Paused, Snapshot};
-use crate::core::{At, Command, say};
 
 /// Watches the heads of lanes.
 #[derive(Clone, Debug)]

@@ -3,56 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use queue::Error;
-use queue::dir::recover::settle::Fate;
 use queue::wire::brain_state::Warning;
+use queue::wire::fate::Fate;
 use shared::event::{Ending, Event};
 use shared::name::Name;
 use shared::outcome::Next;
 use shared::task::TaskName;
 
 use crate::core::detect::condition::Conditions;
-use crate::core::{At, Command, say};
-
-/// A worker died with things to settle.
-#[derive(Clone, Debug)]
-pub struct Death {
-    /// Which.
-    pub worker: Name,
-    /// Its process.
-    pub pid: Option<u32>,
-    /// Tasks that it left.
-    pub tasks: u64,
-    /// What it said last.
-    pub last_status: Option<String>,
-}
-
-/// What became of each task, or the error that kept it where it is.
-pub type Fates = Vec<(TaskName, Result<Fate, Error>)>;
-
-/// A worker's affairs were looked through once.
-#[derive(Debug)]
-pub struct Settlement {
-    /// Whose.
-    pub worker: Name,
-    /// What became of each task, or why nothing could be done at all.
-    pub fates: Result<Fates, Error>,
-    /// Processes of its model server that were ended, or why nobody could look for them.
-    pub servers: Result<u64, Error>,
-    /// Whether anything is left.
-    pub left: Left,
-    /// How long it took, from the death on.
-    pub seconds: f64,
-}
-
-/// Whether anything is left to settle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// All is done.
-    Nothing,
-    /// It will be tried again.
-    Something,
-}
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
+use crate::core::words::death::{Death, Left, Settlement};
 
 /// Remembers what was said.
 #[derive(Clone, Debug, Default)]

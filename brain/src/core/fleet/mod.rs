@@ -14,10 +14,12 @@ use shared::name::Name;
 use shared::settings::Settings;
 
 use super::detect::activity::Activity;
+use super::words::at::At;
+use super::words::command::{Command, say};
 use super::words::snapshot::{Life, Snapshot};
-use super::{At, Command, say};
-pub use slot::{Exit, Kind, Place};
 use slot::{Rules, Slot, State};
+
+pub use super::words::worker_spec::{Exit, Kind, Place};
 
 /// What was done to come nearer to the number of workers wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,34 +3,16 @@
 use std::time::Duration;
 
 use shared::event::{Event, Scaling, Step};
-use shared::name::Name;
 use shared::settings::Settings;
 use shared::task::Class;
-use shared::time::Moment;
 
 use super::{Adjusted, Fleet};
 use crate::core::detect::activity::Activity;
 use crate::core::detect::count_jump;
+use crate::core::words::at::At;
+use crate::core::words::command::Command;
+use crate::core::words::decision::Decision;
 use crate::core::words::snapshot::{Lane, Paused, Snapshot};
-use crate::core::{At, Command};
-
-/// A decision, as it is written down.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Decision {
-    /// When.
-    pub timestamp: Moment,
-    /// The figures it was made from.
-    #[serde(flatten)]
-    pub scaling: Scaling,
-    /// The fewest workers to keep.
-    pub min: u64,
-    /// Workers wanted per task.
-    pub multiplier: f64,
-    /// Workers that were started.
-    pub spawn: Vec<Name>,
-    /// Workers that were asked to go.
-    pub retire: Vec<Name>,
-}
 
 /// The figures of the sum alone changed: said no more often than this.
 const SUM_INTERVAL: Duration = Duration::from_secs(30);

@@ -7,37 +7,10 @@ use shared::event::Event;
 use shared::name::Name;
 use shared::time::Moment;
 
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::{Life, Snapshot};
-use crate::core::{At, Command, say};
-
-/// Where a worker can be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The worker's name.
-    pub worker: Name,
-    /// What it works with.
-    pub kind: Kind,
-}
-
-/// What a worker works with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A GPU.
-    Gpu(u32),
-    /// Cores only.
-    Cpu,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself, with this code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-    /// Nobody could tell.
-    Unknown,
-}
+use crate::core::words::worker_spec::{Exit, Kind, Place};
 
 /// A worker that lived longer did not fail to start.
 const GOOD_LIFE: Duration = Duration::from_secs(60);

@@ -13,7 +13,8 @@ use shared::name::Name;
 use super::plan::Step;
 use super::world::{Kind, Stage, World};
 use crate::core::detect::condition::Conditions;
-use crate::core::{At, Command, say};
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 
 /// Models that workers should have, and models that nobody can have.
 #[derive(Clone, Debug, Default)]

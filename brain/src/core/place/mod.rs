@@ -27,43 +27,20 @@ use std::time::Duration;
 
 use queue::wire::brain_state::Warning;
 use queue::wire::model_stats::Measured;
-use shared::event::{Event, Placement};
+use shared::event::Event;
 use shared::llm::ModelVerb;
 use shared::name::Name;
 use shared::settings::Settings;
 use shared::time::Moment;
 
+use super::words::at::At;
+use super::words::command::{Command, say};
+use super::words::placement::{Decision, Request};
 use super::words::snapshot::{Paused, Snapshot};
-use super::{At, Command, say};
 use goals::Goals;
+use observe::View;
 use plan::Step;
 use stuck_loads::Hangs;
-use world::World;
-
-/// A load or an unload to be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Of whom.
-    pub worker: Name,
-    /// What.
-    pub verb: ModelVerb,
-    /// With which model.
-    pub model: String,
-    /// For which work: a model, or `script`.
-    pub goal: String,
-}
-
-/// A decision, as it is written down.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Decision {
-    /// When.
-    pub timestamp: Moment,
-    /// In which cycle.
-    pub cycle: u64,
-    /// What, with its sums.
-    #[serde(flatten)]
-    pub placement: Placement,
-}
 
 /// The settings of placement.
 #[derive(Clone, Debug)]
@@ -138,7 +115,8 @@ impl Placer {
         if seen.counts.is_none() {
             return;
         }
-        let world = World::new(at, (seen, hung), (&self.rules, &self.measured));
+        let view = View { at, seen, hung, rules: &self.rules, measured: &self.measured };
+        let world = view.world();
         for (asked, why) in withdraw::withdrawals(&world) {
             let (task, worker, model) = (asked.name.id, asked.worker.clone(), asked.model.clone());
             let (verb, why) = (asked.verb, why.to_owned());

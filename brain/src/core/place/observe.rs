@@ -13,9 +13,11 @@ use shared::reason::Code;
 use shared::task::Class;
 
 use super::Rules;
-use super::world::{Asked, Demand, Doing, Kind, Place, Resident, Stage, Standing};
-use crate::core::At;
+use super::world::{Asked, Demand, Doing, Hang, Kind, Place, Resident, Stage, Standing, World};
+use crate::core::words::at::At;
+use crate::core::words::snapshot::Held;
 use crate::core::words::snapshot::{Lane, Snapshot};
+use serde_json::json;
 
 /// How long an answer takes where none was ever measured, in seconds.
 const UNKNOWN_ANSWER: f64 = 5.0;
@@ -25,6 +27,9 @@ const UNKNOWN_LOAD: f64 = 10.0;
 const UNKNOWN_SCRIPT: f64 = 60.0;
 /// What freeing a GPU for scripts costs.
 const UNLOAD: f64 = 1.0;
+
+/// A load may take so many times what it was measured to take.
+const FACTOR: f64 = 5.0;
 
 /// What the world is drawn from.
 pub(super) struct View<'a> {
@@ -36,7 +41,22 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    /// What can be seen in this look.
+    pub(super) fn world(&self) -> World {
+        let asked = self.asked();
+        let sizes = self.measured.models.iter();
+        let sizes = sizes.filter_map(|(name, model)| Some((name.clone(), model.vram?.0)));
+        World {
+            places: self.places(&asked),
+            demands: self.demands(),
+            wanted: self.wanted(),
+            helpers: self.helpers(),
+            asked,
+            sizes: sizes.collect(),
+        }
+    }
+
+    fn asked(&self) -> Vec<Asked> {
         let waiting = self.seen.requests.iter().map(|held| (held, Stage::Waiting));
         let taken = self.seen.processing.iter().map(|held| (held, self.taken(held)));
         let mut all: Vec<Asked> = Vec::new();
@@ -64,7 +84,35 @@ impl View<'_> {
         all
     }
 
-    pub(super) fn wanted(&self) -> BTreeSet<String> {
+    /// How a request that was taken stands. One that its worker does not speak of yet has only
+    /// just begun; a worker that says nothing at all is hung itself.
+    fn taken(&self, held: &Held) -> Stage {
+        let own = self.seen.workers.get(&held.worker).and_then(|worker| worker.own_heartbeat());
+        let run = own.and_then(|own| own.runs(held.name));
+        let (Some(own), Some(run)) = (own, run) else { return Stage::Taken };
+        let Some(started) = run.started_at else { return Stage::Taken };
+        // Both by the worker's clock: ours may be minutes ahead of it, or behind.
+        let seconds = own.at.seconds_since(started);
+        let model = held.task.as_ref().and_then(|task| task.model.as_deref());
+        let measured =
+            model.and_then(|model| self.measured.of(model)).and_then(|model| model.loads.seconds());
+        let limit = (measured.unwrap_or(0.0) * FACTOR).max(self.rules.stuck_after);
+        if seconds <= limit {
+            return Stage::Taken;
+        }
+        let mut evidence = run.evidence.clone();
+        evidence.insert("limit_seconds".into(), json!(limit));
+        evidence.insert("measured_load_seconds".into(), json!(measured));
+        evidence.insert("last_output_age_seconds".into(), json!(run.last_output_age_seconds));
+        if let Some(server) = &own.ability.server {
+            evidence.insert("server".into(), json!(server.address));
+            evidence.insert("health".into(), json!(server.health));
+            evidence.insert("error".into(), json!(server.error));
+        }
+        Stage::Stuck(Hang { seconds, limit, evidence })
+    }
+
+    fn wanted(&self) -> BTreeSet<String> {
         let llm = self.seen.lanes.iter().filter(|lane| lane.count.class == Class::Llm);
         llm.filter_map(|lane| lane.count.model.as_deref().map(bare_name).map(str::to_owned))
             .collect()
@@ -90,7 +138,7 @@ impl View<'_> {
             .any(|held| held.task.as_ref().is_none_or(|task| task.class != Class::Cpu))
     }
 
-    pub(super) fn helpers(&self) -> (u64, u64) {
+    fn helpers(&self) -> (u64, u64) {
         let (mut idle, mut all) = (0, 0);
         for heartbeat in self.heartbeats() {
             let ability = &heartbeat.ability;
@@ -103,7 +151,7 @@ impl View<'_> {
         (idle, all)
     }
 
-    pub(super) fn demands(&self) -> Vec<Demand> {
+    fn demands(&self) -> Vec<Demand> {
         let mut all: BTreeMap<Kind, Demand> = BTreeMap::new();
         for lane in self.seen.lanes.iter().filter(|lane| lane.limited.is_none()) {
             let Some(demand) = self.demand(lane) else { continue };
@@ -158,7 +206,7 @@ impl View<'_> {
         })
     }
 
-    pub(super) fn places(&self, asked: &[Asked]) -> Vec<Place> {
+    fn places(&self, asked: &[Asked]) -> Vec<Place> {
         let mut members: BTreeMap<(&str, &str), Vec<&Heartbeat>> = BTreeMap::new();
         for heartbeat in self.heartbeats() {
             let Some(server) = &heartbeat.ability.server else { continue };

@@ -4,17 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use queue::wire::model_stats::Measured;
+use serde_json::{Map, Value};
 use shared::llm::{HeldState, Loads, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::Cause;
 use shared::task::TaskName;
-
-use super::Rules;
-use super::observe::View;
-use super::stuck_loads::Hang;
-use crate::core::At;
-use crate::core::words::snapshot::Snapshot;
 
 /// One kind of work that a place can be prepared for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,26 +189,6 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// What can be seen in this look.
-    pub(crate) fn new(
-        at: At,
-        (seen, hung): (&Snapshot, &BTreeSet<Name>),
-        (rules, measured): (&Rules, &Measured),
-    ) -> Self {
-        let view = View { at, seen, hung, rules, measured };
-        let asked = view.asked();
-        let sizes = measured.models.iter();
-        let sizes = sizes.filter_map(|(name, model)| Some((name.clone(), model.vram?.0)));
-        Self {
-            places: view.places(&asked),
-            demands: view.demands(),
-            wanted: view.wanted(),
-            helpers: view.helpers(),
-            asked,
-            sizes: sizes.collect(),
-        }
-    }
-
     /// Whether this worker hangs in loading this model.
     pub(crate) fn is_stuck(&self, worker: &Name, model: &str) -> bool {
         self.asked.iter().any(|asked| {
@@ -274,4 +248,13 @@ impl World {
             (Some(_) | None, _) => false,
         }
     }
+}
+
+/// A request that has run for longer than it may.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Hang {
+    pub(crate) seconds: f64,
+    pub(crate) limit: f64,
+    /// What its worker says of it and of the server.
+    pub(crate) evidence: Map<String, Value>,
 }

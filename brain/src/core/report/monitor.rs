@@ -9,8 +9,9 @@ use shared::name::Name;
 use shared::settings::Settings;
 use shared::task::Class;
 
+use crate::core::words::at::At;
+use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::Snapshot;
-use crate::core::{At, Command, say};
 
 /// Changes are said no more often than this.
 const SHORTEST: Duration = Duration::from_secs(5);

@@ -2,7 +2,6 @@
 //! moments of the death, however the worker died, and with no timer to tune. The thread settles
 //! what was left, holding the lease, so that the loop never waits for a job that will not end.
 
-use queue::dir::presence::lease::this_process;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -13,16 +12,16 @@ use queue::dir::disk::listing;
 use queue::dir::disk::lock::Holder;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::presence::heartbeats;
-use queue::dir::presence::lease::{self, Lease};
+use queue::dir::presence::lease::{self, Lease, this_process};
 use queue::dir::recover::settle::{Patience, Settler};
 use queue::error::{At as _, OrGone as _};
 use queue::wire::lease_record::Record;
 use queue::{Error, Pool};
 use shared::name::Name;
 
-use crate::core::fleet::deaths::{Death, Left, Settlement};
+use crate::core::words::death::{Death, Left, Settlement};
 use crate::core::words::snapshot::Life;
-use crate::main_loop::Message;
+use crate::message::{Message, Report, Stamp};
 
 /// What could not be settled is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -30,23 +29,6 @@ const AGAIN: Duration = Duration::from_secs(5);
 const RECHECK: u64 = 10;
 /// Tasks claimed by a worker that has no lease file are settled after so many looks.
 const ORPHANED: u32 = 5;
-
-/// What a thread has to say.
-pub(crate) enum Report {
-    /// The worker died and left something.
-    Died(Death),
-    /// Its affairs were looked through.
-    Settled(Settlement),
-    /// The thread is done with this worker.
-    Over(Name, Option<Stamp>),
-}
-
-/// Which state of which file a lease file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    file: (u64, u64),
-    changed: (i64, i64),
-}
 
 enum State {
     /// A thread waits for the lease of this file.

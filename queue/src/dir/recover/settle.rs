@@ -24,6 +24,7 @@ use crate::dir::signal::control;
 use crate::dir::{Pool, fault};
 use crate::error::At as _;
 use crate::fence::{self, Mark};
+use crate::wire::fate::Fate;
 use crate::wire::lease_record::{Record, Role};
 use crate::wire::ledger_line::{Line, Writer};
 use crate::wire::retry::{self, Verdict};
@@ -35,30 +36,6 @@ pub struct Patience {
     pub grace: Duration,
     /// From KILL until they are called unkillable.
     pub give_up: Duration,
-}
-
-/// What became of one task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Its end had been recorded; the rest of it was done now.
-    Finished(Next),
-    /// It was put back, or counted out, after its processes were ended.
-    PutBack {
-        /// Where to.
-        next: Next,
-        /// Under which name.
-        name: TaskName,
-        /// Processes that were ended.
-        ended: Vec<u32>,
-    },
-    /// A person had asked to cancel it; so it is.
-    Cancelled,
-    /// It could not be understood; it is in `rejected/`.
-    Rejected(String),
-    /// Its processes do not end; it stays where it is.
-    Unkillable(Vec<u32>),
-    /// It ran on another machine, whose processes cannot be seen from here.
-    Elsewhere(String),
 }
 
 /// What settling came to: the fate of each task, or the error that kept one where it is.

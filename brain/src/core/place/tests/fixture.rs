@@ -15,9 +15,9 @@ use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use crate::core::Command;
 use crate::core::fixture::{Stage, name};
-use crate::core::place::Request;
+use crate::core::words::command::Command;
+use crate::core::words::placement::Request;
 use crate::core::words::snapshot::{About, Held, Lane};
 
 /// An hour after the beginning of all time: tasks can be older than the stage.

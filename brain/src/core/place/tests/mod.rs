@@ -13,10 +13,10 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::core::fixture::{Stage, name, names, words};
+use crate::core::words::command::Command;
+use crate::core::words::event::Event;
 use crate::core::words::snapshot::{Life, Paused};
-use crate::core::{Command, Event};
-
-use super::tests::fixture::*;
+use fixture::*;
 
 #[test]
 fn every_gpu_that_can_help_is_asked_at_once_in_the_words_of_old() {

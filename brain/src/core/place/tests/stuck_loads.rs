@@ -9,8 +9,8 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use super::fixture::*;
-use crate::core::Command;
 use crate::core::fixture::{Stage, names, run, words};
+use crate::core::words::command::Command;
 use crate::core::words::snapshot::Held;
 
 /// The worker is at this request, and has been for so many seconds.

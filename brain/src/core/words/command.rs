@@ -1,0 +1,50 @@
+//! What the core answers: what is to be done.
+
+use shared::event;
+use shared::name::Name;
+use shared::task::TaskName;
+
+use super::decision::Decision;
+use super::placement;
+use super::worker_spec::Place;
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Say it.
+    Say(event::Event),
+    /// Start this worker, and report back.
+    Spawn(Place),
+    /// Ask a worker to end a task's job because it makes no progress.
+    Stall {
+        /// Which worker.
+        worker: Name,
+        /// Which attempt.
+        name: TaskName,
+        /// For how long it has made none.
+        seconds: f64,
+    },
+    /// Ask a worker to finish what it does, take nothing new, and exit.
+    Drain(Name),
+    /// Take that back: the worker is gone.
+    Undrain(Name),
+    /// Write a decision down.
+    Record(Decision),
+    /// Write down a decision about a model.
+    RecordPlacement(placement::Decision),
+    /// Ask a worker to load or unload a model.
+    Request(placement::Request),
+    /// Take back such a request that nobody has taken.
+    Withdraw(TaskName),
+    /// Tell a worker that we started to end.
+    Terminate(Name),
+    /// End a worker that we started.
+    Kill(Name),
+    /// All is done: end.
+    Finish,
+}
+
+/// Puts an event among the commands.
+pub(crate) fn say(out: &mut Vec<Command>, event: event::Event) {
+    out.push(Command::Say(event));
+}

@@ -1,0 +1,54 @@
+//! What the core is told.
+
+use queue::wire::model_stats::Measured;
+use shared::name::Name;
+
+use super::death;
+use super::snapshot::Snapshot;
+use super::worker_spec::Exit;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The pool was looked at.
+    Observed(Box<Snapshot>),
+    /// A worker died with things to settle; somebody settles them now.
+    Died(death::Death),
+    /// A worker's affairs were settled, or as much of them as could be.
+    Settled(death::Settlement),
+    /// A worker that was asked for runs.
+    Spawned {
+        /// Which.
+        worker: Name,
+        /// Its process.
+        pid: u32,
+    },
+    /// A worker that an earlier brain had started is ours now.
+    Adopted {
+        /// Which.
+        worker: Name,
+    },
+    /// A worker that was asked for could not be started.
+    SpawnFailed {
+        /// Which.
+        worker: Name,
+        /// Why not.
+        error: String,
+    },
+    /// A worker that we had started ended.
+    Exited {
+        /// Which.
+        worker: Name,
+        /// Its process.
+        pid: u32,
+        /// How.
+        exit: Exit,
+    },
+    /// What the last brain had measured.
+    Remembered(Box<Measured>),
+    /// A signal asks the brain to end. The second one asks to hurry.
+    Shutdown {
+        /// Which signal.
+        signal: String,
+    },
+}

@@ -1,0 +1,31 @@
+//! What is decided about models: asked of a worker, and written down.
+
+use shared::event::Placement;
+use shared::llm::ModelVerb;
+use shared::name::Name;
+use shared::time::Moment;
+
+/// A load or an unload to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Of whom.
+    pub worker: Name,
+    /// What.
+    pub verb: ModelVerb,
+    /// With which model.
+    pub model: String,
+    /// For which work: a model, or `script`.
+    pub goal: String,
+}
+
+/// A decision, as it is written down.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Decision {
+    /// When.
+    pub timestamp: Moment,
+    /// In which cycle.
+    pub cycle: u64,
+    /// What, with its sums.
+    #[serde(flatten)]
+    pub placement: Placement,
+}

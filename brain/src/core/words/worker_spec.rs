@@ -1,0 +1,32 @@
+//! Which worker is to be started with what, and how one ended.
+
+use shared::name::Name;
+
+/// Where a worker can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The worker's name.
+    pub worker: Name,
+    /// What it works with.
+    pub kind: Kind,
+}
+
+/// What a worker works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A GPU.
+    Gpu(u32),
+    /// Cores only.
+    Cpu,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody could tell.
+    Unknown,
+}

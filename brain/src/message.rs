@@ -1,0 +1,36 @@
+//! What threads tell the main loop.
+
+use shared::gpu::GpuReading;
+use shared::name::Name;
+
+use crate::core::fleet::Exit;
+use crate::core::words::death::{Death, Settlement};
+
+/// What the threads report.
+pub(crate) enum Message {
+    /// About workers that died.
+    Watch(Report),
+    /// A worker that we had started ended.
+    Exited { worker: Name, pid: u32, exit: Exit },
+    /// What the GPUs say.
+    Gpus(Vec<GpuReading>),
+    /// Nobody can ask the GPUs, and why.
+    NoGpus(String),
+}
+
+/// What a thread has to say.
+pub(crate) enum Report {
+    /// The worker died and left something.
+    Died(Death),
+    /// Its affairs were looked through.
+    Settled(Settlement),
+    /// The thread is done with this worker.
+    Over(Name, Option<Stamp>),
+}
+
+/// Which state of which file a lease file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) file: (u64, u64),
+    pub(crate) changed: (i64, i64),
+}
