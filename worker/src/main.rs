@@ -1,5 +1,5 @@
 //! The program `worker`.
 
 fn main() -> std::process::ExitCode {
-    worker::entry::main()
+    worker::start::main()
 }

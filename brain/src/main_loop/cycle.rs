@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use queue::Error;
 use queue::dir::disk::reserve;
 use queue::dir::signal::control::{self, Verb};
 use queue::wire::brain_state::ChildProcess;
-use queue::{Error, Pool};
 use shared::emit;
 use shared::event::Event as Said;
 use shared::name::Name;

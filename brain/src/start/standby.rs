@@ -14,7 +14,7 @@ use shared::event::{Event, Repeater, Say};
 
 use crate::main_loop::signals::Signal;
 
-pub(super) struct Held {
+pub(crate) struct Held {
     pub(super) lock: Lock,
     /// How long we stood by, if we did.
     pub(super) waited: Option<Duration>,

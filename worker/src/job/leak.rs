@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use queue::fence::{self, Carries, Ended, Found, LogLock, Patience};
 use rustix::event::{Timespec, poll};
 
-use super::{Running, children};
+use super::Running;
+use crate::children;
 
 /// What became of the processes that outlived the leader.
 pub(super) struct Leaks {

@@ -10,7 +10,6 @@
 //! the errors can then say what was looked for where, and spawning stays on `posix_spawn`, which
 //! does not copy the worker's address space.
 
-mod children;
 mod leak;
 mod program;
 mod stop;
@@ -36,8 +35,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use shared::id::TaskId;
 use shared::time::Moment;
 
-pub use children::{Known, become_subreaper, spawn_known};
 use stop::Bells;
+
+pub use super::children::{Known, become_subreaper, spawn_known};
 pub use stop::{Stop, Why};
 pub use wait::{End, EndedBy, Sent, Status, Tell};
 
@@ -193,7 +193,7 @@ pub fn start(order: Order, stop: &Stop) -> Result<Running, StartError> {
     // Until the child is known and our handles of the log are closed: another job that is spawned
     // meanwhile has copies of them, and with them the lock, for the moment before it becomes its
     // program.
-    let turn = children::turn();
+    let turn = super::children::turn();
     let mut log = open_log(&order.log_path, (order.task, order.attempt))?;
     let log_identity = LogIdentity::of_file(&log).map_err(file("look at", &order.log_path))?;
     let started = (Instant::now(), Moment::now());

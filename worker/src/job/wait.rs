@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::leak::{self, Leaks, Others};
-use super::{Running, Why, children};
+use super::{Running, Why};
+use crate::children;
 
 /// From KILL to saying that it cannot be killed.
 const GIVE_UP: Duration = Duration::from_secs(60);

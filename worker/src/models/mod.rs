@@ -1,14 +1,12 @@
 //! What this worker knows about its model server, and the thread that finds it out.
 //!
-//! The truth is [`book::Book`]; after each change it lies on the desk, where eligibility and the
+//! The truth is [`server_state::Book`]; after each change it lies on the desk, where eligibility and the
 //! heartbeat read it. Looks at the server never hold up claiming: they have a thread of their own,
 //! and what they find wakes the main one.
 
-pub mod book;
-mod crowd;
+mod in_flight;
+pub mod server_state;
 mod speed;
-#[cfg(test)]
-pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +21,12 @@ use shared::name::Name;
 use shared::settings::Settings;
 use shared::task::Class;
 
-use crate::desk::Desk;
 use crate::server::{Failure, Server};
-pub use book::Expected;
-use book::{Book, Now, Pace};
-pub use crowd::{Alone, Asking};
+use crate::worker_state::Desk;
+use server_state::{Book, Now, Pace};
+
+pub use in_flight::{Alone, Asking};
+pub use server_state::Expected;
 
 /// The worker's model server and what is known of it.
 #[derive(Debug)]
@@ -36,7 +35,7 @@ pub struct Models {
     ollama_host: Option<String>,
     book: Mutex<Book>,
     patience: Patience,
-    crowd: Arc<crowd::Crowd>,
+    crowd: Arc<in_flight::Crowd>,
     /// Wakes the thread that looks.
     wake: (Sender<()>, Receiver<()>),
     /// Wakes the main thread: something may be claimed that could not before.
@@ -139,12 +138,12 @@ impl Models {
 
     /// A request begins. A load that waits for its turn lets no more begin: eligibility sees it.
     pub fn asking(&self) -> Asking {
-        crowd::Crowd::enter(&self.crowd)
+        in_flight::Crowd::enter(&self.crowd)
     }
 
     /// Waits until no request of this worker runs.
     pub fn alone(&self, cancel: &crate::server::Cancel) -> Alone {
-        crowd::Crowd::wait_alone(&self.crowd, cancel)
+        in_flight::Crowd::wait_alone(&self.crowd, cancel)
     }
 
     /// A request was answered.
@@ -258,3 +257,6 @@ impl Models {
         }
     }
 }
+
+#[cfg(test)]
+pub mod fixture;

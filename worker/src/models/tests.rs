@@ -11,11 +11,11 @@ use shared::quantity::Bytes;
 use shared::task::Class;
 use shared::time::Moment;
 
-use super::book::{Book, Now, Pace};
-use super::testing::{Fake, answer, failure, held};
+use super::fixture::{Fake, answer, failure, held};
+use super::server_state::{Book, Now, Pace};
 use super::{Models, Patience};
-use crate::desk::Desk;
 use crate::server::Again;
+use crate::worker_state::Desk;
 
 fn at(second: u64) -> Now {
     static BEGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();

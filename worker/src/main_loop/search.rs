@@ -1,7 +1,7 @@
 //! Looking for work, by whichever thread has a slot to fill; one at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::limit_slots;
@@ -21,11 +21,10 @@ use shared::reason::Code;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::Look;
-use crate::desk::State;
+use super::report::{self, Found};
+use crate::attempt::context::Bench;
 use crate::job::Stop;
-use crate::report::{self, Found};
-use crate::run::Bench;
+use crate::worker_state::State;
 
 /// A claimed task, and how its job is told to end.
 pub(super) type Work = (Box<Claim>, Stop);
@@ -41,6 +40,46 @@ pub(super) struct Search {
     said: Option<Vec<(Code, Option<String>)>>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Look {
+    gpu: bool,
+    cpu: bool,
+}
+
+impl Look {
+    const ALL: Self = Self { gpu: true, cpu: true };
+    const NONE: Self = Self { gpu: false, cpu: false };
+
+    fn at(&mut self, kind: SlotKind) -> &mut bool {
+        match kind {
+            SlotKind::Gpu => &mut self.gpu,
+            SlotKind::Cpu => &mut self.cpu,
+        }
+    }
+}
+
+/// One search for all threads of the worker.
+#[derive(Clone)]
+pub(super) struct SharedSearch(Arc<Mutex<Search>>);
+
+impl SharedSearch {
+    /// Nothing known yet.
+    pub(super) fn new(bench: Arc<Bench>) -> Self {
+        Self(Arc::new(Mutex::new(Search::new(bench))))
+    }
+
+    /// Waits until nobody else searches.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Search> {
+        // What a panic left there is at worst an old listing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None while somebody else searches.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Search>> {
+        self.0.try_lock().ok()
+    }
+}
+
 /// A task that was claimed, and not told of yet.
 pub(super) struct Won {
     work: Work,
@@ -49,7 +88,7 @@ pub(super) struct Won {
 
 impl Search {
     /// Nothing known yet.
-    pub(super) fn new(bench: Arc<Bench>) -> Self {
+    fn new(bench: Arc<Bench>) -> Self {
         let cursor = Cursor::new(&bench.surroundings.pool, bench.desk.name());
         Self { bench, cursor, census: Census::default(), look: Look::ALL, said: None }
     }

@@ -153,7 +153,7 @@ mod tests {
     }
     #[test]
     fn a_worker_without_the_model_says_who_was_asked_to_load_it() {
-        let server = crate::models::testing::up("http://127.0.0.1:11437");
+        let server = crate::models::fixture::up("http://127.0.0.1:11437");
         let classes = vec![Class::Resource, Class::Script, Class::Cpu, Class::Llm];
         let ability = Ability { server: Some(server), classes, ..ability() };
         let lane = Requirements {

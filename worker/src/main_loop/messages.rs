@@ -73,7 +73,7 @@ impl Floor {
         if paused != was_paused {
             say_pause(was_paused.as_ref(), paused.as_ref());
             self.bench.desk.change(|state| state.ability.paused = paused);
-            self.shop.search().begin_anew();
+            self.search.lock().begin_anew();
         }
         if draining.is_some() && was_draining.is_none() {
             let running = self.bench.desk.look(|state| state.jobs.len() as u64);
@@ -81,7 +81,7 @@ impl Floor {
             self.bench.desk.change(|state| state.ability.draining = draining);
         } else if draining.is_none() && was_draining.is_some() {
             self.bench.desk.change(|state| state.ability.draining = None);
-            self.shop.search().look_again();
+            self.search.lock().look_again();
         }
         Ok(())
     }

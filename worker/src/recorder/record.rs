@@ -3,44 +3,19 @@
 
 use std::time::Duration;
 
-use queue::dir::claim::one::{self, Claim, NotEnded};
-use queue::wire::ledger_line::Line;
+use queue::dir::claim::one::{self, NotEnded};
 use shared::emit;
-use shared::event::{Ending, Event};
+use shared::event::Event;
 use shared::log::{Context, scope};
 use shared::outcome::Outcome;
 
-use crate::desk::Phase;
-use crate::run::{Bench, is_hurried};
-
-/// An attempt of whose job nothing is left. It has not ended before that is recorded.
-#[derive(Debug)]
-pub struct Over {
-    /// The right and the duty to end it.
-    pub claim: Box<Claim>,
-    /// What is to be recorded.
-    pub line: Line,
-    /// See [`Phase::Over`].
-    pub cost: Duration,
-    /// The same for the log.
-    pub ending: Ending,
-    /// The task, for people.
-    pub what: String,
-}
-
-impl Over {
-    /// Whether somebody asked for that end, and may wait to hear of it.
-    pub fn was_asked(&self, bench: &Bench) -> bool {
-        let name = self.claim.name();
-        bench
-            .desk
-            .look(|state| state.jobs.iter().any(|job| job.name == name && job.stop.why().is_some()))
-    }
-}
+use crate::attempt::context::{Bench, is_hurried};
+use crate::attempt::finished::Over;
+use crate::worker_state::backlog::Phase;
 
 /// How recording went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recording {
+pub(crate) enum Recording {
     /// At the first try.
     Smooth,
     /// Not at once: meanwhile nothing was taken.
@@ -50,7 +25,7 @@ pub enum Recording {
 /// Records the ends of attempts, with one flush for all: writes their ledger lines and carries
 /// them out; tries again while the disk does not take them. What could not be recorded before the
 /// worker had to go stays claimed.
-pub fn close(bench: &Bench, group: Vec<Over>) -> Recording {
+pub(crate) fn close(bench: &Bench, group: Vec<Over>) -> Recording {
     let split = |over: Over| {
         let Over { claim, line, ending, what, cost: _ } = over;
         let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());

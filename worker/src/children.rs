@@ -34,20 +34,20 @@ pub fn become_subreaper() -> std::io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into)
 }
 
-pub(super) fn is_subreaper() -> bool {
+pub(crate) fn is_subreaper() -> bool {
     rustix::process::child_subreaper().is_ok_and(|yes| yes.is_some())
 }
 
 /// The right to spawn.
-pub(super) struct Turn(RwLockReadGuard<'static, ()>);
+pub(crate) struct Turn(RwLockReadGuard<'static, ()>);
 
-pub(super) fn turn() -> Turn {
+pub(crate) fn turn() -> Turn {
     Turn(SPAWNING.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// As long as this lives nobody is in the middle of a spawn: every child is in the registry, and
 /// no child has copies of our handles that it loses when it becomes its program.
-pub(super) fn stillness() -> RwLockWriteGuard<'static, ()> {
+pub(crate) fn stillness() -> RwLockWriteGuard<'static, ()> {
     SPAWNING.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -57,7 +57,7 @@ fn registry() -> MutexGuard<'static, BTreeSet<u32>> {
 
 impl Turn {
     /// Ends with the child in the registry.
-    pub(super) fn enter(self, pid: u32) -> Known {
+    pub(crate) fn enter(self, pid: u32) -> Known {
         registry().insert(pid);
         drop(self.0);
         Known { pid }
@@ -79,7 +79,7 @@ impl Known {
 
     /// Reaps it, if it is over, and forgets it, in one step: afterwards the number may belong to
     /// the next child.
-    pub(super) fn reap(self, pidfd: BorrowedFd<'_>) {
+    pub(crate) fn reap(self, pidfd: BorrowedFd<'_>) {
         let mut registry = registry();
         let _not_over = waitid(WaitId::PidFd(pidfd), reaping());
         registry.remove(&self.pid);
@@ -87,7 +87,7 @@ impl Known {
     }
 
     /// Leaves the registry as it is: for one that did not end, for good.
-    pub(super) fn keep(self) {
+    pub(crate) fn keep(self) {
         std::mem::forget(self);
     }
 }
@@ -112,7 +112,7 @@ pub fn spawn_known(command: &mut Command) -> std::io::Result<(Child, Known)> {
 
 /// Our children that are in no registry: orphans of jobs, and programs of our own group. Mostly
 /// there is nobody but the `leader` whose job ends, and then nobody is waited for.
-pub(super) fn unknown(leader: u32) -> Vec<u32> {
+pub(crate) fn unknown(leader: u32) -> Vec<u32> {
     if all().iter().all(|pid| *pid == leader) {
         return Vec::new();
     }
@@ -122,7 +122,7 @@ pub(super) fn unknown(leader: u32) -> Vec<u32> {
 }
 
 /// Reaps orphans that are over.
-pub(super) fn reap_orphans() {
+pub(crate) fn reap_orphans() {
     // Not by `getpgrp`, which has no value for the 0 of a group made outside our PID namespace.
     let Some(own_group) = fence::stat(std::process::id()).map(|own| own.group) else { return };
     let _still = stillness();

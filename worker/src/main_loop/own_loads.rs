@@ -60,7 +60,7 @@ impl Floor {
         Submitter::new(&self.pool)?.submit(&task)?;
         let (worker, seconds) = (name, alone.as_secs_f64());
         emit!(Event::WorkerLoadsAlone { worker, model, verb, waiting, seconds });
-        self.shop.search().look_again();
+        self.search.lock().look_again();
         Ok(())
     }
 
@@ -79,7 +79,7 @@ impl Floor {
 
     fn demand(&mut self) -> Result<Demand, queue::Error> {
         let mut demand = Demand::default();
-        for lane in self.shop.search().lanes()? {
+        for lane in self.search.lock().lanes()? {
             match (lane.class, lane.model) {
                 (Class::Llm, Some(model)) => {
                     *demand.models.entry(model).or_default() += lane.pending;
@@ -164,7 +164,7 @@ fn request(worker: &Name, verb: ModelVerb, model: &str) -> Task {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::testing::{held, up};
+    use crate::models::fixture::{held, up};
     use shared::llm::FailedLoad;
     use shared::outcome::Cause;
 

@@ -1,5 +1,5 @@
 //! One attempt of an `llm` task: a request to the model server, its answer streamed into the run
-//! log. Beside [`crate::run`], which claims and records, as [`crate::job`] is for commands.
+//! log. Beside [`crate::attempt`], which claims and records, as [`crate::job`] is for commands.
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -17,9 +17,9 @@ use shared::id::TaskId;
 use shared::outcome::Cause;
 use shared::time::Moment;
 
+use super::context::{Bench, Went, what};
 use crate::job::{self, Stop, Why};
 use crate::models::Models;
-use crate::run::{Bench, Went, what};
 use crate::server::{Again, Failure, Sink};
 
 /// What an attempt that needs the model server works with.

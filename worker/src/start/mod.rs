@@ -1,6 +1,9 @@
 //! From the command line to the main loop, and back to an exit code.
 
-use queue::dir::presence::lease::this_process;
+pub mod cli;
+pub mod rights;
+pub mod server_setup;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,7 +17,7 @@ use queue::cli::{Failure, Resolved};
 use queue::dir::Pool;
 use queue::dir::disk::{listing, publish, reject};
 use queue::dir::ledger::append::Ledger;
-use queue::dir::presence::lease::Lease;
+use queue::dir::presence::lease::{Lease, this_process};
 use queue::dir::recover::settle::{Patience, Settler};
 use queue::dir::signal::control::{self, Verb};
 use queue::dir::signal::doorbell::{Bells, Listener};
@@ -30,15 +33,14 @@ use shared::settings::{Flags, Settings};
 use shared::time::Moment;
 use shared::{emit, exit};
 
-use crate::cli::{Args, Plan};
-use crate::desk::Desk;
-use crate::engine;
-use crate::environment::{Surroundings, passed_on};
-use crate::floor::{Floor, Tools};
-use crate::heart::Heart;
+use crate::attempt::context::Bench;
+use crate::attempt::environment::{Surroundings, passed_on};
+use crate::heartbeat_thread::Heart;
 use crate::job;
-use crate::run::Bench;
-use crate::start::{Beginning, Rights, gpu_lock_file};
+use crate::main_loop::{Floor, Tools};
+use crate::worker_state::Desk;
+use cli::{Args, Plan};
+use rights::{Beginning, Rights, gpu_lock_file};
 
 /// From KILL until the processes of a predecessor's job are called unkillable.
 const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
@@ -104,13 +106,13 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     for unknown in resolved.settings.unknown_variables_here() {
         emit!(Event::UnknownVariable { unknown });
     }
-    let place = engine::Place {
+    let place = server_setup::Place {
         pool: &pool,
         worker: &plan.name,
         gpu: gpu.uuid.clone().or(plan.gpu.map(|index| index.to_string())),
         settings: &resolved.settings,
     };
-    let models = plan.engine.as_ref().map(|e| engine::start(e, &place)).transpose()?;
+    let models = plan.engine.as_ref().map(|e| server_setup::start(e, &place)).transpose()?;
     let models = models.map(|models| models.expecting(plan.expected));
     let (hurry, hurried) = bounded(0);
     let bench = Arc::new(Bench {

@@ -1,5 +1,8 @@
 //! What this worker knows about itself: one place, read by the heartbeat and by eligibility.
 
+pub mod backlog;
+pub mod progress;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,15 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use queue::dir::claim::one::Claim;
 use queue::eligible::Candidate;
-use queue::wire::heartbeat::Status;
-use queue::wire::heartbeat::{Ability, ClaimReport, Run, Standing};
+use queue::wire::heartbeat::{Ability, ClaimReport, Run, Standing, Status};
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use crate::backlog::Backlog;
 use crate::job::Stop;
-use crate::progress::Progress;
+use backlog::{Backlog, Phase};
+use progress::Progress;
 
 /// The desk. Every change wakes the heartbeat.
 #[derive(Debug)]
@@ -71,23 +73,6 @@ pub struct Job {
     pub stop: Stop,
     /// Whether it does something.
     pub progress: Progress,
-}
-
-/// How far an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Its job runs, or is about to.
-    Running,
-    /// Nothing of its job is left, so its slot is free; its end is being recorded.
-    Over {
-        /// What it would cost to do it again, which somebody does if the worker dies now: the time
-        /// that it took, and several times that for a job, which may have done more than answer.
-        cost: Duration,
-    },
-    /// Its end cannot be recorded now: nothing new is begun before it is.
-    Stuck,
-    /// Its line is on the disk, and what the line says is being carried out.
-    Recorded,
 }
 
 impl Desk {

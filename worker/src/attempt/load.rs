@@ -7,9 +7,9 @@ use queue::wire::retry::Verdict;
 use shared::llm::{HeldModel, ModelVerb, is_same_model};
 use shared::outcome::Cause;
 
-use crate::ask::{Begun, GaveUp, Work};
+use super::ask::{Begun, GaveUp, Work};
+use super::context::Went;
 use crate::models::Alone;
-use crate::run::Went;
 use crate::server::{Again, Failure, Options};
 
 /// Does what the task says, alone on the GPU.

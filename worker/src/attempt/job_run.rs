@@ -1,137 +1,21 @@
-//! One attempt, from claim to ledger line: start the job, wait for it, say how it ended.
+//! An attempt that runs a job: it is started, waited for, and judged.
 
 use std::ffi::OsString;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
 use queue::dir::claim::one::Claim;
-use queue::dir::ledger::append::Ledger;
 use queue::fence::{self, Mark};
-use queue::wire::ledger_line::Line;
-use queue::wire::retry::{self, Verdict};
+use queue::wire::retry::Verdict;
 use shared::emit;
-use shared::event::{Ending, Event, Why as Reason};
-use shared::llm::{Answer, ModelVerb};
-use shared::log::{Context, scope};
+use shared::event::{Event, Why as Reason};
 use shared::outcome::Cause;
-use shared::task::{Payload, TaskName};
-use shared::time::Moment;
+use shared::task::TaskName;
 
-use crate::ask::{self, Work};
-use crate::close::Over;
-use crate::desk::Desk;
-use crate::environment::Surroundings;
+use super::context::{Bench, Went, is_hurried, what};
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
-use crate::load;
 use crate::models::Models;
 
-/// What every attempt of this worker needs.
-#[derive(Debug)]
-pub struct Bench {
-    /// What the worker knows about itself.
-    pub desk: Desk,
-    /// Its ledger.
-    pub ledger: Ledger,
-    /// What it tells jobs.
-    pub surroundings: Surroundings,
-    /// Its GPU's identity, where known.
-    pub gpu_uuid: Option<String>,
-    /// From TERM to KILL, where the task does not say.
-    pub grace: Duration,
-    /// Closed when the worker must end without waiting for anything.
-    pub hurry: Receiver<()>,
-    /// Its model server, where it has one.
-    pub models: Option<Models>,
-}
-
-/// How much worse it is to run a job again than to ask a model again for the same time.
-const JOB: u32 = 4;
-
-/// How an attempt went, for the ledger.
-pub(crate) struct Went {
-    pub(crate) verdict: Verdict,
-    pub(crate) exit_code: Option<i32>,
-    pub(crate) signal: Option<i32>,
-    pub(crate) message: Option<String>,
-    pub(crate) leaked: u32,
-    pub(crate) started_at: Option<Moment>,
-    pub(crate) wall: Option<Duration>,
-    pub(crate) answer: Option<Answer>,
-    /// Its log is known to be there; otherwise somebody has to look.
-    pub(crate) logged: bool,
-}
-
-impl Went {
-    pub(crate) fn new(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            exit_code: None,
-            signal: None,
-            message: None,
-            leaked: 0,
-            started_at: None,
-            wall: None,
-            answer: None,
-            logged: false,
-        }
-    }
-}
-
-/// Runs a claimed task's job to its end. Calls `meanwhile` when it is about to wait for the rest of
-/// a model's answer.
-#[must_use = "its end must be recorded"]
-pub fn attempt(
-    bench: &Arc<Bench>,
-    claim: Box<Claim>,
-    (stop, meanwhile): (&Stop, &dyn Fn()),
-) -> Over {
-    let (name, task) = (claim.name(), claim.task());
-    let _scope = scope(Context {
-        task: Some(name.id),
-        attempt: Some(name.attempt),
-        correlation_id: Some(task.correlation_id.clone()),
-        ..Context::default()
-    });
-    let went = match plan(bench, &claim) {
-        Ok(Plan::Job(order)) => run(bench, &claim, order, stop),
-        Ok(Plan::Ask { models, model }) => {
-            ask::ask(Work { bench, models, claim: &claim, stop }, model, meanwhile)
-        }
-        Ok(Plan::Model { models, verb, model }) => {
-            load::turn_over(Work { bench, models, claim: &claim, stop }, verb, model)
-        }
-        Err(message) => {
-            Went { message: Some(message), ..Went::new(Verdict::Failed(Cause::SpawnFailed)) }
-        }
-    };
-    over(bench, claim, went)
-}
-
-/// What an attempt does.
-enum Plan<'a> {
-    /// It runs a job.
-    Job(Order),
-    /// It asks a model.
-    Ask { models: &'a Models, model: &'a str },
-    /// It loads or unloads one.
-    Model { models: &'a Models, verb: ModelVerb, model: &'a str },
-}
-
-fn plan<'a>(bench: &'a Bench, claim: &'a Claim) -> Result<Plan<'a>, String> {
-    let models = || bench.models.as_ref().ok_or("this worker has no model server");
-    let argv = match claim.task().spec.payload().map_err(|bad| bad.to_string())? {
-        Payload::Command(words) => words.iter().map(Into::into).collect(),
-        Payload::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
-        Payload::Llm { model, .. } => return Ok(Plan::Ask { models: models()?, model }),
-        Payload::Model { verb, model } => {
-            return Ok(Plan::Model { models: models()?, verb, model });
-        }
-    };
-    Ok(Plan::Job(order(bench, claim, argv)))
-}
-
-fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
+pub(crate) fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
     let (name, task) = (claim.name(), claim.task());
     let root = bench.surroundings.pool.root();
     let ollama_host = bench.models.as_ref().and_then(Models::ollama_host);
@@ -148,7 +32,7 @@ fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
     }
 }
 
-fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
+pub(crate) fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
     let name = claim.name();
     let log = order.log_path.clone();
     let running = match job::start(order, stop) {
@@ -193,7 +77,7 @@ fn not_started(claim: &Claim, err: &StartError) -> Went {
 }
 
 /// What the end of a job means for its task. Pure.
-fn judge(end: &End) -> Went {
+pub(crate) fn judge(end: &End) -> Went {
     let (verdict, message) = match (end.ended_by, end.status) {
         (Some(EndedBy::Timeout), _) => {
             let text = format!("ended at its time limit, after {:.0} s", end.wall.as_secs_f64());
@@ -282,59 +166,6 @@ fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End)
         count += 1;
         seconds += patience.as_secs_f64();
     }
-}
-
-/// What is to be recorded. Limits do not count the task any more.
-fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
-    let is_prompt = went.answer.is_some();
-    let cost = went.wall.unwrap_or_default() * if is_prompt { 1 } else { JOB };
-    let seconds = went.wall.map(|wall| wall.as_secs_f64());
-    let line = line(bench, &claim, went);
-    let ending = Ending {
-        outcome: line.outcome,
-        cause: line.cause,
-        exit_code: line.exit_code,
-        signal: line.signal,
-        seconds,
-        next: line.next,
-        answer: line.answer.as_ref().map(Into::into),
-    };
-    let what = what(&claim);
-    claim.free_slots();
-    Over { claim, line, cost, ending, what }
-}
-
-fn line(bench: &Bench, claim: &Claim, went: Went) -> Line {
-    let (name, task) = (claim.name(), claim.task());
-    let pool = &bench.surroundings.pool;
-    let policy = pool.rules().retry.of(task);
-    let next = retry::next(name, went.verdict, &policy, Moment::now(), fastrand::f64());
-    let mut line = Line::new(task.clone(), name, went.verdict, next);
-    let log = pool.layout().run_log(name.id, name.attempt);
-    line.worker = Some(bench.desk.name().clone());
-    line.gpu_uuid.clone_from(&bench.gpu_uuid);
-    line.started_at = went.started_at;
-    line.exit_code = went.exit_code;
-    line.signal = went.signal;
-    line.error_message = went.message.as_ref().map(|text| text.chars().take(1000).collect());
-    line.log_path = (went.logged || log.is_file()).then(|| log.display().to_string());
-    line.leaked = went.leaked;
-    line.answer = went.answer;
-    line.peak_vram_bytes = bench.desk.look(|state| {
-        state.jobs.iter().find(|job| job.name == name).and_then(|job| job.run.peak_vram_bytes)
-    });
-    line
-}
-
-/// Waits; `true` at once when the worker must end.
-pub fn is_hurried(bench: &Bench, wait: Duration) -> bool {
-    // Nothing is ever sent: the channel is closed to say that.
-    bench.hurry.recv_timeout(wait) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
-}
-
-pub(crate) fn what(claim: &Claim) -> String {
-    let task = claim.task();
-    format!("{} task: {} ({})", task.class(), task.id.short(), task.name())
 }
 
 #[cfg(test)]

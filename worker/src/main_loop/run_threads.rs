@@ -13,23 +13,34 @@ use shared::emit;
 use shared::event::Event;
 use shared::task::TaskName;
 
-use super::Shop;
-use super::search::Work;
-use crate::desk::{Phase, State};
-use crate::run;
+use super::search::{SharedSearch, Work};
+use crate::attempt;
+use crate::attempt::context::Bench;
+use crate::recorder::{Closer, Nudge};
+use crate::worker_state::State;
+use crate::worker_state::backlog::Phase;
 
 /// All of them: never more than there were attempts at the same time.
 pub(super) struct Crew {
     work: (Sender<Work>, Receiver<Work>),
     /// Threads that take work from there next, less what is there already.
     idle: Arc<AtomicUsize>,
-    shop: Arc<Shop>,
+    thread: RunThread,
+}
+
+/// What each of them has.
+#[derive(Clone)]
+pub(super) struct RunThread {
+    pub(super) bench: Arc<Bench>,
+    pub(super) search: SharedSearch,
+    pub(super) closer: Closer,
+    pub(super) nudge: Nudge,
 }
 
 impl Crew {
     /// Nobody yet.
-    pub(super) fn new(shop: Arc<Shop>) -> Self {
-        Self { work: unbounded(), idle: Arc::default(), shop }
+    pub(super) fn new(thread: RunThread) -> Self {
+        Self { work: unbounded(), idle: Arc::default(), thread }
     }
 
     /// Has it run, by a new thread where all are busy.
@@ -39,15 +50,15 @@ impl Crew {
             self.work.0.send(work).expect("we hold a receiver ourselves");
             return Ok(());
         }
-        let (more, idle, shop) = (self.work.1.clone(), self.idle.clone(), self.shop.clone());
+        let (more, idle, own) = (self.work.1.clone(), self.idle.clone(), self.thread.clone());
         let thread = std::thread::Builder::new().name("run".to_owned());
         let serve = move || {
             let mut work = Some(work);
             loop {
                 while let Some(this) = work {
                     let kind = SlotKind::of(this.0.task().class());
-                    shop.run(this);
-                    work = shop.next(kind);
+                    own.run(this);
+                    work = own.next(kind);
                 }
                 idle.fetch_add(1, Ordering::AcqRel);
                 match more.recv() {
@@ -60,13 +71,13 @@ impl Crew {
     }
 }
 
-impl Shop {
+impl RunThread {
     /// Runs one, and leaves what is to be recorded to the closer. A panic costs that attempt: it
     /// stays claimed, and is put back when this worker's affairs are settled.
     fn run(&self, (claim, stop): Work) {
         let name = claim.name();
         let meanwhile = || self.look_ahead(name);
-        let attempt = || run::attempt(&self.bench, claim, (&stop, &meanwhile));
+        let attempt = || attempt::attempt(&self.bench, claim, (&stop, &meanwhile));
         let ran = catch_unwind(AssertUnwindSafe(attempt));
         match ran {
             Ok(over) => {
@@ -84,7 +95,7 @@ impl Shop {
     /// Whoever waits for an answer uses the time.
     fn look_ahead(&self, job: TaskName) {
         // Somebody who claims has looked, too.
-        if let Ok(mut search) = self.search.try_lock() {
+        if let Some(mut search) = self.search.try_lock() {
             search.look_ahead(job);
         }
     }
@@ -94,7 +105,7 @@ impl Shop {
     fn next(&self, kind: SlotKind) -> Option<Work> {
         let mut search = loop {
             self.bench.desk.wait_to_keep_up();
-            let search = self.search();
+            let search = self.search.lock();
             // Another thread may have been faster.
             if self.bench.desk.look(State::is_behind) {
                 drop(search);
@@ -111,7 +122,7 @@ impl Shop {
         let more = found.is_err() || search.may_claim();
         drop(search);
         if more {
-            self.nudge();
+            self.nudge.nudge();
         }
         found.ok().flatten().map(|won| won.told(&self.bench))
     }

@@ -5,13 +5,17 @@
 //! anything carried out; until then its file lies in `processing/` under our lease, and whoever
 //! settles our affairs finds the line, or the job gone without one.
 
+pub(crate) mod record;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Nudge;
-use crate::close::{self, Over, Recording};
-use crate::desk::{Desk, State};
-use crate::run::Bench;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::attempt::context::Bench;
+use crate::attempt::finished::Over;
+use crate::worker_state::{Desk, State};
+use record::Recording;
 
 /// The least time between two flushes while jobs end all the time: what ends meanwhile shares one.
 /// An end that comes alone is recorded at once.
@@ -19,7 +23,7 @@ const GATHER: Duration = Duration::from_millis(10);
 
 /// Takes what is to be recorded.
 #[derive(Clone, Debug)]
-pub(super) struct Closer(Arc<Ends>);
+pub(crate) struct Closer(Arc<Ends>);
 
 /// What has ended. Not a channel: those spin before they wait, which costs a short job more than
 /// the rest of this.
@@ -31,7 +35,7 @@ struct Ends {
 
 impl Closer {
     /// Starts the thread. Whenever somebody may wait for what was recorded, it nudges.
-    pub(super) fn start(bench: Arc<Bench>, nudge: Nudge) -> std::io::Result<Self> {
+    pub(crate) fn start(bench: Arc<Bench>, nudge: Nudge) -> std::io::Result<Self> {
         let closer = Self(Arc::default());
         let ends = closer.0.clone();
         let thread = std::thread::Builder::new().name("close".to_owned());
@@ -40,7 +44,7 @@ impl Closer {
     }
 
     /// Has it recorded, soon.
-    pub(super) fn close(&self, over: Over, desk: &Desk) {
+    pub(crate) fn close(&self, over: Over, desk: &Desk) {
         let mut queue = self.0.lock();
         queue.push(over);
         let is_first = queue.len() == 1;
@@ -79,10 +83,28 @@ fn serve(bench: &Bench, nudge: &Nudge, ends: &Ends) {
     loop {
         let group = ends.gather(last.map(|last| last + GATHER), &bench.desk);
         let asked = group.iter().any(|over| over.was_asked(bench));
-        let held_up = close::close(bench, group) == Recording::HeldUp;
+        let held_up = record::close(bench, group) == Recording::HeldUp;
         last = Some(Instant::now());
         if asked || held_up || bench.desk.look(State::may_be_waited_for) {
             nudge.nudge();
         }
+    }
+}
+
+/// Wakes the main thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Nudge(Sender<()>);
+
+impl Nudge {
+    /// One, and where the main thread hears it.
+    pub(crate) fn new() -> (Self, Receiver<()>) {
+        let (tell, told) = bounded(1);
+        (Self(tell), told)
+    }
+
+    /// Wakes it, unless it is awake.
+    pub(crate) fn nudge(&self) {
+        // Full means that it is about to look anyway.
+        let _ = self.0.try_send(());
     }
 }

@@ -11,10 +11,9 @@ use crossbeam_channel::{Receiver, after, never, select};
 use queue::dir::layout::Layout;
 use queue::dir::presence::heartbeats;
 use queue::dir::presence::lease::Lease;
-use queue::fence;
-use queue::uptime;
 use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lease_record::Process;
+use queue::{fence, uptime};
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
 use shared::gpu::{GpuReading, Gpus, Which};
@@ -23,9 +22,9 @@ use shared::log::Handle;
 use shared::task::Class;
 use shared::time::Moment;
 
-use crate::desk::{Job, State};
-use crate::progress::Sample;
-use crate::run::Bench;
+use crate::attempt::context::Bench;
+use crate::worker_state::progress::Sample;
+use crate::worker_state::{Job, State};
 
 /// The least time between two heartbeats.
 const COALESCE: Duration = Duration::from_millis(100);

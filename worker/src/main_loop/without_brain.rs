@@ -41,7 +41,7 @@ impl Floor {
         };
         for promotion in promoter.step(&self.bench.ledger, Moment::now())? {
             say_promotion(promotion);
-            self.shop.search().look_again();
+            self.search.lock().look_again();
         }
         Ok(())
     }

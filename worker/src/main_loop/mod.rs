@@ -1,15 +1,15 @@
 //! The main thread: fills slots that are free, follows what is asked of it, and sleeps on its
 //! doorbells otherwise. A thread whose job is over takes the next task itself.
 
-mod alone;
-mod asked;
-mod closer;
-mod crew;
+mod messages;
 mod own_loads;
+pub mod report;
+mod run_threads;
 mod search;
+mod without_brain;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, after, never, select};
@@ -17,16 +17,15 @@ use queue::dir::Pool;
 use queue::dir::recover::promote::Promoter;
 use queue::dir::recover::strays::Tidy;
 use queue::dir::signal::doorbell::Listener;
-use queue::eligible::SlotKind;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
 use shared::settings::Settings;
 use shared::task::TaskName;
 
-use crate::run::Bench;
-use closer::Closer;
-use crew::Crew;
-use search::{Search, Work};
+use crate::attempt::context::Bench;
+use crate::recorder::{Closer, Nudge};
+use run_threads::{Crew, RunThread};
+use search::{SharedSearch, Work};
 
 /// The main thread's things.
 pub struct Floor {
@@ -41,7 +40,7 @@ pub struct Floor {
     alone_since: Option<Instant>,
     /// Something ended that this thread may wait for.
     nudged: Receiver<()>,
-    shop: Arc<Shop>,
+    search: SharedSearch,
     /// Who runs attempts.
     crew: Crew,
     promoter: Option<Promoter>,
@@ -53,54 +52,6 @@ pub struct Floor {
     begun: Instant,
     /// Dropped to tell runs that they must not wait for anything.
     hurry: Option<Sender<()>>,
-}
-
-/// What the threads that run attempts share with this one.
-struct Shop {
-    bench: Arc<Bench>,
-    search: Mutex<Search>,
-    closer: Closer,
-    nudge: Nudge,
-}
-
-impl Shop {
-    fn search(&self) -> MutexGuard<'_, Search> {
-        // What a panic left there is at worst an old listing.
-        self.search.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn nudge(&self) {
-        self.nudge.nudge();
-    }
-}
-
-/// Wakes the main thread.
-#[derive(Clone, Debug)]
-struct Nudge(Sender<()>);
-
-impl Nudge {
-    fn nudge(&self) {
-        // Full means that it is about to look anyway.
-        let _ = self.0.try_send(());
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Look {
-    gpu: bool,
-    cpu: bool,
-}
-
-impl Look {
-    const ALL: Self = Self { gpu: true, cpu: true };
-    const NONE: Self = Self { gpu: false, cpu: false };
-
-    fn at(&mut self, kind: SlotKind) -> &mut bool {
-        match kind {
-            SlotKind::Gpu => &mut self.gpu,
-            SlotKind::Cpu => &mut self.cpu,
-        }
-    }
 }
 
 /// A worker that ends: first it lets its jobs finish, then it gives them back.
@@ -134,14 +85,10 @@ impl Floor {
         let pool = bench.surroundings.pool.clone();
         let tidy = Tidy::new(pool.layout());
         let news = bench.models.as_ref().map_or_else(never, |models| models.news().clone());
-        let (nudge, nudged) = crossbeam_channel::bounded(1);
-        let nudge = Nudge(nudge);
-        let shop = Arc::new(Shop {
-            bench: bench.clone(),
-            search: Mutex::new(Search::new(bench.clone())),
-            closer: Closer::start(bench.clone(), nudge.clone())?,
-            nudge,
-        });
+        let (nudge, nudged) = Nudge::new();
+        let search = SharedSearch::new(bench.clone());
+        let closer = Closer::start(bench.clone(), nudge.clone())?;
+        let thread = RunThread { bench: bench.clone(), search: search.clone(), closer, nudge };
         Ok(Self {
             bench,
             pool,
@@ -151,8 +98,8 @@ impl Floor {
             news,
             alone_since: None,
             nudged,
-            crew: Crew::new(shop.clone()),
-            shop,
+            crew: Crew::new(thread),
+            search,
             promoter: None,
             tidy,
             stopping: None,
@@ -192,7 +139,7 @@ impl Floor {
     }
 
     fn claim(&self) -> Result<Option<Work>, queue::Error> {
-        let mut search = self.shop.search();
+        let mut search = self.search.lock();
         let won = if search.may_claim() { search.claim()? } else { None };
         drop(search);
         Ok(won.map(|won| won.told(&self.bench)))
@@ -236,12 +183,12 @@ impl Floor {
         };
         let signals = self.signals.clone();
         select! {
-            recv(self.listener.rung()) -> _rung => self.shop.search().look_again(),
-            recv(self.news) -> _told => self.shop.search().look_again(),
-            recv(self.nudged) -> _ended => self.shop.search().look_again(),
+            recv(self.listener.rung()) -> _rung => self.search.lock().look_again(),
+            recv(self.news) -> _told => self.search.lock().look_again(),
+            recv(self.nudged) -> _ended => self.search.lock().look_again(),
             recv(signals) -> signal => self.note_signal(signal.ok()),
             recv(after(until)) -> _now => {
-                self.shop.search().look_again();
+                self.search.lock().look_again();
                 self.hurry_up();
             }
         }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::desk::Phase;
-
 /// What may be lost with a death, all in all, without anybody minding: see [`Phase::Over`].
 const CHEAP: Duration = Duration::from_millis(20);
 /// How many ends may wait to be recorded, however cheap.
@@ -66,6 +64,23 @@ impl Backlog {
     pub fn is_stuck(&self) -> bool {
         self.stuck > 0
     }
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its job runs, or is about to.
+    Running,
+    /// Nothing of its job is left, so its slot is free; its end is being recorded.
+    Over {
+        /// What it would cost to do it again, which somebody does if the worker dies now: the time
+        /// that it took, and several times that for a job, which may have done more than answer.
+        cost: Duration,
+    },
+    /// Its end cannot be recorded now: nothing new is begun before it is.
+    Stuck,
+    /// Its line is on the disk, and what the line says is being carried out.
+    Recorded,
 }
 
 #[cfg(test)]

@@ -1,0 +1,77 @@
+//! One attempt, from claim to ledger line: start the job, wait for it, say how it ended.
+
+pub(super) mod ask;
+pub mod context;
+pub mod environment;
+pub mod finished;
+pub mod job_run;
+pub(super) mod load;
+
+use std::sync::Arc;
+
+use queue::dir::claim::one::Claim;
+use queue::wire::retry::Verdict;
+use shared::llm::ModelVerb;
+use shared::log::{Context, scope};
+use shared::outcome::Cause;
+use shared::task::Payload;
+
+use crate::job::{Order, Stop};
+use crate::models::Models;
+use ask::Work;
+use context::{Bench, Went};
+use finished::{Over, over};
+use job_run::{order, run};
+
+/// Runs a claimed task's job to its end. Calls `meanwhile` when it is about to wait for the rest of
+/// a model's answer.
+#[must_use = "its end must be recorded"]
+pub fn attempt(
+    bench: &Arc<Bench>,
+    claim: Box<Claim>,
+    (stop, meanwhile): (&Stop, &dyn Fn()),
+) -> Over {
+    let (name, task) = (claim.name(), claim.task());
+    let _scope = scope(Context {
+        task: Some(name.id),
+        attempt: Some(name.attempt),
+        correlation_id: Some(task.correlation_id.clone()),
+        ..Context::default()
+    });
+    let went = match plan(bench, &claim) {
+        Ok(Plan::Job(order)) => run(bench, &claim, order, stop),
+        Ok(Plan::Ask { models, model }) => {
+            ask::ask(Work { bench, models, claim: &claim, stop }, model, meanwhile)
+        }
+        Ok(Plan::Model { models, verb, model }) => {
+            load::turn_over(Work { bench, models, claim: &claim, stop }, verb, model)
+        }
+        Err(message) => {
+            Went { message: Some(message), ..Went::new(Verdict::Failed(Cause::SpawnFailed)) }
+        }
+    };
+    over(bench, claim, went)
+}
+
+/// What an attempt does.
+enum Plan<'a> {
+    /// It runs a job.
+    Job(Order),
+    /// It asks a model.
+    Ask { models: &'a Models, model: &'a str },
+    /// It loads or unloads one.
+    Model { models: &'a Models, verb: ModelVerb, model: &'a str },
+}
+
+fn plan<'a>(bench: &'a Bench, claim: &'a Claim) -> Result<Plan<'a>, String> {
+    let models = || bench.models.as_ref().ok_or("this worker has no model server");
+    let argv = match claim.task().spec.payload().map_err(|bad| bad.to_string())? {
+        Payload::Command(words) => words.iter().map(Into::into).collect(),
+        Payload::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
+        Payload::Llm { model, .. } => return Ok(Plan::Ask { models: models()?, model }),
+        Payload::Model { verb, model } => {
+            return Ok(Plan::Model { models: models()?, verb, model });
+        }
+    };
+    Ok(Plan::Job(order(bench, claim, argv)))
+}
