@@ -95,6 +95,11 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// What may have been meant, as the end of a sentence.
+pub(crate) fn suggest(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

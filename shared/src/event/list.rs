@@ -282,7 +282,7 @@ events! {
     "process.main" {
         "process.panic" Critical Panicked { message: String, thread: String, backtrace: String }
             => ("Panic in thread {thread}: {message}");
-        "process.unknown_variable" Warning UnknownVariable { unknown: crate::settings::UnknownVariable }
+        "process.unknown_variable" Warning UnknownVariable { unknown: super::parts::UnknownVariable }
             => ("{unknown}");
         "process.failed" Error ProcessFailed { doing: String, error: String }
             => ("{doing}: {error}");

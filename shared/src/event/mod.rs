@@ -13,7 +13,7 @@ use std::any::Any;
 use crate::id::TaskId;
 
 pub use list::Event;
-pub use parts::{AnswerFigures, Ending, Monitor, Scaling, Step, StuckTask, Why};
+pub use parts::{AnswerFigures, Ending, Monitor, Scaling, Step, StuckTask, UnknownVariable, Why};
 pub use placement::{Placement, Purpose};
 pub use repeat::{Repeater, Repeaters, Say};
 

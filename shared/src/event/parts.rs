@@ -325,3 +325,13 @@ pub(super) fn add<T: Serialize>(extra: &mut Map<String, Value>, field: &str, val
         }
     }
 }
+
+/// A variable that nothing reads. Its value is nobody's business: it may be a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{} is set and ignored: there is no such setting{}", .name.escape_default(), crate::name::suggest(*.nearest))]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// What may have been meant.
+    pub nearest: Option<&'static str>,
+}

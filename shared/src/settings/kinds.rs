@@ -278,7 +278,11 @@ impl Setting for StallTimeouts {
         for (class, limit) in written.pairs()? {
             let unknown = || {
                 let near = nearest(&class, &known);
-                format!("there is no class `{}`{}", class.escape_default(), super::suggest(near))
+                format!(
+                    "there is no class `{}`{}",
+                    class.escape_default(),
+                    crate::name::suggest(near)
+                )
             };
             let parsed: Class = class.parse().map_err(|_unknown| unknown())?;
             let limit = Span::read(&limit).map_err(|error| format!("{class}: {error}"))?;
@@ -313,7 +317,7 @@ impl Limits {
         };
         let kinds = ["user", "model", "label"];
         if !kinds.contains(&kind) {
-            let near = super::suggest(nearest(kind, &kinds));
+            let near = crate::name::suggest(nearest(kind, &kinds));
             return Err(format!("`{shown}`: a limit is per user, model or label{near}"));
         }
         match who.split_once(['=', ':']).filter(|_split| kind == "label") {

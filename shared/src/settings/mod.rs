@@ -16,15 +16,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::name::nearest;
+use crate::name::{nearest, suggest};
+use file::PoolToml;
+use kinds::{Setting, Written};
 
 pub use kinds::{BasePort, GroupPool, Limits, StallTimeouts};
 pub use pool::{NoPoolDir, pool_dir};
 pub use table::Settings;
-pub use variables::UnknownVariable;
-
-use file::PoolToml;
-use kinds::{Setting, Written};
 
 /// A setting as given on the command line.
 pub type Flags<'a> = BTreeMap<&'a str, String>;
@@ -116,10 +114,6 @@ pub enum BadSettings {
         /// What is wrong with it.
         error: String,
     },
-}
-
-fn suggest(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
 /// A line of `pool.toml`.

@@ -1,10 +1,8 @@
 //! Variables that look like ours and that nothing reads: mostly ones that were mistyped.
 
-use serde::Serialize;
-
-use crate::name::nearest;
-
 use super::Settings;
+use crate::event::UnknownVariable;
+use crate::name::nearest;
 
 /// What the programs read, or give to each other and to jobs, beside the settings.
 const OTHERS: &[&str] = &[
@@ -17,16 +15,6 @@ const OTHERS: &[&str] = &[
     "BRAINSTEM_PROGRESS_FILE",
     "BRAINSTEM_CORRELATION_ID",
 ];
-
-/// A variable that nothing reads. Its value is nobody's business: it may be a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{} is set and ignored: there is no such setting{}", .name.escape_default(), super::suggest(*.nearest))]
-pub struct UnknownVariable {
-    /// Its name.
-    pub name: String,
-    /// What may have been meant.
-    pub nearest: Option<&'static str>,
-}
 
 impl Settings {
     /// Those of `names` that begin as ours do and are none of ours.

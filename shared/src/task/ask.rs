@@ -2,10 +2,11 @@
 //! in OpenAI's words. What a server would take for something else (an empty prompt loads a model
 //! and answers nothing) is refused here, where it can be said.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spec::{BadSpec, Payload, Spec};
+use super::bad_spec::BadSpec;
+use super::prompt::{Message, Prompt};
+use super::spec::{Payload, Spec};
 use crate::llm::{Request, is_same_model};
 use crate::name::nearest;
 
@@ -17,27 +18,6 @@ pub const ROLES: [&str; 3] = ["system", "user", "assistant"];
 
 /// The words that a JSON schema's `type` may be.
 const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
-/// What to ask a model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Prompt<'a> {
-    /// A text.
-    Text(&'a str),
-    /// A conversation.
-    Messages(&'a [Message]),
-    /// A request in OpenAI's words.
-    Request(&'a Request),
-}
 
 impl Spec {
     /// Whether what it asks of a model can be meant; and that only who asks one says how.

@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::Class;
 use super::ask::check_request;
-use super::parse;
-use super::spec::{BadSpec, Spec};
+use super::bad_spec::BadSpec;
+use super::spec::Spec;
+use super::{Class, parse};
 use crate::llm::Request;
 use crate::name::nearest;
 

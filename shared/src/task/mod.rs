@@ -2,9 +2,11 @@
 //! name of its file ([`TaskName`]), which carries all that ever changes about it.
 
 mod ask;
+mod bad_spec;
 mod file_name;
 mod line;
 mod parse;
+mod prompt;
 mod spec;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BatchId, TaskId};
 use crate::time::Moment;
 
-pub use ask::{Message, Prompt, REQUEST_URLS, ROLES};
+pub use ask::{REQUEST_URLS, ROLES};
+pub use bad_spec::BadSpec;
 pub use file_name::{BadTaskName, TaskName};
 pub use line::parse_line;
-pub use spec::{After, BadSpec, On, Payload, Spec, parse_spec};
+pub use parse::parse_spec;
+pub use prompt::{Message, Prompt};
+pub use spec::{After, On, Payload, Spec};
 
 crate::outcome::words! {
     /// What a task needs from a worker.

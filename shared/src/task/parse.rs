@@ -6,7 +6,9 @@ use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::spec::{BadSpec, SPEC_FIELDS, Spec};
+use super::bad_spec::BadSpec;
+use super::parse;
+use super::spec::{SPEC_FIELDS, Spec};
 use crate::name::nearest;
 
 /// Reads an object whose fields are those of a [`Spec`] and `more`.
@@ -169,6 +171,13 @@ fn plain(err: &serde_json::Error) -> String {
         text = text.replace(theirs, ours);
     }
     text
+}
+
+/// Reads one task object (a line of `--batch`).
+pub fn parse_spec(bytes: &[u8]) -> Result<Spec, BadSpec> {
+    let spec: Spec = parse::parse_fields(bytes, &[])?;
+    spec.check()?;
+    Ok(spec)
 }
 
 #[cfg(test)]

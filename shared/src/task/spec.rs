@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::ask::{Message, Prompt};
-use super::{Class, MAX_PRIORITY, parse};
+use super::bad_spec::BadSpec;
+use super::prompt::{Message, Prompt};
+use super::{Class, MAX_PRIORITY};
 use crate::llm::{ModelVerb, Request};
 use crate::quantity::{Bytes, Span};
 use crate::time::Moment;
@@ -191,37 +192,6 @@ pub enum Payload<'a> {
     },
 }
 
-/// A task that cannot be understood, with where and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{problem}", self.place())]
-pub struct BadSpec {
-    /// The line inside the text, from 1, where known.
-    pub line: Option<usize>,
-    /// The field, where known.
-    pub field: Option<String>,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
-impl BadSpec {
-    pub(super) fn field(field: &str, problem: impl Into<String>) -> Self {
-        Self { line: None, field: Some(field.to_owned()), problem: problem.into() }
-    }
-
-    fn place(&self) -> String {
-        let line = self.line.map(|line| format!("line {line}: "));
-        let field = self.field.as_ref().map(|field| format!("field `{field}`: "));
-        line.unwrap_or_default() + &field.unwrap_or_default()
-    }
-}
-
-/// Reads one task object (a line of `--batch`).
-pub fn parse_spec(bytes: &[u8]) -> Result<Spec, BadSpec> {
-    let spec: Spec = parse::parse_fields(bytes, &[])?;
-    spec.check()?;
-    Ok(spec)
-}
-
 impl Spec {
     /// What the task does. Exactly one thing, or an error that says what is missing or too much.
     pub fn payload(&self) -> Result<Payload<'_>, BadSpec> {
@@ -390,6 +360,7 @@ fn shorten(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::parse_spec;
 
     fn error(text: &str) -> String {
         parse_spec(text.as_bytes()).unwrap_err().to_string()
