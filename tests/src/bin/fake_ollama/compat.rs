@@ -6,9 +6,8 @@ use std::io;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::api::vector;
 use crate::models::Models;
-use crate::say::{Prompt, Refused, Said, full_name, model, say, tokens_in, turn};
+use crate::say::{Prompt, Refused, Said, full_name, model, say, tokens_in, turn, vector};
 use crate::settings::Settings;
 use crate::wire::Call;
 
