@@ -5,6 +5,8 @@ pub mod claim;
 pub mod disk;
 mod fault;
 pub mod find;
+#[cfg(test)]
+mod fixture;
 pub mod layout;
 pub mod ledger;
 pub mod lookup;
@@ -17,6 +19,6 @@ pub mod signal;
 pub mod store;
 pub mod submit;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 pub use pool::{Pool, Privacy, Rules};

@@ -253,7 +253,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::dir::tests::scratch;
+    use crate::dir::fixture::scratch;
     use crate::store::contract::exercise;
 
     #[test]

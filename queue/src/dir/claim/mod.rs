@@ -6,3 +6,6 @@ pub mod note;
 pub mod one;
 pub(super) mod prefetch;
 pub mod row;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What is written beside the tasks, cut off before every single change to the disk: heartbeats,
 //! messages, what the brain says, and lines into a ledger that is open already.
 
+use crate::dir::claim::cursor::Pass;
 use crate::dir::presence::lease::this_process;
 use serde_json::json;
 use shared::id::{Incarnation, TaskId};
@@ -8,14 +9,15 @@ use shared::outcome::{Cause, Outcome};
 use shared::time::Moment;
 
 use super::plug::{Acted, Scene, lease_of, play};
-use super::{claim, cursor, end, ledger, line, name, submit};
 use crate::Error;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, end, ledger, name, submit};
 use crate::dir::operate::{Ender, Reason};
 use crate::dir::presence::heartbeats;
 use crate::dir::presence::lease::Lease;
 use crate::dir::signal::control::{self, Message, Verb};
 use crate::dir::{Pool, lookup};
+use crate::store::contract::line;
 use crate::wire::heartbeat::Heartbeat;
 use crate::wire::retry::Verdict;
 
@@ -108,8 +110,8 @@ fn end_two(pool: &Pool, worker: &str) -> Result<(), Error> {
     let ledger = ledger(pool, worker);
     let mut cursor = cursor(pool, worker);
     for verdict in [Verdict::Succeeded, Verdict::Failed(Cause::ExitCode)] {
-        let pass = cursor.pass(&super::ANY, &mut |_note| {})?;
-        let super::Pass::Claimed { claim, .. } = pass else { return Ok(()) };
+        let pass = cursor.pass(&crate::dir::fixture::ANY, &mut |_note| {})?;
+        let Pass::Claimed { claim, .. } = pass else { return Ok(()) };
         let line = line(claim.task(), claim.name(), verdict);
         claim.end(&ledger, &line).map_err(|not| not.error)?;
     }

@@ -1,5 +1,6 @@
 //! Every way in which a task moves, cut off before every single change to the disk.
 
+use crate::dir::claim::cursor::Pass;
 use crate::dir::submit::bulk::Bulk;
 use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
@@ -7,11 +8,11 @@ use shared::task::{Task, TaskName};
 use shared::time::Moment;
 
 use super::plug::{Acted, Notes, Scene, everything, lease_of, lines, play, settle};
-use super::{claim, cursor, end, ledger, line, name, state, submit, task};
 use crate::Error;
 use crate::dir::claim::one::NotEnded;
 use crate::dir::disk::place::Found;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, end, ledger, name, state, submit};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::presence::lease::Lease;
@@ -21,6 +22,7 @@ use crate::dir::signal::control::{self, Message};
 use crate::dir::submit::keys::Keys;
 use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, fault};
+use crate::store::contract::{line, task};
 use crate::wire::retry::Verdict;
 
 const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
@@ -60,8 +62,8 @@ fn a_task_that_a_worker_takes_at_once_is_no_error_for_its_submitter() {
     // The worker has removed the directory, empty again, before the submitter flushes it.
     let mut flushes = 0;
     for n in 0.. {
-        let home = super::scratch();
-        let pool = super::pool_at(&home.path().join("pool"));
+        let home = crate::dir::fixture::scratch();
+        let pool = crate::dir::fixture::pool_at(&home.path().join("pool"));
         let mut submitter = Submitter::new(&pool).unwrap();
         fault::fail_at(n, rustix::io::Errno::NOENT);
         let submitted = submitter.submit(&task(r#"{"shell": "true"}"#));
@@ -151,8 +153,8 @@ fn work(pool: &Pool, worker: &str, verdict: Verdict) -> Result<(), Error> {
     let ledger = ledger(pool, worker);
     let _lease = lease_of_the_living(pool, worker, &ledger)?;
     let mut cursor = cursor(pool, worker);
-    let pass = cursor.pass(&super::ANY, &mut |_note| {})?;
-    let super::Pass::Claimed { claim, .. } = pass else { return Ok(()) };
+    let pass = cursor.pass(&crate::dir::fixture::ANY, &mut |_note| {})?;
+    let Pass::Claimed { claim, .. } = pass else { return Ok(()) };
     let line = line(claim.task(), claim.name(), verdict);
     match claim.end(&ledger, &line) {
         Ok(()) => Ok(()),
@@ -162,7 +164,7 @@ fn work(pool: &Pool, worker: &str, verdict: Verdict) -> Result<(), Error> {
 
 fn lease_of_the_living(pool: &Pool, worker: &str, ledger: &Ledger) -> Result<Lease, Error> {
     let lease = Lease::try_take(pool, &name(worker))?.expect("nobody else has it");
-    lease.write(&super::record(&lease, ledger))?;
+    lease.write(&crate::dir::fixture::record(&lease, ledger))?;
     Ok(lease)
 }
 

@@ -1,6 +1,7 @@
 //! What must be kept and found again: history, keys, counts, leases.
 
 use crate::dir::presence::lease::this_process;
+use crate::dir::submit::one::Submitter;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -10,15 +11,16 @@ use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
 use shared::task::{Task, TaskName};
 
-use super::{claim, cursor, end, ledger, line, name, pool_at, record, scratch, submit, task};
 use crate::dir::find::counts::Census;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, record, scratch, submit};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::{Change, Ender, Reason};
 use crate::dir::presence::lease::Lease;
 use crate::dir::submit::keys::Keys;
 use crate::dir::{Pool, fault, layout};
+use crate::store::contract::{line, task};
 use crate::wire::lease_record::Process;
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::Verdict;
@@ -194,7 +196,7 @@ fn an_attempt_has_one_end_whatever_is_said_the_second_time() {
     not.claim.end(&ledger, &line(&task, name, Verdict::Succeeded)).unwrap();
     let lines = crate::dir::ledger::search::lines_of(pool.layout(), id).unwrap();
     assert_eq!(lines.iter().map(|line| line.outcome).collect::<Vec<_>>(), [Outcome::Failed]);
-    assert_eq!(super::state(&pool, id), Some(("delayed", failed.next_name)));
+    assert_eq!(crate::dir::fixture::state(&pool, id), Some(("delayed", failed.next_name)));
 }
 
 #[test]
@@ -205,7 +207,7 @@ fn seed_001_b16_a_key_survives_its_submitter_between_intent_and_submit() {
     keys.intend("nightly", first.id).unwrap();
     assert_eq!(keys.find("nightly").unwrap(), None, "intended is not submitted");
     keys.intend("nightly", second.id).unwrap();
-    super::Submitter::new(&pool).unwrap().submit(&second).unwrap();
+    Submitter::new(&pool).unwrap().submit(&second).unwrap();
     drop(keys);
     let keys = Keys::wait(&pool).unwrap();
     assert_eq!(keys.find("nightly").unwrap(), Some(second.id));

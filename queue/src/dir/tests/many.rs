@@ -11,14 +11,15 @@ use shared::task::Task;
 use shared::time::Moment;
 
 use super::plug::{Notes, everything, lines, what_must_hold};
-use super::{claim, cursor, end, end_all, ledger, line, pool_at, scratch, task};
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
 use crate::dir::claim::one::Claim;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, end, end_all, ledger, pool_at, scratch};
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::recover::promote::Promoter;
 use crate::dir::submit::one::Submitter;
+use crate::store::contract::{line, task};
 use crate::wire::retry::Verdict;
 
 const WORKERS: usize = 8;
@@ -234,7 +235,7 @@ fn cancel(pool: &Pool, id: TaskId) -> bool {
 fn a_task_that_is_held_and_released_all_the_time_is_found_and_run_once() {
     let home = scratch();
     let pool = pool_at(&home.path().join("pool"));
-    let id = super::submit(&pool, r#"{"shell": "true"}"#);
+    let id = crate::dir::fixture::submit(&pool, r#"{"shell": "true"}"#);
     let pool = &pool;
     thread::scope(|scope| {
         scope.spawn(move || {

@@ -1,9 +1,7 @@
 //! Tests of the directory store as a whole: pulled plugs, single errors, many threads, bad files.
 
-mod ahead;
 mod beside;
 mod crash;
-mod cursor;
 mod keep;
 mod many;
 mod plug;
@@ -14,96 +12,3 @@ mod servers;
 mod squatters;
 mod together;
 mod turns;
-
-use crate::dir::presence::lease::this_process;
-use crate::dir::recover::reconcile::ready;
-use std::path::Path;
-
-use shared::id::TaskId;
-use shared::name::Name;
-use shared::task::{Class, TaskName};
-use tempfile::TempDir;
-
-use super::claim::cursor::{Cursor, Pass, Wish};
-use super::claim::one::{self, Claim, NotEnded};
-use super::find::places;
-use super::ledger::append::Ledger;
-use super::presence::lease::Lease;
-use super::submit::one::Submitter;
-use super::{Pool, Privacy, Rules};
-use crate::store::contract::{line, task};
-use crate::wire::lease_record::{Record, Role};
-use crate::wire::ledger_line::{Line, Writer};
-use crate::wire::retry::Verdict;
-
-/// A directory for a test: in memory where the machine has such a place, for a thousand crashes
-/// flush ten thousand times.
-pub(crate) fn scratch() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_no_such_place| tempfile::tempdir()).unwrap()
-}
-
-const ALL: &[Class] = &[Class::Resource, Class::Script, Class::Cpu, Class::Llm];
-const ANY: Wish<'_> = Wish { classes: ALL, open: &|_lane| true };
-
-fn pool_at(root: &Path) -> Pool {
-    ready(Pool::create(root, Rules::default(), Privacy::Owner).unwrap()).unwrap()
-}
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-fn ledger(pool: &Pool, writer: &str) -> Ledger {
-    Ledger::new(pool.layout().clone(), Writer::new(name(writer)))
-}
-
-fn submit(pool: &Pool, spec: &str) -> TaskId {
-    let task = task(spec);
-    Submitter::new(pool).unwrap().submit(&task).unwrap();
-    task.id
-}
-
-fn cursor(pool: &Pool, worker: &str) -> Cursor {
-    Cursor::new(pool, &name(worker))
-}
-
-fn claim(cursor: &mut Cursor) -> Option<Box<Claim>> {
-    match cursor.pass(&ANY, &mut |_note| {}).unwrap() {
-        Pass::Claimed { claim, .. } => Some(claim),
-        Pass::Nothing { .. } => None,
-    }
-}
-
-fn end(claim: Claim, ledger: &Ledger, verdict: Verdict) {
-    let line = line(claim.task(), claim.name(), verdict);
-    claim.end(ledger, &line).unwrap();
-}
-
-/// Ends several attempts as workers do: with one flush, and then one after the other.
-fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Vec<Result<(), NotEnded>> {
-    let recorded = one::record_all(ledger, ends);
-    recorded.into_iter().map(|end| end.and_then(one::Recorded::carry_out)).collect()
-}
-
-/// Says in a worker's lease who it is, as a worker does when it starts.
-fn sign(lease: &Lease, ledger: &Ledger) {
-    lease.write(&record(lease, ledger)).unwrap();
-}
-
-fn record(lease: &Lease, ledger: &Ledger) -> Record {
-    Record {
-        worker: lease.worker().clone(),
-        role: Role::Working,
-        process: this_process(),
-        life: ledger.writer().life.clone(),
-        gpu: None,
-        writers: vec![ledger.writer().clone()],
-        server: None,
-        since: shared::time::Moment::now(),
-    }
-}
-
-/// The state of a task that must be somewhere, and its name there.
-fn state(pool: &Pool, id: TaskId) -> Option<(&'static str, TaskName)> {
-    places::find(pool.layout(), id).unwrap().map(|found| (found.place.state(), found.name))
-}

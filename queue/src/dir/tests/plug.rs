@@ -1,6 +1,7 @@
 //! The plug: a scene is played again and again, and each time it is cut off one change later (or
 //! one change fails); then the world is restarted, and what must hold is checked.
 
+use crate::dir::Rules;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use shared::id::TaskId;
 use shared::outcome::Next;
 use shared::time::Moment;
 
-use super::{claim, cursor, end, ledger, name, pool_at, scratch};
 use crate::Error;
 use crate::dir::batch::roll_forward;
 use crate::dir::disk::listing;
 use crate::dir::disk::place::Found;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, scratch};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::Ender;
@@ -137,7 +138,7 @@ fn play_once<T>(scene: &Scene<'_, T>, holds: Holds, (cut, n): (Cut, u32)) -> boo
 }
 
 fn pool_at_rest(root: &std::path::Path) -> Pool {
-    Pool::open(root, super::Rules::default()).unwrap()
+    Pool::open(root, Rules::default()).unwrap()
 }
 
 /// What is done when the world starts again.
@@ -271,7 +272,7 @@ fn follows(brief: &Brief, found: Option<&Found>) {
 /// The lease of the worker of a scene; dropped when it dies.
 pub(super) fn lease_of(pool: &Pool, worker: &str, ledger: &Ledger) -> Lease {
     let lease = Lease::try_take(pool, &name(worker)).unwrap().unwrap();
-    super::sign(&lease, ledger);
+    crate::dir::fixture::sign(&lease, ledger);
     lease
 }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use shared::task::TaskName;
 use shared::time::Moment;
 
-use super::{ledger, pool_at, scratch, task};
 use crate::dir::Pool;
+use crate::dir::fixture::{ledger, pool_at, scratch};
 use crate::dir::layout::Shelf;
 use crate::dir::recover::promote::{Promoter, Promotion};
+use crate::store::contract::task;
 
 fn pool() -> (tempfile::TempDir, Pool) {
     let home = scratch();

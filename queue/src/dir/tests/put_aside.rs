@@ -1,6 +1,7 @@
 //! Putting aside what is no task, cut off before every single change to the disk: nothing is
 //! thrown away, nothing is there twice, and the tasks beside it run.
 
+use crate::store::contract::line;
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,13 @@ use shared::id::TaskId;
 use shared::task::TaskName;
 
 use super::plug::{self, Acted, Notes, Scene, play_where};
-use super::{Pass, cursor, ledger, submit};
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
+use crate::dir::claim::cursor::Pass;
 use crate::dir::claim::note::Note;
 use crate::dir::find::places;
+use crate::dir::fixture::{cursor, ledger, submit};
 use crate::dir::layout::Layout;
 use crate::dir::recover::promote::{self, Promotion};
 use crate::dir::recover::strays;
@@ -58,8 +60,8 @@ fn look_everywhere(pool: &Pool, worker: &str) -> Result<Vec<String>, Error> {
             told.push(why);
         }
     };
-    while let Pass::Claimed { claim, .. } = cursor.pass(&super::ANY, &mut see)? {
-        let line = super::line(claim.task(), claim.name(), Verdict::Succeeded);
+    while let Pass::Claimed { claim, .. } = cursor.pass(&crate::dir::fixture::ANY, &mut see)? {
+        let line = line(claim.task(), claim.name(), Verdict::Succeeded);
         claim.end(&ledger, &line).map_err(|not| not.error)?;
     }
     let now = shared::time::Moment::now();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use shared::id::TaskId;
 
-use super::{claim, cursor, ledger, name, pool_at, record, scratch, state, submit};
+use crate::dir::fixture::{claim, cursor, ledger, name, pool_at, record, scratch, state, submit};
 use crate::dir::presence::lease::Lease;
 use crate::dir::recover::settle::{Patience, Settled, Settler};
 use crate::dir::{Pool, fault};

@@ -9,15 +9,16 @@ use shared::outcome::Cause;
 use shared::task::Task;
 
 use super::plug::{Notes, goes_on, what_must_hold_but_for_copies};
-use super::{claim, cursor, ledger, line, pool_at, scratch, state, task};
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
 use crate::dir::disk::lane_files::ensure_lane;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, ledger, pool_at, scratch, state};
 use crate::dir::layout::{Segment, Shelf, priority_dir};
 use crate::dir::operate::{self, Change};
 use crate::dir::recover::strays;
 use crate::dir::submit::one::Submitter;
+use crate::store::contract::{line, task};
 use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;
@@ -96,7 +97,7 @@ fn an_end_waits_for_what_is_in_its_way() {
         [Verdict::Failed(Cause::ExitCode), Verdict::Failed(Cause::SpawnFailed), Verdict::Returned]
     {
         let (_home, pool) = pool();
-        let id = super::submit(&pool, PLAIN);
+        let id = crate::dir::fixture::submit(&pool, PLAIN);
         let ledger = ledger(&pool, "worker-1");
         let claim = claim(&mut cursor(&pool, "worker-1")).unwrap();
         let line = line(claim.task(), claim.name(), verdict);
@@ -137,7 +138,7 @@ fn a_delayed_and_a_held_task_find_a_file_in_their_place() {
     evict(&pool, &second);
     Submitter::new(&pool).unwrap().submit(&later).unwrap();
     assert_eq!(state(&pool, later.id).unwrap().0, "delayed");
-    let id = super::submit(&pool, PLAIN);
+    let id = crate::dir::fixture::submit(&pool, PLAIN);
     let shelf = pool.layout().shelf(Shelf::Held).join(Segment::single(id).dir_name());
     squat(&shelf);
     let found = places::find(pool.layout(), id).unwrap().unwrap();

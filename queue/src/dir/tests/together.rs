@@ -1,20 +1,22 @@
 //! What is done for many tasks at once, cut off before every single change to the disk: several
 //! ends recorded with one flush, and batches under keys.
 
+use crate::dir::presence::lease::Lease;
 use crate::dir::submit::bulk::Bulk;
 use shared::id::{BatchId, TaskId};
 use shared::outcome::Cause;
 use shared::task::Task;
 
 use super::plug::{Acted, Notes, Scene, ends, everything, lease_of, play};
-use super::{cursor, ledger, line, state, submit, task};
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::members::{self, LineKey, Member};
 use crate::dir::claim::one::{Claim, NotEnded};
 use crate::dir::find::places;
+use crate::dir::fixture::{cursor, ledger, state, submit};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::submit::keys::Keys;
+use crate::store::contract::{line, task};
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::Verdict;
 
@@ -30,7 +32,7 @@ const GROUP: [Verdict; 5] = [
 ];
 
 /// A worker, its open ledger, and all that it has to end.
-type Group = (super::Lease, Ledger, Vec<(Box<Claim>, Line)>);
+type Group = (Lease, Ledger, Vec<(Box<Claim>, Line)>);
 
 /// All of it claimed. Where the ledger was used before, its file is there already.
 fn claimed(pool: &Pool, notes: &mut Notes, used: Option<Verdict>) -> Group {
@@ -39,11 +41,15 @@ fn claimed(pool: &Pool, notes: &mut Notes, used: Option<Verdict>) -> Group {
     let mut cursor = cursor(pool, "worker-1");
     if let Some(verdict) = used {
         notes.acknowledged.push(submit(pool, PLAIN));
-        super::end(*super::claim(&mut cursor).unwrap(), &ledger, verdict);
+        crate::dir::fixture::end(
+            *crate::dir::fixture::claim(&mut cursor).unwrap(),
+            &ledger,
+            verdict,
+        );
     }
     notes.acknowledged.extend(GROUP.map(|_verdict| submit(pool, PLAIN)));
     let ends = GROUP.map(|verdict| {
-        let claim = super::claim(&mut cursor).unwrap();
+        let claim = crate::dir::fixture::claim(&mut cursor).unwrap();
         let line = line(claim.task(), claim.name(), verdict);
         (claim, line)
     });
@@ -53,8 +59,10 @@ fn claimed(pool: &Pool, notes: &mut Notes, used: Option<Verdict>) -> Group {
 /// Ends all of it, and once more what did not work, as workers do. The first error comes back.
 fn end_all(ledger: &Ledger, ends: Vec<(Box<Claim>, Line)>) -> Result<(), Error> {
     let again = |not: NotEnded| not.try_again(ledger).map_err(|not| not.error);
-    let results: Vec<_> =
-        super::end_all(ledger, ends).into_iter().map(|result| result.or_else(again)).collect();
+    let results: Vec<_> = crate::dir::fixture::end_all(ledger, ends)
+        .into_iter()
+        .map(|result| result.or_else(again))
+        .collect();
     results.into_iter().collect()
 }
 
@@ -95,8 +103,8 @@ fn ended_once(pool: &Pool, id: TaskId, verdict: Verdict, acted: Acted) {
 /// The flush is one for all: with every line written, and none flushed, each is found.
 #[test]
 fn lines_that_were_written_and_not_flushed_together_count_all() {
-    let home = super::scratch();
-    let pool = super::pool_at(&home.path().join("pool"));
+    let home = crate::dir::fixture::scratch();
+    let pool = crate::dir::fixture::pool_at(&home.path().join("pool"));
     let mut notes = Notes::default();
     let (lease, ledger, ends) = claimed(&pool, &mut notes, Some(Verdict::Succeeded));
     // Each append is two changes to the disk.
@@ -104,7 +112,7 @@ fn lines_that_were_written_and_not_flushed_together_count_all() {
     end_all(&ledger, ends).unwrap_err();
     assert_eq!(crate::dir::fault::what_failed(), Some("flush ledger"));
     crate::dir::fault::plug_in();
-    super::plug::settle(&pool, &super::ledger(&pool, "brain"), &lease).unwrap();
+    super::plug::settle(&pool, &crate::dir::fixture::ledger(&pool, "brain"), &lease).unwrap();
     for (id, verdict) in notes.acknowledged[1..].iter().zip(GROUP) {
         ended_once(&pool, *id, verdict, Acted::Through);
     }

@@ -16,21 +16,11 @@
 //! more than one process, this program starts itself again as `claimer` or `stamp`.
 
 mod args;
-mod backlog;
-mod claim;
-mod claimer;
-mod daemon;
-mod idle;
-mod large;
-mod llm;
 mod measure;
-mod placement;
+mod parts;
 mod plot;
 mod raw;
 mod report;
-mod spawn;
-mod submit;
-mod wake;
 
 use std::process::ExitCode;
 
@@ -40,8 +30,8 @@ use report::Report;
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
-        Some("claimer") => claimer::serve(&words[1..]),
-        Some("stamp") => wake::stamp(&words[1..]),
+        Some("claimer") => parts::claimer::serve(&words[1..]),
+        Some("stamp") => parts::wake::stamp(&words[1..]),
         Some(_) | None => match Args::parse(&words) {
             Ok(args) => return measure_all(&args),
             Err(problem) => {
@@ -54,35 +44,35 @@ fn main() -> ExitCode {
 }
 
 fn measure_all(args: &Args) -> ExitCode {
-    let place = daemon::Place::new(&args.dir);
+    let place = parts::daemon::Place::new(&args.dir);
     let mut report = Report::begin(&place);
     let wants = |part| args.only.is_empty() || args.only.contains(&part);
     if wants(Part::Spawn) {
-        spawn::measure(args, &place, &mut report);
+        parts::spawn::measure(args, &place, &mut report);
     }
     if wants(Part::Submit) {
-        submit::measure(args, &place, &mut report);
+        parts::submit::measure(args, &place, &mut report);
     }
     if wants(Part::Wake) {
-        wake::measure(args, &place, &mut report);
+        parts::wake::measure(args, &place, &mut report);
     }
     if wants(Part::Llm) {
-        llm::measure(args, &place, &mut report);
+        parts::llm::measure(args, &place, &mut report);
     }
     if wants(Part::Placement) {
-        placement::measure(args, &mut report);
+        parts::placement::measure(args, &mut report);
     }
     // These share the large pool, which takes a while to fill.
     if [Part::Claim, Part::Idle, Part::Large].into_iter().any(wants) {
-        let large = backlog::Large::fill(args, &place, &mut report);
+        let large = parts::backlog::Large::fill(args, &place, &mut report);
         if wants(Part::Claim) {
-            claim::measure(args, (&place, &large), &mut report);
+            parts::claim::measure(args, (&place, &large), &mut report);
         }
         if wants(Part::Idle) {
-            idle::measure(args, (&place, &large), &mut report);
+            parts::idle::measure(args, (&place, &large), &mut report);
         }
         if wants(Part::Large) {
-            large::measure(args, (&place, &large), &mut report);
+            parts::large::measure(args, (&place, &large), &mut report);
         }
     }
     report.end(args)

@@ -6,8 +6,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::args::Args;
-use crate::daemon::Place;
 use crate::measure::{self, Pair};
+use crate::parts::daemon::Place;
 use crate::plot;
 
 /// What a row is held against.

@@ -2,13 +2,14 @@
 
 use super::scenes::{FAILED, PLAIN, finish, look, submit, submit_two, take};
 use super::{Promise, Scene, Stage, play};
+use crate::dir::fixture::ledger;
 use crate::dir::operate::{Ender, Reason};
 use crate::dir::recover::reconcile::ready;
 use crate::dir::signal::control::{self, Message, Verb};
 use crate::dir::submit::bulk::Bulk;
 use crate::dir::tests::plug::{lease_of, put_right};
-use crate::dir::tests::{ledger, line};
 use crate::dir::{Pool, fault};
+use crate::store::contract::line;
 use crate::wire::retry::Verdict;
 
 /// Opens the pool as after a restart of the machine, and puts all of it right.

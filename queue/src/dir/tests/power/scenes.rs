@@ -10,6 +10,7 @@ use super::{Promise, Scene, Stage, play};
 use crate::dir::claim::one::Claim;
 use crate::dir::disk::place::Found;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, end_all, ledger};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::recover::promote::Promoter;
@@ -17,15 +18,15 @@ use crate::dir::signal::control::{self, Message, Verb};
 use crate::dir::submit::keys::Keys;
 use crate::dir::submit::one::Submitter;
 use crate::dir::tests::plug::{lease_of, settle};
-use crate::dir::tests::{claim, cursor, end_all, ledger, line, task};
 use crate::dir::{Pool, fault};
+use crate::store::contract::{line, task};
 use crate::wire::retry::Verdict;
 
 pub(super) const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
 pub(super) const PLAIN: &str = r#"{"shell": "true"}"#;
 
 pub(super) fn submit(stage: &Stage, spec: &str) -> TaskId {
-    let id = crate::dir::tests::submit(&stage.pool, spec);
+    let id = crate::dir::fixture::submit(&stage.pool, spec);
     stage.promise(Promise::Submitted(vec![id]));
     id
 }

@@ -4,6 +4,7 @@
 mod scenes;
 mod schedule;
 
+use crate::dir::claim::cursor::Pass;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -14,15 +15,16 @@ use shared::time::Moment;
 
 use self::schedule::{Act, Explored, Grain, explore};
 use super::plug::{Notes, lines, put_right, settle, what_must_hold};
-use super::{claim, cursor, end, ledger, line, name, pool_at, scratch};
 use crate::dir::claim::one::Claim;
 use crate::dir::find::places;
+use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, scratch};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{Change, Ender, Reason};
 use crate::dir::presence::lease::Lease;
 use crate::dir::recover::promote::Promoter;
 use crate::dir::signal::control::{self, Message, Verb};
 use crate::dir::{Pool, fault};
+use crate::store::contract::line;
 use crate::wire::lease_record::Record;
 use crate::wire::retry::Verdict;
 
@@ -54,7 +56,7 @@ impl World {
     }
 
     fn submit(&self, spec: &str) -> TaskId {
-        let id = super::submit(&self.pool, spec);
+        let id = crate::dir::fixture::submit(&self.pool, spec);
         self.tasks.lock().unwrap().push(id);
         id
     }
@@ -72,8 +74,8 @@ impl World {
     /// A worker's look for work: claims one task and ends it.
     fn work(&self, worker: &str, ledger: &Ledger, verdict: Verdict) -> Result<(), crate::Error> {
         let mut cursor = cursor(&self.pool, worker);
-        let pass = cursor.pass(&super::ANY, &mut |_note| {})?;
-        let super::Pass::Claimed { claim, .. } = pass else { return Ok(()) };
+        let pass = cursor.pass(&crate::dir::fixture::ANY, &mut |_note| {})?;
+        let Pass::Claimed { claim, .. } = pass else { return Ok(()) };
         self.run(*claim, ledger, verdict)
     }
 
@@ -94,7 +96,7 @@ impl World {
             fault::pull_after(changes);
         }
         let lived = settle(&self.pool, &ledger, &lease)
-            .and_then(|()| lease.write(&without_jobs(super::record(&lease, &ledger))))
+            .and_then(|()| lease.write(&without_jobs(crate::dir::fixture::record(&lease, &ledger))))
             .and_then(|()| self.work(worker, &ledger, verdict));
         assert!(lived.is_ok() || dies_at.is_some(), "{lived:?}");
     }

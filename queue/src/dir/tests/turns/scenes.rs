@@ -2,6 +2,7 @@
 
 use crate::dir::recover::reconcile::ready;
 use crate::dir::submit::bulk::Bulk;
+use crate::store::contract::task;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shared::outcome::Cause;
@@ -11,8 +12,9 @@ use super::schedule::is_unseen;
 use super::*;
 use crate::dir::batch::roll_forward;
 use crate::dir::find::places;
+use crate::dir::fixture::ledger;
 use crate::dir::operate;
-use crate::dir::tests::{ledger, line};
+use crate::store::contract::line;
 
 const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
 const PLAIN: &str = r#"{"shell": "true"}"#;
@@ -95,7 +97,7 @@ fn two_who_promote_a_worker_and_a_canceller_agree() {
             world.actor(|world| world.promote("brain")),
             world.actor(|world| {
                 world.promote("worker-1");
-                let ledger = crate::dir::tests::ledger(&world.pool, "worker-1");
+                let ledger = crate::dir::fixture::ledger(&world.pool, "worker-1");
                 world.work("worker-1", &ledger, Verdict::Succeeded).unwrap();
             }),
             world.actor(move |world| world.cancel(after)),
@@ -122,7 +124,7 @@ fn hold_and_release_beside_a_worker_and_a_promoter_lose_nothing() {
                 }
             }),
             world.actor(|world| {
-                let ledger = crate::dir::tests::ledger(&world.pool, "worker-1");
+                let ledger = crate::dir::fixture::ledger(&world.pool, "worker-1");
                 world.work("worker-1", &ledger, FAILED).unwrap();
             }),
             world.actor(|world| world.promote("brain")),
@@ -147,7 +149,7 @@ fn after_a_power_cut_nobody_claims_what_has_ended() {
         let opener = |worker: &'static str| {
             world.actor(move |world| {
                 let pool = ready(world.pool.clone()).unwrap();
-                let ledger = crate::dir::tests::ledger(&pool, worker);
+                let ledger = crate::dir::fixture::ledger(&pool, worker);
                 world.work(worker, &ledger, Verdict::Succeeded).unwrap();
             })
         };
@@ -160,7 +162,7 @@ fn after_a_power_cut_nobody_claims_what_has_ended() {
 #[test]
 fn a_batch_is_rolled_forward_by_several_while_its_tasks_are_taken() {
     let scene = |world: &World| {
-        let tasks = [crate::dir::tests::task(PLAIN)];
+        let tasks = [task(PLAIN)];
         let mut bulk = Bulk::new(&world.pool).unwrap();
         tasks.iter().for_each(|task| bulk.add(task).unwrap());
         // Committed; its submitter dies before anything is in place.
@@ -173,7 +175,7 @@ fn a_batch_is_rolled_forward_by_several_while_its_tasks_are_taken() {
             world.actor(|world| _ = roll_forward::forward_all(world.pool.layout()).unwrap()),
             world.actor(|world| {
                 roll_forward::forward_all(world.pool.layout()).unwrap();
-                let ledger = crate::dir::tests::ledger(&world.pool, "worker-1");
+                let ledger = crate::dir::fixture::ledger(&world.pool, "worker-1");
                 world.work("worker-1", &ledger, Verdict::Succeeded).unwrap();
             }),
         ]

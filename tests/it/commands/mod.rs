@@ -1,0 +1,7 @@
+//! The command line: words, answers, exit codes.
+
+pub(super) mod batch;
+pub(super) mod exit_codes;
+pub(super) mod json;
+pub(super) mod llm_cli;
+pub(super) mod llm_results;

@@ -1,0 +1,10 @@
+//! Model servers, with the stand-in for Ollama and with scripted ones.
+
+pub(super) mod families;
+pub(super) mod key;
+pub(super) mod managed;
+pub(super) mod models;
+pub(super) mod ollama;
+pub(super) mod openai;
+pub(super) mod own;
+pub(super) mod shared_by_two;
