@@ -17,9 +17,11 @@ usage: ./run.sh COMMAND [ARGUMENTS]
   demo [DIR]    build, and run a real batch over the files of DIR (else of sources on this machine);
                 then prompts about some of them, where an Ollama answers, or LLAMA_SERVER names a
                 llama-server and LLAMA_MODELS a model for it (a .gguf, or a folder of them)
+  map [DIR]     draw the map of the sources (of the checkout in DIR): rooms, imports, layers, circles
   storm [ARGS]  run thousands of tasks while killing workers and brains, and check that nothing is
                 lost and nothing runs twice (storm --help says more)
-  test [ARGS]   install what is missing, build everything, run all tests (ARGS go to the test runner)
+  test [ARGS]   install what is missing, build everything, run all tests to the end, and say what was
+                skipped (ARGS go to the test runner)
   help          this text
 TEXT
 }
@@ -73,15 +75,29 @@ prepare() {
     cd "$here"
 }
 
-# Tests that this machine cannot run (no mounts, say) pass, and write down that they were skipped.
-run_and_say_what_was_skipped() {
+# Every test runs, also after one has failed, and what was skipped is said at the end. Tests that
+# this machine cannot run (no mounts, say) pass, and write down that they were skipped.
+run_all_and_say_what_was_skipped() {
     local list=${CARGO_TARGET_DIR:-target}/debug/skipped-tests status=0
     rm -f "$list"
-    "$@" || status=$?
-    if [[ -s $list ]]; then
-        printf '\n%s tests or parts of tests were SKIPPED here:\n' "$(wc -l <"$list")" >&2
-        cat "$list" >&2
+    if cargo nextest --version >/dev/null 2>&1; then
+        # nextest leaves out the examples in the documentation; a filter is not about them.
+        (($# > 0)) || cargo test --quiet --workspace --no-fail-fast --doc || status=$?
+        cargo nextest run --workspace --no-fail-fast "$@" || status=$?
+    else
+        cargo test --workspace --no-fail-fast "$@" || status=$?
     fi
+    {
+        if ((${#not_had[@]} > 0)); then
+            printf '\n%s could not be had: the tests that need it were SKIPPED' "${not_had[@]}"
+        fi
+        if [[ -s $list ]]; then
+            printf '\n%s tests or parts of tests were SKIPPED here:\n' "$(wc -l <"$list")"
+            cat "$list"
+        else
+            printf '\nno test was skipped\n'
+        fi
+    } >&2
     return "$status"
 }
 
@@ -142,24 +158,19 @@ run_tests() {
     need faketime faketime
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     prepare
+    not_had=()
     if [[ -z ${LLAMA_SERVER-} ]] && ! prepare_llama; then
-        printf 'run.sh: NO LLAMA-SERVER could be had: the tests against a real one are SKIPPED\n' >&2
+        not_had+=('a llama-server')
     fi
     if [[ -z ${LLAMA_ROUTER-} ]] && ! prepare_router; then
-        printf 'run.sh: NO ROUTER could be had: the tests against a real one are SKIPPED\n' >&2
+        not_had+=('a llama-server that can be a router')
     fi
     if [[ -z ${LLM_CLIENTS-} ]] && ! prepare_clients; then
-        printf 'run.sh: THE OFFICIAL CLIENTS could not be had: the tests with them are SKIPPED\n' >&2
+        not_had+=('the official clients of Ollama and OpenAI')
     fi
     # The tests start the programs themselves, so those are built first.
     cargo build --workspace
-    if cargo nextest --version >/dev/null 2>&1; then
-        # nextest leaves out the examples in the documentation; a filter is not about them.
-        (($# > 0)) || cargo test --quiet --workspace --doc
-        run_and_say_what_was_skipped cargo nextest run --workspace "$@"
-    else
-        run_and_say_what_was_skipped cargo test --workspace "$@"
-    fi
+    run_all_and_say_what_was_skipped "$@"
 }
 
 run_demo() {
@@ -167,6 +178,13 @@ run_demo() {
     cargo build --release --bins -p brain -p worker -p queue
     cd - >/dev/null
     exec bash "$here/.demo/demo.sh" "$@"
+}
+
+run_map() {
+    prepare
+    cargo build --quiet -p tests --bin map
+    cd - >/dev/null
+    exec "${CARGO_TARGET_DIR:-$here/target}/debug/map" "$@"
 }
 
 run_storm() {
@@ -189,6 +207,7 @@ run_bench() {
 case ${1-} in
     bench) shift && run_bench "$@" ;;
     demo) shift && run_demo "$@" ;;
+    map) shift && run_map "$@" ;;
     storm) shift && run_storm "$@" ;;
     test) shift && run_tests "$@" ;;
     help | --help | -h) usage ;;

@@ -24,6 +24,7 @@ mod programs;
 mod scripted;
 mod servers;
 mod skip;
+pub mod source;
 mod wait;
 
 pub use evidence::{Mark, Moment};

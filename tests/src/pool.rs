@@ -1,6 +1,7 @@
 //! A pool in a house of its own: starts the programs, asks them, waits for what they do.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -27,6 +28,8 @@ pub struct Pool {
     house: House,
     environment: Mutex<Vec<(OsString, OsString)>>,
     started: AtomicU32,
+    /// How many lines each log had when the last program that writes it was started.
+    before: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Default for Pool {
@@ -63,7 +66,8 @@ impl Pool {
             ("LANG", "C.UTF-8".into()),
         ];
         let environment = environment.map(|(key, value)| (key.into(), value)).into();
-        Self { house, environment: Mutex::new(environment), started: AtomicU32::new(0) }
+        let before = Mutex::default();
+        Self { house, environment: Mutex::new(environment), started: AtomicU32::new(0), before }
     }
 
     /// The pool's folder.
@@ -140,6 +144,10 @@ impl Pool {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let program = Path::new(command.get_program()).file_name().unwrap_or_default();
         let name = format!("{number:02}-{}", program.to_string_lossy());
+        if let Some(log) = log_of(program, command.get_args()) {
+            let lines = self.log(&log).len();
+            self.before.lock().expect("nobody panics in here").insert(log, lines);
+        }
         Proc::start(&self.house, &name, command.process_group(0))
     }
 
@@ -206,25 +214,39 @@ impl Pool {
         self.until(what, || look().then_some(()));
     }
 
-    /// Waits for a line of `logs/NAME.jsonl`.
+    /// Waits for a line of `logs/NAME.jsonl`, as [`Pool::news`] shows it.
     #[track_caller]
     pub fn until_log(&self, name: &str, mut is_it: impl FnMut(&Value) -> bool) -> Value {
         let what = format!("a line of logs/{name}.jsonl");
-        self.until(&what, || self.log(name).into_iter().find(&mut is_it))
+        self.until(&what, || self.news(name).into_iter().find(&mut is_it))
     }
 
-    /// Waits for an event in `logs/NAME.jsonl`.
+    /// Waits for an event in `logs/NAME.jsonl`, as [`Pool::news`] shows it.
     #[track_caller]
     pub fn until_event(&self, name: &str, event: &str) -> Value {
         let what = format!("event {event} in logs/{name}.jsonl");
         let is_it = |line: &Value| line["event"] == event;
-        self.until(&what, || self.log(name).into_iter().find(is_it))
+        self.until(&what, || self.news(name).into_iter().find(is_it))
     }
 
     /// The lines of `logs/NAME.jsonl` so far; a torn one in the middle fails the test.
     #[must_use]
     pub fn log(&self, name: &str) -> Vec<Value> {
         evidence::json_lines(&self.dir().join("logs").join(format!("{name}.jsonl")))
+    }
+
+    /// The lines since the last program that writes this log was started: what a predecessor of
+    /// its name said stands there too, and is not what anybody waits for.
+    ///
+    /// # Panics
+    ///
+    /// When a thread panicked while it started a program.
+    #[must_use]
+    pub fn news(&self, name: &str) -> Vec<Value> {
+        let before = self.before.lock().expect("nobody panics in here").get(name).copied();
+        let mut lines = self.log(name);
+        // A log that was rotated since has fewer.
+        lines.split_off(before.unwrap_or(0).min(lines.len()))
     }
 
     /// The heartbeat of a worker, where there is one.
@@ -341,5 +363,23 @@ impl Held {
     /// Lets the job go on.
     pub fn release(self) {
         drop(self.0);
+    }
+}
+
+/// The log that a brain or a worker with these words on its command line writes.
+fn log_of<'a>(program: &OsStr, args: impl Iterator<Item = &'a OsStr>) -> Option<String> {
+    match program.to_str()? {
+        "brain" => Some("brain".to_owned()),
+        "worker" => {
+            let words: Vec<_> = args.filter_map(OsStr::to_str).collect();
+            let after = |word: &str| {
+                let at = words.iter().position(|each| *each == word)?;
+                words.get(at + 1).copied()
+            };
+            let number = || after("--gpu").map(|gpu| format!("worker-{gpu}"));
+            let name = after("--name").map(str::to_owned).or_else(number);
+            Some(format!("worker-{}", name?))
+        }
+        _other => None,
     }
 }

@@ -23,7 +23,7 @@ fn message(line: &Value) -> &str {
 
 /// Lines of one event that mention this.
 fn said(pool: &Pool, event: &str, about: &str) -> Vec<Value> {
-    let log = pool.log("brain").into_iter();
+    let log = pool.news("brain").into_iter();
     log.filter(|line| line["event"] == event && line.to_string().contains(about)).collect()
 }
 

@@ -114,7 +114,7 @@ pub(crate) fn messages(pool: &Pool, worker: &str, event: &str) -> Vec<String> {
 pub(crate) fn until_said(pool: &Pool, worker: &str, sentence: &str) -> Value {
     let log = format!("worker-{worker}");
     pool.until(&format!("`{sentence}` said by {worker}"), || {
-        pool.log(&log)
+        pool.news(&log)
             .into_iter()
             .find(|line| line["message"].as_str().is_some_and(|message| message.contains(sentence)))
     })

@@ -8,7 +8,6 @@ mod death;
 mod feasible;
 mod rules;
 mod sim;
-mod view;
 mod workload;
 
 pub use feasible::{has_round, least_wait};

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn measure_all(args: &Args) -> ExitCode {
     let place = parts::daemon::Place::new(&args.dir);
-    let mut report = Report::begin(&place);
+    let mut report = Report::begin(place.root());
     let wants = |part| args.only.is_empty() || args.only.contains(&part);
     if wants(Part::Spawn) {
         parts::spawn::measure(args, &place, &mut report);

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::measure::{self, Pair};
-use crate::parts::daemon::Place;
 use crate::plot;
+use std::path::Path;
 
 /// What a row is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,10 +92,10 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn begin(place: &Place) -> Self {
+    pub(crate) fn begin(root: &Path) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let load = measure::load();
-        let place = place.root().display().to_string();
+        let place = root.display().to_string();
         say(&format!("{cores} cores, load {load} at the start, pools below {place}"));
         say(&line(["", "value", "unit", "limit", "ratio", "goal", "met"]));
         Self { rows: Vec::new(), curves: Vec::new(), begun: Instant::now(), load, place }

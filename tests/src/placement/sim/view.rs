@@ -17,10 +17,10 @@ use shared::quantity::Bytes;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::sim::{Doing, Open, START, Sim, Worker, millis};
+use super::{Doing, Open, START, Sim, Worker, millis};
 
 /// The n-th worker's name.
-pub(super) fn worker_name(index: usize) -> Name {
+pub(in crate::placement) fn worker_name(index: usize) -> Name {
     format!("worker-{}", index + 1).parse().expect("it is a name")
 }
 
@@ -29,7 +29,7 @@ fn wall(time: u64) -> Moment {
 }
 
 /// An attempt that succeeded.
-pub(super) fn brief(
+pub(in crate::placement) fn brief(
     index: usize,
     name: TaskName,
     (class, model, verb): (Class, String, Option<ModelVerb>),
@@ -51,7 +51,7 @@ pub(super) fn brief(
 }
 
 /// One look.
-pub(super) fn snapshot(sim: &Sim<'_>, cycle: u64) -> Snapshot {
+pub(in crate::placement) fn snapshot(sim: &Sim<'_>, cycle: u64) -> Snapshot {
     let lanes: Vec<Lane> = sim
         .lanes
         .iter()
@@ -84,7 +84,7 @@ pub(super) fn snapshot(sim: &Sim<'_>, cycle: u64) -> Snapshot {
 }
 
 /// The lane of a model, without tasks. Its name is a hash, and so is made once.
-pub(super) fn lane(model: &str) -> Lane {
+pub(in crate::placement) fn lane(model: &str) -> Lane {
     let needs = Requirements {
         class: Class::Llm,
         model: Some(model.to_owned()),

@@ -1,5 +1,7 @@
 //! The loop of virtual time.
 
+pub(super) mod view;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -108,7 +110,7 @@ impl<'a> Sim<'a> {
             now: 0,
             next: BTreeSet::from([(0, Next::Arrives), (0, Next::Look)]),
             arrived: 0,
-            lanes: set_up.models.iter().map(|model| super::view::lane(&model.name)).collect(),
+            lanes: set_up.models.iter().map(|model| super::sim::view::lane(&model.name)).collect(),
             waiting: vec![VecDeque::new(); set_up.models.len()],
             workers: vec![worker; set_up.workers],
             open: Vec::new(),
@@ -168,7 +170,7 @@ impl<'a> Sim<'a> {
         if self.workers[index].doing != Doing::Nothing {
             return;
         }
-        let name = super::view::worker_name(index);
+        let name = super::sim::view::worker_name(index);
         if let Some(at) = self.open.iter().position(|open| open.what.worker == name) {
             let request = self.open.remove(at);
             self.begin_request(index, request);
@@ -227,7 +229,8 @@ impl<'a> Sim<'a> {
         let what = self.set_up.prompts[prompt];
         let task = self.id(what.arrives);
         let about = (Class::Llm, self.set_up.models[what.model].name.clone(), None);
-        let mut brief = super::view::brief(index, TaskName::first(task), about, (began, self.now));
+        let mut brief =
+            super::sim::view::brief(index, TaskName::first(task), about, (began, self.now));
         #[expect(clippy::cast_precision_loss, reason = "answers are short")]
         let seconds = what.runs as f64 / 1e3;
         brief.answer = Some(queue::wire::ledger_line::Took { seconds, load_seconds: None });
@@ -240,7 +243,7 @@ impl<'a> Sim<'a> {
             matches!(fault, Fault::Refuse { worker, until } if *worker == index && began < *until)
         });
         let about = (Class::Resource, request.what.model.clone(), Some(request.what.verb));
-        let mut brief = super::view::brief(index, request.name, about, (began, self.now));
+        let mut brief = super::sim::view::brief(index, request.name, about, (began, self.now));
         let now = self.now;
         let held = &mut self.workers[index].held;
         match request.what.verb {
@@ -280,7 +283,7 @@ impl<'a> Sim<'a> {
         self.last_look = self.now;
         self.next.insert((self.now + TICK, Next::Look));
         self.cycle += 1;
-        let snapshot = super::view::snapshot(self, self.cycle);
+        let snapshot = super::sim::view::snapshot(self, self.cycle);
         self.ended.clear();
         let commands = self.tell(Seen::Observed(Box::new(snapshot)));
         for command in commands {

@@ -1,0 +1,142 @@
+//! What the tests of the source ask about items: types that others may name, where `impl` blocks
+//! stand, and parameters that are tuples.
+
+use quote::ToTokens as _;
+use syn::{Attribute, FnArg, Item, ItemImpl, Signature, TraitItem, Type, Visibility};
+
+use super::Import;
+use super::imports::{Exports, Scope};
+
+/// A type that others may name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicType {
+    /// Its name.
+    pub name: String,
+}
+
+/// An `impl` block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// The type that it is about, where that is one of this workspace.
+    pub of: Import,
+}
+
+/// A parameter that is a tuple.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// The function's name.
+    pub function: String,
+    /// How many parts it has.
+    pub parts: usize,
+    /// Whether one of its parts is a tuple itself.
+    pub is_nested: bool,
+}
+
+/// Whether something is compiled for tests only.
+pub(super) fn is_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute.meta.to_token_stream().to_string().replace(' ', "") == "cfg(test)"
+    })
+}
+
+/// The file that `#[path = "…"]` names.
+pub(super) fn named_file(attributes: &[Attribute]) -> Option<String> {
+    attributes.iter().find_map(|attribute| {
+        let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
+        let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(file), .. }) = &pair.value else {
+            return None;
+        };
+        pair.path.is_ident("path").then(|| file.value())
+    })
+}
+
+pub(super) fn public_types(items: &[Item]) -> Vec<PublicType> {
+    let named = items.iter().filter_map(|item| match item {
+        Item::Struct(item) => Some((&item.vis, &item.ident, &item.attrs)),
+        Item::Enum(item) => Some((&item.vis, &item.ident, &item.attrs)),
+        Item::Trait(item) => Some((&item.vis, &item.ident, &item.attrs)),
+        Item::Type(item) => Some((&item.vis, &item.ident, &item.attrs)),
+        Item::Union(item) => Some((&item.vis, &item.ident, &item.attrs)),
+        _ => None,
+    });
+    let public = named
+        .filter(|(vis, _name, attrs)| matches!(vis, Visibility::Public(_)) && !is_for_tests(attrs));
+    let mut types: Vec<_> =
+        public.map(|(_vis, name, _attrs)| PublicType { name: name.to_string() }).collect();
+    // `words!` makes an enum of the word before its braces.
+    let words = items.iter().filter_map(|item| match item {
+        Item::Macro(item) if item.mac.path.segments.last()?.ident == "words" => {
+            let tokens = item.mac.tokens.clone().into_iter();
+            let mut names = tokens.filter_map(|token| match token {
+                proc_macro2::TokenTree::Ident(ident) => Some(ident.to_string()),
+                _ => None,
+            });
+            names.next().map(|name| PublicType { name })
+        }
+        _ => None,
+    });
+    types.extend(words);
+    types
+}
+
+pub(super) fn blocks(scope: &Scope<'_>, exports: &Exports<'_>, items: &[Item]) -> Vec<Block> {
+    let blocks = items.iter().filter_map(|item| match item {
+        Item::Impl(block) if !is_for_tests(&block.attrs) => Some(block),
+        _ => None,
+    });
+    blocks.filter_map(|block| Some(Block { of: type_of(scope, exports, block)? })).collect()
+}
+
+fn type_of(scope: &Scope<'_>, exports: &Exports<'_>, block: &ItemImpl) -> Option<Import> {
+    let mut of = &*block.self_ty;
+    while let Type::Reference(reference) = of {
+        of = &reference.elem;
+    }
+    let Type::Path(path) = of else { return None };
+    let words: Vec<String> =
+        path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+    // A name that nothing brings in is defined here, or is not ours.
+    scope.resolve(&words).map(|path| exports.definition(&path))
+}
+
+pub(super) fn tuple_parameters(items: &[Item]) -> Vec<Parameter> {
+    let mut found = Vec::new();
+    for item in items {
+        match item {
+            Item::Fn(item) => tuples_of(&item.sig, &mut found),
+            Item::Impl(block) => {
+                for inner in &block.items {
+                    if let syn::ImplItem::Fn(method) = inner {
+                        tuples_of(&method.sig, &mut found);
+                    }
+                }
+            }
+            Item::Trait(item) => {
+                for inner in &item.items {
+                    if let TraitItem::Fn(method) = inner {
+                        tuples_of(&method.sig, &mut found);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn tuples_of(signature: &Signature, found: &mut Vec<Parameter>) {
+    for input in &signature.inputs {
+        let FnArg::Typed(input) = input else { continue };
+        let mut of = &*input.ty;
+        while let Type::Reference(reference) = of {
+            of = &reference.elem;
+        }
+        let Type::Tuple(tuple) = of else { continue };
+        found.push(Parameter {
+            function: signature.ident.to_string(),
+            parts: tuple.elems.len(),
+            is_nested: tuple.elems.iter().any(|part| matches!(part, Type::Tuple(_))),
+        });
+    }
+}
