@@ -1,5 +1,6 @@
 //! What threads tell the main loop.
 
+use queue::dir::disk::freshness::Version;
 use shared::gpu::GpuReading;
 use shared::name::Name;
 
@@ -25,12 +26,5 @@ pub(crate) enum Report {
     /// Its affairs were looked through.
     Settled(Settlement),
     /// The thread is done with this worker.
-    Over(Name, Option<Stamp>),
-}
-
-/// Which state of which file a lease file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    pub(crate) file: (u64, u64),
-    pub(crate) changed: (i64, i64),
+    Over(Name, Option<Version>),
 }

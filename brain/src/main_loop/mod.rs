@@ -243,7 +243,7 @@ impl Brain {
                 match report {
                     Report::Died(death) => self.tell(Event::Died(death)),
                     Report::Settled(settlement) => self.tell(Event::Settled(settlement)),
-                    Report::Over(_worker, _stamp) => {}
+                    Report::Over(_worker, _version) => {}
                 }
             }
             Message::Exited { worker, pid, exit } => {

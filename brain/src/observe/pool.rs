@@ -2,11 +2,11 @@
 //! which nothing happens costs a few system calls per directory and worker.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use queue::dir::claim::limit_slots;
+use queue::dir::disk::freshness::Freshness;
 use queue::dir::disk::lane_files::read_requirements;
 use queue::dir::disk::listing;
 use queue::dir::disk::place::{Found, Place};
@@ -15,7 +15,6 @@ use queue::dir::layout::Layout;
 use queue::dir::ledger::follow::Follower;
 use queue::dir::presence::{brain_state, heartbeats, lease};
 use queue::dir::signal::control::{self, Verb};
-use queue::error::{At as _, OrGone as _};
 use queue::wire::brain_state::BrainState;
 use queue::wire::counts::{Counts, LaneCount};
 use queue::wire::heartbeat::Heartbeat;
@@ -31,10 +30,13 @@ use crate::core::words::snapshot::{About, Held, Lane, Life, Worker};
 
 /// A file's content, as long as the file stays the same.
 struct Cache<T> {
-    known: HashMap<Name, (Stamp, Option<Arc<T>>)>,
+    known: HashMap<Name, Known<T>>,
 }
 
-type Stamp = (u64, i64, i64);
+struct Known<T> {
+    freshness: Freshness,
+    content: Option<Arc<T>>,
+}
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
@@ -49,19 +51,19 @@ impl<T> Cache<T> {
         path: &Path,
         read: impl FnOnce() -> Result<Option<T>, Error>,
     ) -> Result<Option<Arc<T>>, Error> {
-        let Some(meta) = std::fs::metadata(path).at("look at", path).or_gone()? else {
-            self.known.remove(name);
-            return Ok(None);
+        let known = self.known.get(name);
+        let freshness = known.map_or(Freshness::UNKNOWN, |known| known.freshness).look(path)?;
+        let content = match known {
+            Some(known) if freshness.is_current() => known.content.clone(),
+            Some(_) | None => read()?.map(Arc::new),
         };
-        let stamp = (meta.ino(), meta.mtime(), meta.mtime_nsec());
-        if let Some((known, value)) = self.known.get(name)
-            && *known == stamp
-        {
-            return Ok(value.clone());
-        }
-        let value = read()?.map(Arc::new);
-        self.known.insert(name.clone(), (stamp, value.clone()));
-        Ok(value)
+        self.known.insert(name.clone(), Known { freshness, content: content.clone() });
+        Ok(content)
+    }
+
+    /// What is not there any more is not remembered.
+    fn keep(&mut self, names: &[Name]) {
+        self.known.retain(|name, _known| names.contains(name));
     }
 }
 
@@ -199,6 +201,8 @@ impl Observer {
         names.extend(lives.keys().cloned());
         names.sort();
         names.dedup();
+        self.records.keep(&names);
+        self.heartbeats.keep(&names);
         let with_worker = |name: Name| {
             let life = lives.get(&name).copied().unwrap_or(Life::NoLease);
             self.worker(&name, life).map(|worker| (name, worker))

@@ -1,4 +1,5 @@
 //! Tests of the source and of the harness itself.
 
-pub(super) mod harness;
-pub(super) mod layout;
+mod harness;
+mod laws;
+mod layout;

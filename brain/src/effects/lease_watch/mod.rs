@@ -3,7 +3,6 @@
 //! what was left, holding the lease, so that the loop never waits for a job that will not end.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,14 +13,15 @@ use queue::dir::ledger::append::Ledger;
 use queue::dir::presence::heartbeats;
 use queue::dir::presence::lease::{self, Lease, this_process};
 use queue::dir::recover::settle::{Patience, Settler};
-use queue::error::{At as _, OrGone as _};
+use queue::error::At as _;
 use queue::wire::lease_record::Record;
 use queue::{Error, Pool};
 use shared::name::Name;
 
 use crate::core::words::death::{Death, Left, Settlement};
 use crate::core::words::snapshot::Life;
-use crate::message::{Message, Report, Stamp};
+use crate::message::{Message, Report};
+use queue::dir::disk::freshness::Version;
 
 /// What could not be settled is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -32,11 +32,11 @@ const ORPHANED: u32 = 5;
 
 enum State {
     /// A thread waits for the lease of this file.
-    Armed((u64, u64)),
-    /// A thread settles.
-    Settling((u64, u64)),
+    Armed(Version),
+    /// A thread settles; no file: it was removed by hand.
+    Settling(Option<Version>),
     /// Nothing to do as long as the file stays as it is.
-    Over(Stamp),
+    Over(Version),
 }
 
 /// What every thread needs.
@@ -89,13 +89,15 @@ impl Watchers {
     }
 
     fn look_at(&mut self, name: &Name) -> Result<Option<Life>, Error> {
-        let Some(stamp) = self.means.stamp(name)? else { return Ok(None) };
+        let Some(now) = self.means.version(name)? else { return Ok(None) };
         match self.workers.get(name) {
-            Some(State::Armed(file)) if *file == stamp.file => return Ok(Some(Life::Alive)),
-            Some(State::Settling(file)) if *file == stamp.file => return Ok(Some(Life::Unsettled)),
+            Some(State::Armed(file)) if file.is_same_file(&now) => return Ok(Some(Life::Alive)),
+            Some(State::Settling(Some(file))) if file.is_same_file(&now) => {
+                return Ok(Some(Life::Unsettled));
+            }
             Some(State::Over(known)) => {
                 let recheck = self.looks.is_multiple_of(RECHECK);
-                if *known == stamp && !recheck && self.means.tasks(name)? == 0 {
+                if *known == now && !recheck && self.means.tasks(name)? == 0 {
                     return Ok(Some(Life::Over));
                 }
             }
@@ -112,10 +114,10 @@ impl Watchers {
             }
         };
         match life {
-            Life::Alive => self.arm(name, State::Armed(stamp.file), Take::Existing)?,
-            Life::Unsettled => self.arm(name, State::Settling(stamp.file), Take::Existing)?,
+            Life::Alive => self.arm(name, State::Armed(now), Take::Existing)?,
+            Life::Unsettled => self.arm(name, State::Settling(Some(now)), Take::Existing)?,
             Life::Over | Life::NoLease => {
-                self.workers.insert(name.clone(), State::Over(stamp));
+                self.workers.insert(name.clone(), State::Over(now));
             }
         }
         Ok(Some(life))
@@ -135,7 +137,7 @@ impl Watchers {
             let count = self.orphaned.entry(name.clone()).or_default();
             *count += 1;
             if *count >= ORPHANED {
-                self.arm(&name, State::Settling((0, 0)), Take::New)?;
+                self.arm(&name, State::Settling(None), Take::New)?;
             }
         }
         Ok(())
@@ -157,12 +159,12 @@ impl Watchers {
                 if let Some(state) = self.workers.get_mut(&death.worker)
                     && let State::Armed(file) = state
                 {
-                    *state = State::Settling(*file);
+                    *state = State::Settling(Some(*file));
                 }
             }
             Report::Settled(_) => {}
-            Report::Over(name, Some(stamp)) => {
-                self.workers.insert(name.clone(), State::Over(*stamp));
+            Report::Over(name, Some(version)) => {
+                self.workers.insert(name.clone(), State::Over(*version));
             }
             Report::Over(name, None) => drop(self.workers.remove(name)),
         }
@@ -189,13 +191,9 @@ fn is_open(record: Option<&Record>, tasks: u64) -> bool {
 }
 
 impl Means {
-    fn stamp(&self, name: &Name) -> Result<Option<Stamp>, Error> {
-        let path = self.pool.layout().worker_lock(name);
-        let meta = std::fs::metadata(&path).at("look at", &path).or_gone()?;
-        Ok(meta.map(|meta| Stamp {
-            file: (meta.dev(), meta.ino()),
-            changed: (meta.mtime(), meta.mtime_nsec()),
-        }))
+    /// Which state of which file the lease file is.
+    fn version(&self, name: &Name) -> Result<Option<Version>, Error> {
+        Version::of(&self.pool.layout().worker_lock(name))
     }
 
     fn tasks(&self, name: &Name) -> Result<u64, Error> {
@@ -220,7 +218,7 @@ impl Means {
             Take::Existing => Lease::wait_existing(&self.pool, worker),
             Take::New => Lease::try_take(&self.pool, worker),
         };
-        let stamp = match taken {
+        let version = match taken {
             Ok(Some(lease)) => self.settle(worker, &lease),
             Ok(None) => None,
             Err(err) => {
@@ -228,16 +226,16 @@ impl Means {
                 None
             }
         };
-        self.report(Report::Over(worker.clone(), stamp));
+        self.report(Report::Over(worker.clone(), version));
     }
 
-    /// Settles until nothing is left. The lease is let go after the file's stamp was taken.
-    fn settle(&self, worker: &Name, lease: &Lease) -> Option<Stamp> {
+    /// Settles until nothing is left. The lease is let go after the file was looked at.
+    fn settle(&self, worker: &Name, lease: &Lease) -> Option<Version> {
         let since = Instant::now();
         let record = lease.record().unwrap_or_default();
         let tasks = self.tasks(worker).unwrap_or_default();
         if !is_open(record.as_ref(), tasks) {
-            return self.stamp(worker).unwrap_or_default();
+            return self.version(worker).unwrap_or_default();
         }
         self.report(Report::Died(self.death(worker, record.as_ref(), tasks)));
         let (pool, ledger) = (&self.pool, &*self.ledger);
@@ -256,7 +254,7 @@ impl Means {
             let left = settlement.left;
             self.report(Report::Settled(settlement));
             if left == Left::Nothing {
-                return self.stamp(worker).unwrap_or_default();
+                return self.version(worker).unwrap_or_default();
             }
             match self.end.recv_timeout(AGAIN) {
                 Err(RecvTimeoutError::Timeout) => {}

@@ -14,7 +14,7 @@ use super::prefetch::Ahead;
 use super::row::{Hands, LaneView, Look, Taken};
 use crate::Error;
 use crate::dir::Pool;
-use crate::dir::disk::freshness::Stamp;
+use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing;
 use crate::dir::layout::Layout;
@@ -48,7 +48,7 @@ pub enum Pass {
 pub struct Cursor {
     pool: Pool,
     worker: Name,
-    stamp: Stamp,
+    freshness: Freshness,
     lanes: Vec<LaneView>,
     /// Lanes of which it was told that they cannot be understood.
     obscure: BTreeSet<LaneName>,
@@ -60,8 +60,8 @@ impl Cursor {
     /// A view of the pool's pending tasks for one worker.
     #[must_use]
     pub fn new(pool: &Pool, worker: &Name) -> Self {
-        let (stamp, lanes, obscure) = (Stamp::UNKNOWN, Vec::new(), BTreeSet::new());
-        Self { pool: pool.clone(), worker: worker.clone(), stamp, lanes, obscure, ahead: None }
+        let (freshness, lanes, obscure) = (Freshness::UNKNOWN, Vec::new(), BTreeSet::new());
+        Self { pool: pool.clone(), worker: worker.clone(), freshness, lanes, obscure, ahead: None }
     }
 
     /// Tries to claim one task. Looks afresh before it says that there is nothing.
@@ -173,11 +173,11 @@ impl Cursor {
 
     fn refresh(&mut self, look: Look, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
         let layout = self.pool.layout().clone();
-        let now = Stamp::of(&layout.pending())?;
-        if look == Look::Afresh || !self.stamp.is_current(now) {
+        let now = self.freshness.look(&layout.pending())?;
+        if look == Look::Afresh || !now.is_current() {
             self.relist_lanes(&layout, see)?;
-            self.stamp = now;
         }
+        self.freshness = now;
         for lane in &mut self.lanes {
             lane.refresh(&layout, look)?;
         }

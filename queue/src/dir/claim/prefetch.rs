@@ -4,13 +4,13 @@
 //! file that was claimed is the one that was read, as it was; otherwise it is read again.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use shared::id::TaskId;
 use shared::task::Task;
 
+use crate::dir::disk::freshness::Version;
 use crate::dir::disk::reject;
 use crate::dir::layout::Layout;
 
@@ -22,28 +22,21 @@ const FRESH: Duration = Duration::from_millis(2);
 pub(in crate::dir) struct Ahead {
     at: Instant,
     from: PathBuf,
-    file: Identity,
+    version: Version,
     task: Task,
 }
 
-/// Device, inode, length, and when the content changed last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity(u64, u64, u64, i64, i64);
-
-impl Identity {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = fs::symlink_metadata(path).ok()?;
-        Some(Self(meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
-    }
+fn version_of(path: &Path) -> Option<Version> {
+    fs::symlink_metadata(path).ok().as_ref().map(Version::from)
 }
 
 impl Ahead {
     /// Reads a pending task. `None` where anything is wrong with it: whoever claims it sees to that.
     pub(in crate::dir) fn read(layout: &Layout, from: PathBuf, id: TaskId) -> Option<Self> {
         let at = Instant::now();
-        let file = Identity::of(&from)?;
+        let version = version_of(&from)?;
         let task = reject::read_task(layout, &from, id).ok().flatten()?;
-        Some(Self { at, from, file, task })
+        Some(Self { at, from, version, task })
     }
 
     /// Whether the pending tasks need no other look yet.
@@ -53,7 +46,7 @@ impl Ahead {
 
     /// The task, if its file was moved from where it was read to `to`.
     pub(in crate::dir) fn of_moved(self, from: &Path, to: &Path) -> Option<Task> {
-        let is_it = self.from == from && Identity::of(to) == Some(self.file);
+        let is_it = self.from == from && version_of(to) == Some(self.version);
         is_it.then_some(self.task)
     }
 }

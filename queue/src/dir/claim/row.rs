@@ -13,7 +13,7 @@ use super::one::{self, Claim, Target, Try};
 use super::prefetch::Ahead;
 use crate::Error;
 use crate::dir::Pool;
-use crate::dir::disk::freshness::Stamp;
+use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::publish::remove_empty_dir;
 use crate::dir::disk::{listing, reject};
 use crate::dir::layout::{Layout, Segment};
@@ -23,7 +23,7 @@ use crate::wire::lane::{LaneName, Requirements};
 pub(crate) struct LaneView {
     pub(super) name: LaneName,
     pub(super) requirements: Requirements,
-    stamp: Stamp,
+    freshness: Freshness,
     /// By priority.
     pub(super) rows: BTreeMap<u8, Row>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct LaneView {
 /// One priority of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Row {
-    stamp: Stamp,
+    freshness: Freshness,
     /// Oldest first. The first one is the one whose names are in `names`.
     pub(super) segments: VecDeque<Segment>,
     pub(super) names: VecDeque<TaskName>,
@@ -74,20 +74,20 @@ pub(crate) enum Taken {
 impl LaneView {
     /// Of which nothing is known yet but what it requires.
     pub(super) fn new(name: LaneName, requirements: Requirements) -> Self {
-        Self { name, requirements, stamp: Stamp::UNKNOWN, rows: BTreeMap::new() }
+        Self { name, requirements, freshness: Freshness::UNKNOWN, rows: BTreeMap::new() }
     }
 
     pub(super) fn refresh(&mut self, layout: &Layout, look: Look) -> Result<(), Error> {
         let dir = layout.pending().join(self.name.as_str());
-        let now = Stamp::of(&dir)?;
-        if look == Look::Afresh || !self.stamp.is_current(now) {
+        let now = self.freshness.look(&dir)?;
+        if look == Look::Afresh || !now.is_current() {
             let priorities = listing::priorities(layout, &self.name)?;
             self.rows.retain(|priority, _row| priorities.contains(priority));
             for priority in priorities {
                 self.rows.entry(priority).or_default();
             }
-            self.stamp = now;
         }
+        self.freshness = now;
         for (priority, row) in &mut self.rows {
             row.refresh(&layout.pending_priority(&self.name, *priority), look)?;
         }
@@ -154,12 +154,12 @@ impl LaneView {
 
 impl Row {
     fn refresh(&mut self, dir: &Path, look: Look) -> Result<(), Error> {
-        let now = Stamp::of(dir)?;
-        if look == Look::Cached && self.stamp.is_current(now) {
+        let now = self.freshness.look(dir)?;
+        if look == Look::Cached && now.is_current() {
             return Ok(());
         }
         self.segments = listing::segments(dir)?.into();
-        self.stamp = now;
+        self.freshness = now;
         // Names of a directory that is not the oldest any more come after those that are older.
         if look == Look::Afresh || self.listed.as_ref() != self.segments.front() {
             self.names.clear();
@@ -185,7 +185,7 @@ impl Row {
                 // Used up, and listed just now: nothing there. What came meanwhile keeps the
                 // directory, and is met when the directories are listed again.
                 if !remove_empty_dir(&path) {
-                    self.stamp = Stamp::UNKNOWN;
+                    self.freshness = Freshness::UNKNOWN;
                 }
                 self.segments.pop_front();
                 self.listed = None;

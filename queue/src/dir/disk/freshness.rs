@@ -1,33 +1,146 @@
-//! Whether a directory has changed since it was listed.
+//! Whether what was read of a file or a directory still holds: one rule for all who do not read
+//! again what has not changed.
+//!
+//! A change in the same tick of the file system's clock as the reading would not show. That clock
+//! may be another machine's, an hour ahead or back, so it is compared with itself only: what was
+//! read counts when it was read later than a tick, by our own clock, after its version was first
+//! seen. What changes all the time is so read once more than it would have to be.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
 
-/// When a directory last changed, as far as that can be trusted: a change in the same tick of the
-/// file system's clock as our listing would not show, so a stamp that young counts as unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::dir) struct Stamp(Option<SystemTime>);
-
+/// Longer than any tick of a file system's clock that has nanoseconds.
 const TICK: Duration = Duration::from_millis(20);
+/// The same for those that have whole seconds, or two.
+const COARSE_TICK: Duration = Duration::from_secs(2);
 
-impl Stamp {
-    /// Nothing is known of it.
-    pub(in crate::dir) const UNKNOWN: Self = Self(None);
+/// Which content of which file, or directory, a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds, by the file system's clock.
+    changed: (i64, i64),
+}
 
-    pub(in crate::dir) fn of(dir: &Path) -> Result<Self, Error> {
-        let Some(meta) = fs::metadata(dir).at("look at", dir).or_gone()? else {
-            return Ok(Self(None));
-        };
-        let changed = meta.modified().at("look at", dir)?;
-        let old = SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK);
-        Ok(Self(old.then_some(changed)))
+impl From<&Metadata> for Version {
+    fn from(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.len(),
+            changed: (meta.mtime(), meta.mtime_nsec()),
+        }
+    }
+}
+
+impl Version {
+    /// What a path names now. `None` where that is nothing.
+    pub fn of(path: &Path) -> Result<Option<Self>, Error> {
+        let meta = fs::metadata(path).at("look at", path).or_gone()?;
+        Ok(meta.as_ref().map(Self::from))
     }
 
-    pub(in crate::dir) fn is_current(self, now: Self) -> bool {
-        self.0.is_some() && self == now
+    /// Whether both are of one file, which may have changed between them.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    fn tick(&self) -> Duration {
+        let (_seconds, nanoseconds) = self.changed;
+        if nanoseconds == 0 { COARSE_TICK } else { TICK }
+    }
+}
+
+/// What is known between looks of what a path names. To be kept together with what was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Freshness(Option<Seen>);
+
+/// A version that was seen.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// `None`: there was nothing.
+    version: Option<Version>,
+    /// Since when it is known, by our own clock.
+    since: Instant,
+    /// Whether what was read before this look still holds.
+    holds: bool,
+    /// Whether what is read after this look will hold as long as the version stays.
+    will_hold: bool,
+}
+
+impl Freshness {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self(None);
+
+    /// Looks. What this returns is kept when, unless [`Freshness::is_current`], the content was
+    /// read after it.
+    pub fn look(&self, path: &Path) -> Result<Self, Error> {
+        Ok(self.next(Version::of(path)?, Instant::now()))
+    }
+
+    fn next(&self, version: Option<Version>, now: Instant) -> Self {
+        let known = self.0.filter(|seen| seen.version == version);
+        let since = known.map_or(now, |seen| seen.since);
+        let holds = known.is_some_and(|seen| seen.will_hold);
+        // Nothing cannot change without being something.
+        let is_late = version.is_none_or(|version| now.duration_since(since) > version.tick());
+        Self(Some(Seen { version, since, holds, will_hold: holds || is_late }))
+    }
+
+    /// Whether what was read before this look still holds.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.0.is_some_and(|seen| seen.holds)
+    }
+
+    /// The same, where not all could be read: it is read again at the next look.
+    #[must_use]
+    pub fn unread(self) -> Self {
+        Self(self.0.map(|seen| Seen { holds: false, will_hold: false, ..seen }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(seconds: i64, nanoseconds: i64) -> Option<Version> {
+        Some(Version { device: 1, inode: 2, size: 3, changed: (seconds, nanoseconds) })
+    }
+
+    #[test]
+    fn what_was_read_in_the_tick_of_a_change_does_not_hold_and_later_does() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let first = Freshness::UNKNOWN.next(version(7, 1), after(0));
+        assert!(!first.is_current(), "nothing was read before");
+        let soon = first.next(version(7, 1), after(5));
+        assert!(!soon.is_current(), "another change in the same tick would not show");
+        let late = soon.next(version(7, 1), after(30));
+        assert!(!late.is_current(), "read in the tick, the last time");
+        let next = late.next(version(7, 1), after(31));
+        assert!(next.is_current(), "read after the tick");
+        assert!(!late.unread().next(version(7, 1), after(31)).is_current(), "not all was read");
+        assert!(!next.next(version(7, 2), after(60)).is_current(), "it changed");
+    }
+
+    #[test]
+    fn clocks_of_whole_seconds_are_given_more_time_and_nothing_needs_none() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let late = Freshness::UNKNOWN.next(version(7, 0), after(0)).next(version(7, 0), after(900));
+        assert!(!late.next(version(7, 0), after(901)).is_current());
+        let later = late.next(version(7, 0), after(2100));
+        assert!(later.next(version(7, 0), after(2101)).is_current());
+        let nothing = Freshness::UNKNOWN.next(None, after(0));
+        assert!(nothing.next(None, after(1)).is_current());
     }
 }

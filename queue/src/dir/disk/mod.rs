@@ -1,7 +1,7 @@
 //! The disk below the pool: the only code that changes a file, and how files, directories and
 //! locks are read.
 
-pub(super) mod freshness;
+pub mod freshness;
 pub mod lane_files;
 pub mod listing;
 pub mod lock;

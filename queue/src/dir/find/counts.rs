@@ -2,18 +2,16 @@
 //! that counting a backlog of a million costs one look per directory of 4,096.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::Error;
+use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing;
 use crate::dir::layout::{Layout, Shelf};
-use crate::error::{At as _, OrGone as _};
 use crate::wire::counts::{Counts, LaneCount};
 use crate::wire::lane::LaneName;
 
@@ -26,8 +24,7 @@ pub struct Census {
 
 #[derive(Clone, Debug)]
 struct Known {
-    /// Seconds and nanoseconds; a directory that changed in the last moments is not remembered.
-    changed: (i64, i64),
+    freshness: Freshness,
     count: u64,
     head: Option<TaskName>,
     round: u64,
@@ -95,20 +92,16 @@ impl Census {
     }
 
     fn count(&mut self, dir: &Path) -> Result<(u64, Option<TaskName>), Error> {
-        let Some(meta) = fs::metadata(dir).at("look at", dir).or_gone()? else {
-            return Ok((0, None));
-        };
-        let changed = (meta.mtime(), meta.mtime_nsec());
+        let known = self.known.get(dir);
+        let freshness = known.map_or(Freshness::UNKNOWN, |known| known.freshness).look(dir)?;
         let round = self.round;
-        if let Some(known) = self.known.get_mut(dir).filter(|known| known.changed == changed) {
-            known.round = round;
+        if let Some(known) = self.known.get_mut(dir).filter(|_known| freshness.is_current()) {
+            (known.freshness, known.round) = (freshness, round);
             return Ok((known.count, known.head));
         }
         let names = listing::tasks_in(dir)?.tasks;
         let (count, head) = (names.len() as u64, names.first().copied());
-        if Moment::now().unix_seconds() - meta.mtime() > 1 {
-            self.known.insert(dir.to_owned(), Known { changed, count, head, round });
-        }
+        self.known.insert(dir.to_owned(), Known { freshness, count, head, round });
         Ok((count, head))
     }
 }

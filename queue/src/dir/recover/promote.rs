@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
 
 use shared::id::TaskId;
 use shared::outcome::Outcome;
@@ -12,6 +11,7 @@ use shared::time::Moment;
 
 use crate::Error;
 use crate::dir::Pool;
+use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::publish::remove_empty_dir;
 use crate::dir::disk::{listing, reject};
@@ -20,7 +20,6 @@ use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::{self, Change, Ender};
-use crate::error::{At as _, OrGone as _};
 
 pub use crate::dir::find::dependencies::states_of;
 pub use crate::store::dependency::{Dependency, Verdict, verdict};
@@ -59,23 +58,11 @@ pub struct Promoter {
     ended: HashMap<TaskId, End>,
     /// Dependencies that were looked up once; from then on the ledger tells.
     looked_up: HashSet<TaskId>,
-    stamps: BTreeMap<Segment, Stamp>,
+    /// Of the directories in `waiting/`.
+    known: BTreeMap<Segment, Freshness>,
     /// The second of the last step: what was due by then and is still there could not be released.
     stepped: Option<i64>,
 }
-
-/// When a directory last changed, since when we have seen it so, and whether it was listed long
-/// enough after that: a change in the same tick of the file system's clock would not show. By our
-/// own clock, because the file system's may be another machine's.
-#[derive(Clone, Copy, Debug)]
-struct Stamp {
-    changed: SystemTime,
-    since: Instant,
-    learnt: Learnt,
-}
-
-/// Longer than any tick.
-const TICK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -93,7 +80,7 @@ impl Promoter {
             waiting: HashMap::new(),
             ended: HashMap::new(),
             looked_up: HashSet::new(),
-            stamps: BTreeMap::new(),
+            known: BTreeMap::new(),
             stepped: None,
         })
     }
@@ -202,24 +189,20 @@ impl Promoter {
         let dir = self.pool.layout().shelf(Shelf::Waiting);
         let segments: BTreeSet<Segment> = listing::segments(&dir)?.into_iter().collect();
         self.waiting.retain(|_id, waiting| segments.contains(&waiting.segment));
-        self.stamps.retain(|segment, _stamp| segments.contains(segment));
+        self.known.retain(|segment, _freshness| segments.contains(segment));
         for segment in segments {
             let path = dir.join(segment.dir_name());
-            let Some(meta) = std::fs::metadata(&path).at("look at", &path).or_gone()? else {
-                continue;
-            };
-            let changed = meta.modified().at("look at", &path)?;
-            let new = Stamp { changed, since: Instant::now(), learnt: Learnt::Some };
-            let known = self.stamps.get(&segment).filter(|stamp| stamp.changed == changed);
-            let mut stamp = *known.unwrap_or(&new);
-            if stamp.learnt == Learnt::All {
+            let known = self.known.get(&segment).copied().unwrap_or_default();
+            let now = known.look(&path)?;
+            if now.is_current() {
                 continue;
             }
             // Read in full, or one would be forgotten until something moves.
-            let settled = stamp.since.elapsed() > TICK;
-            let learnt = self.list(&segment, &path, done)?;
-            stamp.learnt = if settled { learnt } else { Learnt::Some };
-            self.stamps.insert(segment, stamp);
+            let now = match self.list(&segment, &path, done)? {
+                Learnt::All => now,
+                Learnt::Some => now.unread(),
+            };
+            self.known.insert(segment, now);
         }
         Ok(())
     }

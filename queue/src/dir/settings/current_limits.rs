@@ -3,15 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use shared::settings::{Flags, Settings};
 
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
+use crate::dir::disk::freshness::Freshness;
 
 /// How many tasks of a key, as `user=ann`, may run at once.
 pub type Allowed = BTreeMap<String, u32>;
@@ -36,31 +34,8 @@ pub(in crate::dir) struct Limits {
 
 #[derive(Debug)]
 struct Known {
-    stamp: Stamp,
+    freshness: Freshness,
     allowed: Arc<Allowed>,
-}
-
-/// Which content a file had. `Unknown` is never current: not looked at yet, or changed so lately
-/// that another change in the same tick of the file system's clock would not show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stamp {
-    Unknown,
-    Absent,
-    Seen { changed: SystemTime, inode: u64, size: u64 },
-}
-
-const TICK: Duration = Duration::from_millis(20);
-
-impl Stamp {
-    fn of(path: &Path) -> Result<Self, Error> {
-        let Some(meta) = fs::metadata(path).at("look at", path).or_gone()? else {
-            return Ok(Self::Absent);
-        };
-        let changed = meta.modified().at("look at", path)?;
-        let old = SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK);
-        let seen = Self::Seen { changed, inode: meta.ino(), size: meta.size() };
-        Ok(if old { seen } else { Self::Unknown })
-    }
 }
 
 impl Limits {
@@ -70,7 +45,7 @@ impl Limits {
             Source::Fixed => None,
             Source::PoolToml => Some(root.join("pool.toml")),
         };
-        let known = Known { stamp: Stamp::Unknown, allowed: Arc::new(allowed.clone()) };
+        let known = Known { freshness: Freshness::UNKNOWN, allowed: Arc::new(allowed.clone()) };
         Self { file, known: Mutex::new(known) }
     }
 
@@ -83,8 +58,8 @@ impl Limits {
     pub(in crate::dir) fn follow(&self) -> Result<(), Error> {
         let Some(path) = &self.file else { return Ok(()) };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = Stamp::of(path)?;
-        if stamp != Stamp::Unknown && stamp == known.stamp {
+        let now = known.freshness.look(path)?;
+        if now.is_current() {
             return Ok(());
         }
         let settings = Settings::load(path, |_variable| None, &Flags::new());
@@ -92,7 +67,7 @@ impl Limits {
             let problem = format!("{error}; the limits stay as they were");
             Error::Garbled { path: path.clone(), problem }
         })?;
-        known.stamp = stamp;
+        known.freshness = now;
         if *known.allowed != settings.limits.0 {
             known.allowed = Arc::new(settings.limits.0);
         }
