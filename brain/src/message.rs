@@ -4,7 +4,7 @@ use queue::dir::disk::freshness::Version;
 use shared::gpu::GpuReading;
 use shared::name::Name;
 
-use crate::core::fleet::Exit;
+use crate::core::fleet::WorkerExit;
 use crate::core::words::death::{Death, Settlement};
 
 /// What the threads report.
@@ -12,7 +12,7 @@ pub(crate) enum Message {
     /// About workers that died.
     Watch(Report),
     /// A worker that we had started ended.
-    Exited { worker: Name, pid: u32, exit: Exit },
+    Exited { worker: Name, pid: u32, exit: WorkerExit },
     /// What the GPUs say.
     Gpus(Vec<GpuReading>),
     /// Nobody can ask the GPUs, and why.

@@ -22,17 +22,17 @@ use shared::log::Handle;
 use shared::task::Class;
 use shared::time::Moment;
 
-use crate::attempt::context::Bench;
+use crate::attempt::context::AttemptContext;
 use crate::worker_state::progress::Sample;
-use crate::worker_state::{Job, State};
+use crate::worker_state::{Facts, Job};
 
 /// The least time between two heartbeats.
 const COALESCE: Duration = Duration::from_millis(100);
 
-/// What the heart beats with.
-pub struct Heart {
-    /// What every attempt needs, and the desk.
-    pub bench: Arc<Bench>,
+/// What heartbeats are made from.
+pub struct HeartbeatThread {
+    /// What every attempt needs, and what the worker knows about itself.
+    pub context: Arc<AttemptContext>,
     /// Held for as long as the worker lives; looked after here.
     pub lease: Lease,
     /// This process.
@@ -65,7 +65,7 @@ struct Beat {
     quiet: BTreeSet<String>,
 }
 
-impl Heart {
+impl HeartbeatThread {
     /// Beats until `end` is closed, then once more. Gives the lease back.
     pub fn beat(self, end: &Receiver<()>) -> Lease {
         let now = Instant::now();
@@ -89,7 +89,7 @@ impl Heart {
     /// Until the next heartbeat is due. `false` when it is the last.
     fn wait(&self, end: &Receiver<()>, beat: &mut Beat) -> bool {
         loop {
-            let busy = self.bench.desk.look(|state| state.running().next().is_some());
+            let busy = self.context.worker_state.look(|state| state.running().next().is_some());
             let due = (beat.last + self.interval).saturating_duration_since(Instant::now());
             let sample = if busy {
                 after(beat.next_sample.saturating_duration_since(Instant::now()))
@@ -98,7 +98,7 @@ impl Heart {
             };
             select! {
                 recv(end) -> _closed => return false,
-                recv(self.bench.desk.changes()) -> _changed => {
+                recv(self.context.worker_state.changes()) -> _changed => {
                     self.coalesce(end, beat);
                     return true;
                 }
@@ -119,7 +119,7 @@ impl Heart {
             // Nothing is sent there: it is closed, or the time is over. Either is looked at next.
             let _ = end.recv_timeout(left);
         }
-        let _ = self.bench.desk.changes().try_recv();
+        let _ = self.context.worker_state.changes().try_recv();
     }
 
     fn write(&self, beat: &mut Beat) {
@@ -129,7 +129,7 @@ impl Heart {
         self.read_gpu(beat);
         let heartbeat = self.heartbeat(beat);
         let (worker, now) = (heartbeat.worker.clone(), self.begun.elapsed());
-        match heartbeats::write(&self.bench.surroundings.pool, &heartbeat) {
+        match heartbeats::write(&self.context.surroundings.pool, &heartbeat) {
             Ok(()) => {
                 if let Some(Say::Cleared { lasted, .. }) = beat.trouble.cleared(now) {
                     let seconds = lasted.as_secs_f64();
@@ -154,10 +154,11 @@ impl Heart {
 
     fn check_lease(&self) {
         let lost = self.lease.is_intact().is_ok_and(|intact| !intact);
-        let known = self.bench.desk.note(|state| std::mem::replace(&mut state.lease_lost, lost));
+        let known =
+            self.context.worker_state.note(|state| std::mem::replace(&mut state.lease_lost, lost));
         if lost && !known {
-            let worker = self.bench.desk.name().clone();
-            let path = self.bench.surroundings.pool.layout().worker_lock(&worker);
+            let worker = self.context.worker_state.name().clone();
+            let path = self.context.surroundings.pool.layout().worker_lock(&worker);
             emit!(Event::WorkerLockLost { worker, path });
         }
     }
@@ -172,13 +173,13 @@ impl Heart {
     }
 
     fn gpu_index(&self) -> Option<u32> {
-        self.bench.desk.look(|state| state.ability.gpu)
+        self.context.worker_state.look(|state| state.ability.gpu)
     }
 
     fn heartbeat(&self, beat: &Beat) -> Heartbeat {
-        self.bench.desk.look(|state: &State| Heartbeat {
+        self.context.worker_state.look(|state: &Facts| Heartbeat {
             schema: queue::wire::heartbeat::SCHEMA.to_owned(),
-            worker: self.bench.desk.name().clone(),
+            worker: self.context.worker_state.name().clone(),
             process: self.process.clone(),
             life: self.life.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -205,7 +206,8 @@ impl Heart {
             (self.stuck_after / 10).clamp(Duration::from_millis(100), Duration::from_secs(5));
         beat.next_sample = Instant::now() + pace;
         // Only while its leader is not reaped is a group's number its own.
-        let jobs: Vec<Job> = self.bench.desk.look(|state| state.running().cloned().collect());
+        let jobs: Vec<Job> =
+            self.context.worker_state.look(|state| state.running().cloned().collect());
         let mut tell = false;
         for job in &jobs {
             let (sample, peak) = match (job.run.pgid, job.run.class, job.run.started_at) {
@@ -214,7 +216,7 @@ impl Heart {
                 // It starts in a moment; or it loads a model, of which nothing can be seen.
                 (None, ..) => continue,
             };
-            let quiet = self.bench.desk.note(|state| {
+            let quiet = self.context.worker_state.note(|state| {
                 let job = state.jobs.iter_mut().find(|other| other.name == job.name)?;
                 note(job, sample, peak)
             });
@@ -231,7 +233,7 @@ impl Heart {
     }
 
     fn look_at(&self, job: &Job, pgid: u32, beat: &Beat) -> Sample {
-        let layout: &Layout = self.bench.surroundings.pool.layout();
+        let layout: &Layout = self.context.surroundings.pool.layout();
         let (id, attempt) = (job.name.id, job.name.attempt);
         let members = fence::members_of_group(pgid).unwrap_or_default();
         let usage = fence::usage(&members);
@@ -252,7 +254,7 @@ impl Heart {
     }
 
     fn look_at_request(&self, job: &Job) -> Sample {
-        let log = self.bench.surroundings.pool.layout().run_log(job.name.id, job.name.attempt);
+        let log = self.context.surroundings.pool.layout().run_log(job.name.id, job.name.attempt);
         let output = fs::metadata(log).ok().map(|meta| meta.len());
         Sample { output, request: true, ..Sample::default() }
     }

@@ -1,10 +1,14 @@
 //! A worker: claims tasks by itself, runs their jobs, says how it fares.
 //!
-//! Threads: the main one listens and fills free slots ([`floor`]); one per running job starts it,
-//! waits for it ([`run`]), and takes the next task itself; one records behind them how attempts
-//! ended ([`close`]); one writes heartbeats and watches progress ([`heart`]). They share
-//! [`worker_state::Desk`], where everything that is known about this worker lies. A worker that has a model
-//! server talks to it through [`server::Server`].
+//! - [`start`]: from the command line to the main loop; the lease, the GPU, the model server
+//! - [`main_loop`]: the main thread listens and fills free slots; threads that run attempts take the
+//!   next task themselves
+//! - [`attempt`]: one attempt, from its claim to what is to be recorded: a job, a prompt, a load
+//! - `recorder`: one thread that records behind them how attempts ended
+//! - [`worker_state`]: what this worker knows about itself, shared by its threads
+//! - [`heartbeat_thread`]: says that to others, and watches progress
+//! - [`models`]: what is known of the model server; [`server`]: how it is spoken to
+//! - [`job`]: one child process group: start, wait, end, leaks
 
 pub mod attempt;
 pub(crate) mod children;

@@ -16,7 +16,7 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use super::Core;
-use super::fleet::{Fleet, Kind, Place};
+use super::fleet::{Fleet, WorkerKind, WorkerSpec};
 use super::words::at::At;
 use super::words::command::Command;
 use super::words::event::Event;
@@ -38,7 +38,7 @@ impl Stage {
         Self::with(settings, Vec::new())
     }
 
-    pub(crate) fn with(settings: &Settings, places: Vec<Place>) -> Self {
+    pub(crate) fn with(settings: &Settings, places: Vec<WorkerSpec>) -> Self {
         let core = Core::new(settings, Fleet::new(places, settings));
         let seen = Snapshot { counts: Some(Arc::default()), ..Snapshot::default() };
         Self { core, now: Duration::ZERO, seen }
@@ -233,8 +233,9 @@ fn alive(worker: &str, gpu: Option<u32>) -> Worker {
     }
 }
 
-pub(crate) fn gpus(count: u32) -> Vec<Place> {
-    let place = |gpu| Place { worker: name(&format!("worker-{gpu}")), kind: Kind::Gpu(gpu) };
+pub(crate) fn gpus(count: u32) -> Vec<WorkerSpec> {
+    let place =
+        |gpu| WorkerSpec { worker: name(&format!("worker-{gpu}")), kind: WorkerKind::Gpu(gpu) };
     (0..count).map(place).collect()
 }
 

@@ -15,11 +15,11 @@ use shared::settings::Settings;
 
 use detect::activity::Activity;
 use fleet::Fleet;
-use fleet::deaths::Settling;
+use fleet::deaths::Deaths;
 use words::at::At;
 use words::command::Command;
 use words::event::Event;
-use words::findings::View;
+use words::findings::Findings;
 use words::snapshot::Snapshot;
 
 /// All that the brain knows between two events.
@@ -31,18 +31,18 @@ pub struct Core {
     last: Option<Duration>,
     fleet: Fleet,
     activity: Activity,
-    hung: detect::hung::Watch,
-    stuck: detect::stuck::Watch,
-    unclaimed: detect::unclaimed::Watch,
-    imbalance: detect::imbalance::Watch,
-    jump: detect::count_jump::Watch,
+    hung: detect::hung::HungWorkers,
+    stuck: detect::stuck::StuckTasks,
+    unclaimed: detect::unclaimed::UnclaimedTasks,
+    imbalance: detect::imbalance::Imbalances,
+    jump: detect::count_jump::CountJump,
     scale: fleet::scale::Scale,
-    disk: detect::disk::Watch,
-    gpus: detect::gpus::Watch,
-    monitor: report::monitor::Watch,
+    disk: detect::disk::DiskSpace,
+    gpus: detect::gpus::MissingGpus,
+    monitor: report::monitor::MonitorLine,
     placer: place::Placer,
-    settling: Settling,
-    view: View,
+    settling: Deaths,
+    view: Findings,
 }
 
 /// A gap between two looks longer than this is time in which nobody looked.
@@ -58,17 +58,17 @@ impl Core {
             scale: fleet::scale::Scale::new(settings, &fleet),
             fleet,
             activity: Activity::default(),
-            hung: detect::hung::Watch::new(settings),
-            stuck: detect::stuck::Watch::new(settings),
-            unclaimed: detect::unclaimed::Watch::new(settings),
-            imbalance: detect::imbalance::Watch::new(settings),
-            jump: detect::count_jump::Watch::default(),
-            disk: detect::disk::Watch::new(settings),
-            gpus: detect::gpus::Watch::default(),
-            monitor: report::monitor::Watch::new(settings),
+            hung: detect::hung::HungWorkers::new(settings),
+            stuck: detect::stuck::StuckTasks::new(settings),
+            unclaimed: detect::unclaimed::UnclaimedTasks::new(settings),
+            imbalance: detect::imbalance::Imbalances::new(settings),
+            jump: detect::count_jump::CountJump::default(),
+            disk: detect::disk::DiskSpace::new(settings),
+            gpus: detect::gpus::MissingGpus::default(),
+            monitor: report::monitor::MonitorLine::new(settings),
             placer: place::Placer::new(settings),
-            settling: Settling::default(),
-            view: View::default(),
+            settling: Deaths::default(),
+            view: Findings::default(),
         }
     }
 
@@ -105,7 +105,7 @@ impl Core {
 
     /// What it thinks since it last looked.
     #[must_use]
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &Findings {
         &self.view
     }
 
@@ -126,7 +126,7 @@ impl Core {
         let decision = self.scale.decide(at, seen, &mut self.fleet, &self.activity);
         out.extend(decision);
         let measured = self.placer.measured().clone();
-        self.view = View { stuck: self.stuck.view(), warnings: self.warnings(), measured };
+        self.view = Findings { stuck: self.stuck.view(), warnings: self.warnings(), measured };
         let stuck = self.view.stuck.len() as u64;
         self.monitor.look(at, seen, (self.fleet.names(), stuck), out);
     }

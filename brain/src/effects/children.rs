@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shared::name::Name;
 
-use crate::core::fleet::{Exit, Kind, Place};
+use crate::core::fleet::{WorkerExit, WorkerKind, WorkerSpec};
 use crate::effects::model_servers::Servers;
 use crate::message::Message;
 
@@ -53,7 +53,7 @@ impl Children {
     }
 
     /// Starts a worker. Returns its process.
-    pub(crate) fn spawn(&mut self, place: &Place) -> Result<u32, String> {
+    pub(crate) fn spawn(&mut self, place: &WorkerSpec) -> Result<u32, String> {
         let mut command = self.command(place);
         let program = command.get_program().to_string_lossy().into_owned();
         let mut child =
@@ -126,11 +126,11 @@ impl Children {
         each.collect()
     }
 
-    fn command(&self, place: &Place) -> Command {
+    fn command(&self, place: &WorkerSpec) -> Command {
         let mut command = Command::new(program());
         match place.kind {
-            Kind::Gpu(gpu) => command.arg("--gpu").arg(gpu.to_string()),
-            Kind::Cpu => command.arg("--cpu"),
+            WorkerKind::Gpu(gpu) => command.arg("--gpu").arg(gpu.to_string()),
+            WorkerKind::Cpu => command.arg("--cpu"),
         };
         command.arg("--name").arg(place.worker.as_str()).arg("--pool").arg(self.pool.root());
         let Spawning { common, servers } = &self.spawning;
@@ -154,7 +154,7 @@ impl Children {
         let (tell, pid) = (self.tell.clone(), child.id());
         let thread = std::thread::Builder::new().name(format!("child-{worker}"));
         let waiting = thread.spawn(move || {
-            let exit = child.wait().map_or(Exit::Unknown, exit);
+            let exit = child.wait().map_or(WorkerExit::Unknown, exit);
             // Nobody listens any more: the brain has ended.
             let _ = tell.send(Message::Exited { worker, pid, exit });
         });
@@ -186,12 +186,12 @@ impl Children {
 
 /// How a process ended that was nobody's child here: one that said goodbye in its lease ended as a
 /// worker ends that was told to, and did not fail.
-fn last_word(pool: &Pool, worker: &Name, process: &Process) -> Exit {
+fn last_word(pool: &Pool, worker: &Name, process: &Process) -> WorkerExit {
     match lease::read(pool.layout(), worker) {
         Ok(Some(record)) if record.process == *process && record.role == Role::Over => {
-            Exit::Code(0)
+            WorkerExit::Code(0)
         }
-        Ok(_) | Err(_) => Exit::Unknown,
+        Ok(_) | Err(_) => WorkerExit::Unknown,
     }
 }
 
@@ -202,11 +202,11 @@ fn carries_mark(pid: u32) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
-fn exit(status: ExitStatus) -> Exit {
+fn exit(status: ExitStatus) -> WorkerExit {
     match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Unknown,
+        (Some(code), _) => WorkerExit::Code(code),
+        (None, Some(signal)) => WorkerExit::Signal(signal),
+        (None, None) => WorkerExit::Unknown,
     }
 }
 

@@ -13,12 +13,12 @@ use shared::id::{Incarnation, TaskId};
 use shared::task::{Class, MAX_PRIORITY, Spec, Task, TaskName};
 use shared::time::Moment;
 
-use crate::core::words::placement::Request;
+use crate::core::words::placement::ModelRequest;
 use crate::observe::pool::{GOAL, pending};
 
 /// Asks. A worker that has been asked and has not taken that is not asked again: whoever was the
 /// brain before may have done so after this one looked.
-pub(crate) fn ask(pool: &Pool, request: &Request) -> Result<(), Error> {
+pub(crate) fn ask(pool: &Pool, request: &ModelRequest) -> Result<(), Error> {
     let task = task(request);
     let limits = pool.limit_keys();
     let lane = Requirements::of(&task, &limits).lane();
@@ -31,7 +31,7 @@ pub(crate) fn ask(pool: &Pool, request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-fn task(request: &Request) -> Task {
+fn task(request: &ModelRequest) -> Task {
     let spec = Spec {
         class: Some(Class::Resource),
         name: Some(request.verb.to_string()),
@@ -69,8 +69,8 @@ mod tests {
     use queue::wire::ledger_line::Writer;
     use shared::llm::ModelVerb;
 
-    fn request() -> Request {
-        Request {
+    fn request() -> ModelRequest {
+        ModelRequest {
             worker: "worker-1".parse().unwrap(),
             verb: ModelVerb::Load,
             model: "m".into(),

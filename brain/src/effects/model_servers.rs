@@ -4,7 +4,7 @@ use queue::cli::Failure;
 use queue::cli::servers::ServerArgs;
 use shared::settings::{BasePort, Origin, Settings};
 
-use crate::core::fleet::Kind;
+use crate::core::fleet::WorkerKind;
 
 /// The servers of the workers to be started.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ impl Servers {
         let base = settings.ollama_base_port;
         let beside = if gpus.is_empty() { Beside::TheCpu } else { Beside::Gpus };
         let servers = Self { named: named.clone(), base, assumed, beside };
-        named.engine(servers.port(None), None)?;
+        named.server_setup(servers.port(None), None)?;
         if let Some(gpu) =
             gpus.iter().find(|gpu| base != BasePort::Off && base.of(Some(**gpu)).is_none())
         {
@@ -55,11 +55,11 @@ impl Servers {
     }
 
     /// What stands on the command line of the worker at a place.
-    pub(crate) fn words(&self, place: Kind) -> Vec<String> {
+    pub(crate) fn words(&self, place: WorkerKind) -> Vec<String> {
         let gpu = match (place, self.beside) {
-            (Kind::Gpu(gpu), _) => Some(gpu),
-            (Kind::Cpu, Beside::TheCpu) if self.named.is_given() => None,
-            (Kind::Cpu, Beside::Gpus | Beside::TheCpu) => return Vec::new(),
+            (WorkerKind::Gpu(gpu), _) => Some(gpu),
+            (WorkerKind::Cpu, Beside::TheCpu) if self.named.is_given() => None,
+            (WorkerKind::Cpu, Beside::Gpus | Beside::TheCpu) => return Vec::new(),
         };
         let mut words = self.named.words();
         if let Some(port) = self.port(gpu) {
@@ -93,7 +93,7 @@ mod tests {
 
     fn words(given: &[&str], toml: &str, gpus: &[u32]) -> [Vec<String>; 2] {
         let servers = servers(given, toml, gpus).unwrap();
-        [servers.words(Kind::Gpu(2)), servers.words(Kind::Cpu)]
+        [servers.words(WorkerKind::Gpu(2)), servers.words(WorkerKind::Cpu)]
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use shared::time::Moment;
 
 use super::children::Children;
-use crate::core::words::findings::View;
+use crate::core::words::findings::Findings;
 use crate::core::words::snapshot::Snapshot;
 use crate::observe::pool::Observer;
 
@@ -41,7 +41,7 @@ impl Publisher {
     pub(crate) fn publish(
         &mut self,
         seen: &Snapshot,
-        view: &View,
+        view: &Findings,
         (observer, children): (&Observer, &Children),
     ) -> Result<(), Error> {
         let passed = self.last.as_ref().map(|(when, _state)| when.elapsed());
@@ -68,7 +68,7 @@ impl Publisher {
         self.last = None;
     }
 
-    fn state(&self, seen: &Snapshot, view: &View, observer: &Observer) -> BrainState {
+    fn state(&self, seen: &Snapshot, view: &Findings, observer: &Observer) -> BrainState {
         let now = Moment::now();
         let lane = |lane: &crate::core::words::snapshot::Lane| StateLane {
             lane: lane.count.lane.clone(),

@@ -1,14 +1,14 @@
 //! Carrying out what the core decided. What comes of it goes back to the core.
 
 use queue::Error;
-use queue::dir::signal::control::{self, Message as Control, Verb};
+use queue::dir::signal::control::{self, ControlVerb, Message as Control};
 use shared::emit;
 use shared::event::Event as Said;
 
 use super::Brain;
 use crate::core::words::command::Command;
 use crate::core::words::event::Event;
-use crate::core::words::placement::Request;
+use crate::core::words::placement::ModelRequest;
 use crate::effects::load_requests;
 
 impl Brain {
@@ -37,19 +37,19 @@ impl Brain {
             }
             Command::Stall { worker, name, seconds } => {
                 let why = Some(format!("no progress for {seconds:.0}s"));
-                let message = Control { why, ..Control::new(Verb::Stall, "brain") };
+                let message = Control { why, ..Control::new(ControlVerb::Stall, "brain") };
                 self.say_failed(
                     &format!("Asking {worker} to end {}", name.id.short()),
                     control::ask_about(self.pool.layout(), &worker, name, message),
                 );
             }
             Command::Drain(worker) => {
-                let message = Control::new(Verb::Drain, "brain");
+                let message = Control::new(ControlVerb::Drain, "brain");
                 let sent = control::send(self.pool.layout(), &worker, &message);
                 self.say_failed(&format!("Asking {worker} to drain"), sent);
             }
             Command::Undrain(worker) => {
-                let withdrawn = control::withdraw(self.pool.layout(), &worker, Verb::Drain);
+                let withdrawn = control::withdraw(self.pool.layout(), &worker, ControlVerb::Drain);
                 self.say_failed(&format!("Withdrawing the drain of {worker}"), withdrawn);
             }
             Command::Record(decision) => {
@@ -62,7 +62,7 @@ impl Brain {
             }
             Command::Request(request) => {
                 let asked = load_requests::ask(&self.pool, &request);
-                let Request { worker, verb, model, .. } = request;
+                let ModelRequest { worker, verb, model, .. } = request;
                 self.say_failed(&format!("Asking {worker} to {verb} {model}"), asked);
             }
             Command::Withdraw(name) => {

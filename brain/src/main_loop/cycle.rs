@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use queue::Error;
 use queue::dir::disk::reserve;
-use queue::dir::signal::control::{self, Verb};
+use queue::dir::signal::control::{self, ControlVerb};
 use queue::wire::brain_state::ChildProcess;
 use shared::emit;
 use shared::event::Event as Said;
@@ -67,7 +67,7 @@ impl Brain {
     fn take_back_drains(&mut self) -> Result<(), Error> {
         for (worker, by) in self.observer.drains(&self.places)? {
             if by == "brain" {
-                control::withdraw(self.pool.layout(), &worker, Verb::Drain)?;
+                control::withdraw(self.pool.layout(), &worker, ControlVerb::Drain)?;
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ use queue::dir::ledger::append::Ledger;
 use queue::dir::recover::settle::Patience;
 use queue::dir::signal::doorbell::{Bells, Listener};
 use queue::wire::brain_state::{BrainRecord, ChildProcess};
-use queue::wire::model_stats::Measured;
+use queue::wire::model_stats::ModelStats;
 use shared::event::{Event as Said, Repeaters};
 use shared::gpu::GpuReading;
 use shared::name::Name;
@@ -88,7 +88,7 @@ pub(crate) struct Brain {
     /// What the last brain had started.
     orphans: Vec<ChildProcess>,
     /// What it had measured.
-    remembered: Option<Measured>,
+    remembered: Option<ModelStats>,
     named_gpus: Vec<u32>,
     gpus: Option<Vec<GpuReading>>,
     started: Instant,

@@ -10,11 +10,11 @@ use queue::dir::disk::freshness::Freshness;
 use queue::dir::disk::lane_files::read_requirements;
 use queue::dir::disk::listing;
 use queue::dir::disk::place::{Found, Place};
-use queue::dir::find::counts::Census;
+use queue::dir::find::counts::Counter;
 use queue::dir::layout::Layout;
 use queue::dir::ledger::follow::Follower;
 use queue::dir::presence::{brain_state, heartbeats, lease};
-use queue::dir::signal::control::{self, Verb};
+use queue::dir::signal::control::{self, ControlVerb};
 use queue::wire::brain_state::BrainState;
 use queue::wire::counts::{Counts, LaneCount};
 use queue::wire::heartbeat::Heartbeat;
@@ -70,7 +70,7 @@ impl<T> Cache<T> {
 /// What is remembered between two looks.
 pub(crate) struct Observer {
     pool: Pool,
-    census: Census,
+    counter: Counter,
     heartbeats: Cache<Heartbeat>,
     records: Cache<Record>,
     requirements: HashMap<LaneName, Arc<Requirements>>,
@@ -147,7 +147,7 @@ impl Observer {
         });
         Self {
             pool: pool.clone(),
-            census: Census::default(),
+            counter: Counter::default(),
             heartbeats: Cache::default(),
             records: Cache::default(),
             requirements: HashMap::new(),
@@ -162,7 +162,7 @@ impl Observer {
 
     /// How many tasks are where.
     pub(crate) fn counts(&mut self) -> Result<Counts, Error> {
-        self.census.take(self.pool.layout())
+        self.counter.take(self.pool.layout())
     }
 
     /// The lanes, with what they need.
@@ -320,7 +320,7 @@ impl Observer {
         let mut drains = BTreeMap::new();
         for name in names {
             // A message that cannot be read is no message.
-            let asked = control::standing(self.pool.layout(), name, Verb::Drain);
+            let asked = control::standing(self.pool.layout(), name, ControlVerb::Drain);
             if let Ok(Some(message)) = asked {
                 drains.insert(name.clone(), message.by);
             }

@@ -7,7 +7,7 @@ use queue::dir::presence::lease::host_name;
 use shared::name::Name;
 use shared::settings::{Flags, Settings};
 
-use crate::core::fleet::{Fleet, Kind, Place};
+use crate::core::fleet::{Fleet, WorkerKind, WorkerSpec};
 
 /// Watches the pool, recovers what dead workers left, releases what waits, and starts workers
 #[derive(Parser, Clone, Debug)]
@@ -90,9 +90,10 @@ impl Args {
         Ok(if self.no_spawn { Fleet::none() } else { Fleet::new(self.places(), settings) })
     }
 
-    fn places(&self) -> Vec<Place> {
-        let gpu = |gpu: &u32| Place { worker: Name::gpu_worker(*gpu), kind: Kind::Gpu(*gpu) };
-        let cpu = || Place { worker: Name::cpu_worker(&host_name()), kind: Kind::Cpu };
+    fn places(&self) -> Vec<WorkerSpec> {
+        let gpu =
+            |gpu: &u32| WorkerSpec { worker: Name::gpu_worker(*gpu), kind: WorkerKind::Gpu(*gpu) };
+        let cpu = || WorkerSpec { worker: Name::cpu_worker(&host_name()), kind: WorkerKind::Cpu };
         self.gpu_list().iter().map(gpu).chain(self.cpu.then(cpu)).collect()
     }
 }

@@ -14,7 +14,7 @@ use shared::event::{Event, Repeater, Say};
 
 use crate::main_loop::signals::Signal;
 
-pub(crate) struct Held {
+pub(crate) struct HeldLock {
     pub(super) lock: Lock,
     /// How long we stood by, if we did.
     pub(super) waited: Option<Duration>,
@@ -25,10 +25,10 @@ pub(crate) fn take_lock(
     pool: &Pool,
     signals: &Receiver<Signal>,
     us: &BrainRecord,
-) -> Result<Option<Held>, Failure> {
+) -> Result<Option<HeldLock>, Failure> {
     let path = pool.layout().brain_lock();
     if let Some(lock) = Lock::try_take(&path)? {
-        return Ok(Some(Held { lock, waited: None }));
+        return Ok(Some(HeldLock { lock, waited: None }));
     }
     let since = Instant::now();
     emit!(Event::BrainStandby { holder: holder(pool) });
@@ -44,7 +44,7 @@ pub(crate) fn take_lock(
             },
             recv(locked) -> lock => {
                 let lock = lock.expect("the thread says what came of it")?;
-                return Ok(Some(Held { lock, waited: Some(since.elapsed()) }));
+                return Ok(Some(HeldLock { lock, waited: Some(since.elapsed()) }));
             }
             default(RIVAL_LOOK) => {
                 rival.look(pool);

@@ -32,18 +32,18 @@ pub struct ServerArgs {
 
 /// A model server, as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Engine {
+pub enum ServerSetup {
     /// Ollama.
     Ollama(Address),
     /// One that speaks OpenAI's protocol.
     OpenAi(Address),
     /// One that the worker starts itself.
-    Own(Own),
+    Own(OwnServer),
 }
 
 /// A server that the worker starts itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnServer {
     /// The program, and more words for its command line.
     pub words: Vec<String>,
     /// Where it listens.
@@ -52,14 +52,14 @@ pub struct Own {
     pub files: Option<BTreeMap<String, PathBuf>>,
 }
 
-impl Engine {
+impl ServerSetup {
     /// What jobs find in OLLAMA_HOST.
     #[must_use]
     pub fn ollama_host(&self) -> Option<String> {
         match self {
             Self::Ollama(address) => address.as_str().strip_prefix("http://").map(str::to_owned),
-            Self::OpenAi(_) | Self::Own(Own { files: Some(_), .. }) => None,
-            Self::Own(Own { port, files: None, .. }) => Some(format!("127.0.0.1:{port}")),
+            Self::OpenAi(_) | Self::Own(OwnServer { files: Some(_), .. }) => None,
+            Self::Own(OwnServer { port, files: None, .. }) => Some(format!("127.0.0.1:{port}")),
         }
     }
 
@@ -97,23 +97,27 @@ impl ServerArgs {
 
     /// What the words come to, beside a GPU. `port` is one of this machine: where an Ollama is, or
     /// a server of one's own will be.
-    pub fn engine(&self, port: Option<u16>, gpu: Option<u32>) -> Result<Option<Engine>, Failure> {
+    pub fn server_setup(
+        &self,
+        port: Option<u16>,
+        gpu: Option<u32>,
+    ) -> Result<Option<ServerSetup>, Failure> {
         let parse = |flag: &str, url: &str| {
             Address::parse(url).map_err(|err| Failure::usage(format!("{flag}: {err}")))
         };
         if let Some(command) = &self.managed {
             let port = port.or_else(|| BasePort::DEFAULT.of(gpu)).unwrap_or_default();
-            return self.own(command, port).map(|own| Some(Engine::Own(own)));
+            return self.own(command, port).map(|own| Some(ServerSetup::Own(own)));
         }
         Ok(match (port, &self.ollama_url, &self.openai_url) {
-            (Some(port), ..) => Some(Engine::Ollama(Address::local(port))),
-            (_, Some(url), _) => Some(Engine::Ollama(parse("--ollama-url", url)?)),
-            (_, _, Some(url)) => Some(Engine::OpenAi(parse("--openai-url", url)?)),
+            (Some(port), ..) => Some(ServerSetup::Ollama(Address::local(port))),
+            (_, Some(url), _) => Some(ServerSetup::Ollama(parse("--ollama-url", url)?)),
+            (_, _, Some(url)) => Some(ServerSetup::OpenAi(parse("--openai-url", url)?)),
             (None, None, None) => None,
         })
     }
 
-    fn own(&self, command: &str, port: u16) -> Result<Own, Failure> {
+    fn own(&self, command: &str, port: u16) -> Result<OwnServer, Failure> {
         let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
         let Some(program) = words.first() else {
             return Err(Failure::usage("--managed: give a program, as `ollama`"));
@@ -128,7 +132,7 @@ impl ServerArgs {
                         Ollama has its own models and is set by its environment";
             return Err(Failure::usage(text));
         }
-        Ok(Own { words, port, files: is_llama.then_some(files) })
+        Ok(OwnServer { words, port, files: is_llama.then_some(files) })
     }
 }
 

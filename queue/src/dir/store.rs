@@ -27,7 +27,7 @@ use super::signal::doorbell;
 use super::submit::bulk::Bulk;
 use super::submit::one::Submitter;
 use crate::Error;
-use crate::store::{Answer, Claimed, Settled, Standing, State, Store, Verb, Wish};
+use crate::store::{Answer, Claimed, SettleAnswer, State, Store, TaskVerb, Whereabouts, Wish};
 use crate::wire::fate::Fate;
 use crate::wire::lease_record::{Record, Role};
 use crate::wire::ledger_line::{Line, Writer};
@@ -88,26 +88,26 @@ impl DirStore {
         }
     }
 
-    fn apply(&self, found: &Found, verb: Verb) -> Result<Change, Error> {
+    fn apply(&self, found: &Found, verb: TaskVerb) -> Result<Change, Error> {
         match verb {
-            Verb::Cancel => Ender::wait(&self.pool, &self.ledger)?.end(found, Reason::Cancel),
-            Verb::Hold => operate::hold(&self.pool, found),
-            Verb::Release => operate::release(&self.pool, found),
-            Verb::Retry => operate::retry(&self.pool, found),
+            TaskVerb::Cancel => Ender::wait(&self.pool, &self.ledger)?.end(found, Reason::Cancel),
+            TaskVerb::Hold => operate::hold(&self.pool, found),
+            TaskVerb::Release => operate::release(&self.pool, found),
+            TaskVerb::Retry => operate::retry(&self.pool, found),
         }
     }
 
     fn ask(&self, found: &Found, worker: Name) -> Result<Answer, Error> {
         let by = self.ledger.writer().name.as_str();
-        let message = Message::new(control::Verb::Cancel, by);
+        let message = Message::new(control::ControlVerb::Cancel, by);
         control::ask_about(self.pool.layout(), &worker, found.name, message)?;
         Ok(Answer::Asked { worker })
     }
 
     /// How a task ended that is in no place any more.
-    fn ended(&self, id: TaskId) -> Result<Option<Standing>, Error> {
+    fn ended(&self, id: TaskId) -> Result<Option<Whereabouts>, Error> {
         let last = crate::dir::ledger::search::lines_of(self.pool.layout(), id)?.pop();
-        Ok(last.map(|line| Standing { name: line.next_name, state: State::Ended(line.outcome) }))
+        Ok(last.map(|line| Whereabouts { name: line.next_name, state: State::Ended(line.outcome) }))
     }
 }
 
@@ -164,14 +164,16 @@ impl Store for DirStore {
         }
     }
 
-    fn find(&self, id: TaskId) -> Result<Option<Standing>, Error> {
+    fn find(&self, id: TaskId) -> Result<Option<Whereabouts>, Error> {
         match places::find(self.pool.layout(), id)? {
-            Some(found) => Ok(Some(Standing { name: found.name, state: state_of(&found.place) })),
+            Some(found) => {
+                Ok(Some(Whereabouts { name: found.name, state: state_of(&found.place) }))
+            }
             None => self.ended(id),
         }
     }
 
-    fn change(&self, id: TaskId, verb: Verb) -> Result<Answer, Error> {
+    fn change(&self, id: TaskId, verb: TaskVerb) -> Result<Answer, Error> {
         loop {
             let Some(found) = places::find(self.pool.layout(), id)? else {
                 let ended = self.ended(id)?;
@@ -180,7 +182,7 @@ impl Store for DirStore {
             match self.apply(&found, verb)? {
                 Change::Done => return Ok(Answer::Done),
                 Change::Moved => {}
-                Change::Running { worker } if verb == Verb::Cancel => {
+                Change::Running { worker } if verb == TaskVerb::Cancel => {
                     return self.ask(&found, worker);
                 }
                 Change::Running { .. } | Change::NotThere { .. } => {
@@ -190,9 +192,9 @@ impl Store for DirStore {
         }
     }
 
-    fn settle(&self, worker: &Name) -> Result<Settled, Error> {
+    fn settle(&self, worker: &Name) -> Result<SettleAnswer, Error> {
         let Some(lease) = Lease::try_take(&self.pool, worker)? else {
-            return Ok(Settled::Living);
+            return Ok(SettleAnswer::Living);
         };
         let settler = Settler { pool: &self.pool, ledger: &self.ledger, patience: PATIENCE };
         let (mut settled, mut left) = (0, 0);
@@ -206,7 +208,7 @@ impl Store for DirStore {
             }
         }
         settling.servers?;
-        Ok(Settled::Dead { settled, left })
+        Ok(SettleAnswer::Dead { settled, left })
     }
 
     fn promote(&self, now: Moment) -> Result<u64, Error> {

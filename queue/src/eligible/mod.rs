@@ -160,7 +160,7 @@ fn memory_short(candidate: Candidate<'_>, lane: &Requirements, holders: &[&Run])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::heartbeat::Standing;
+    use crate::wire::heartbeat::StandingOrder;
     use shared::id::TaskId;
     use shared::time::Moment;
 
@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn all_reasons_are_given_the_decisive_ones_first() {
-        let standing = Standing { by: "ann".into(), since: Moment::now(), scope: "pool".into() };
+        let standing =
+            StandingOrder { by: "ann".into(), since: Moment::now(), scope: "pool".into() };
         let paused = Ability { paused: Some(standing), gpu: None, ..ability() };
         let addressed =
             Requirements { worker: Some("worker-2".parse().unwrap()), ..lane(Class::Script) };

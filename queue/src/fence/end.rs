@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::scan::{Search, processes};
-use super::{Found, Mark, proc};
+use super::{FoundProcess, Mark, proc};
 
 /// What became of the processes of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,15 +23,15 @@ pub enum Ended {
     /// None is left.
     Gone {
         /// Those that had to be told.
-        ended: Vec<Found>,
+        ended: Vec<FoundProcess>,
     },
     /// These did not end even when killed.
-    Unkillable(Vec<Found>),
+    Unkillable(Vec<FoundProcess>),
 }
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience<'a> {
+pub struct EndPatience<'a> {
     /// For processes that are about to end by themselves, as `tee` at the end of a pipe.
     pub settle: Duration,
     /// From TERM to KILL.
@@ -48,14 +48,14 @@ pub struct Patience<'a> {
 /// # Errors
 /// When `/proc` cannot be listed, or the kernel refuses to be waited on.
 pub fn end(mark: &Mark, grace: Duration, give_up: Duration) -> io::Result<Ended> {
-    end_patiently(mark, Patience { settle: Duration::ZERO, grace, give_up, hurry: None })
+    end_patiently(mark, EndPatience { settle: Duration::ZERO, grace, give_up, hurry: None })
 }
 
 /// The same, with time to settle first and a way to hurry.
 ///
 /// # Errors
 /// When `/proc` cannot be listed, or the kernel refuses to be waited on.
-pub fn end_patiently(mark: &Mark, patience: Patience<'_>) -> io::Result<Ended> {
+pub fn end_patiently(mark: &Mark, patience: EndPatience<'_>) -> io::Result<Ended> {
     let mut hunt = Hunt::new(mark, patience);
     let mut empty_looks = 0;
     while empty_looks < 2 {
@@ -86,22 +86,22 @@ enum Waited {
 }
 
 struct Held {
-    found: Found,
+    found: FoundProcess,
     pidfd: OwnedFd,
 }
 
 struct Hunt<'a> {
     mark: &'a Mark,
-    patience: Patience<'a>,
+    patience: EndPatience<'a>,
     stage: Stage,
     /// When the stage is over.
     until: Instant,
     held: Vec<Held>,
-    ended: Vec<Found>,
+    ended: Vec<FoundProcess>,
 }
 
 impl<'a> Hunt<'a> {
-    fn new(mark: &'a Mark, patience: Patience<'a>) -> Self {
+    fn new(mark: &'a Mark, patience: EndPatience<'a>) -> Self {
         let until = after(patience.settle);
         let mut hunt =
             Self { mark, patience, stage: Stage::Settling, until, held: vec![], ended: vec![] };
@@ -141,7 +141,7 @@ impl<'a> Hunt<'a> {
         }
         self.held = still;
         if hurried {
-            self.patience = Patience { grace: Duration::ZERO, hurry: None, ..self.patience };
+            self.patience = EndPatience { grace: Duration::ZERO, hurry: None, ..self.patience };
             self.stage = Stage::Asking;
             self.next_stage();
         } else if Instant::now() >= self.until {
@@ -185,7 +185,7 @@ impl<'a> Hunt<'a> {
 }
 
 /// A pidfd for it, unless it is over or another process by now.
-fn take_hold(mark: &Mark, found: Found) -> io::Result<Option<Held>> {
+fn take_hold(mark: &Mark, found: FoundProcess) -> io::Result<Option<Held>> {
     let Some(pid) = proc::raw(found.pid) else { return Ok(None) };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,

@@ -24,9 +24,10 @@ use std::path::Path;
 
 use shared::id::TaskId;
 
-pub use end::{Ended, Patience, end, end_patiently};
+pub use end::{EndPatience, Ended, end, end_patiently};
 pub use proc::{
-    Identity, Stat, boot_id, command_line, members_of_group, process_identity, stat, state_of,
+    ProcessIdentity, Stat, boot_id, command_line, members_of_group, process_identity, stat,
+    state_of,
 };
 pub use scan::{Carries, processes};
 pub use server::{Killed, SERVER_MARK, end_server, server_mark};
@@ -126,7 +127,7 @@ pub enum How {
 
 /// A process of the run that is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundProcess {
     /// Its number.
     pub pid: u32,
     /// Clock ticks between boot and its start; with the number, it is this process and no other.
@@ -137,7 +138,7 @@ pub struct Found {
     pub how: How,
 }
 
-impl std::fmt::Display for Found {
+impl std::fmt::Display for FoundProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.pid, self.command)
     }

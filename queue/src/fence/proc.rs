@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 /// A process, told apart from a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct ProcessIdentity {
     /// Its number.
     pub pid: u32,
     /// Clock ticks between boot and its start.
@@ -93,8 +93,8 @@ pub fn stat(pid: u32) -> Option<Stat> {
 
 /// Which process has this number now.
 #[must_use]
-pub fn process_identity(pid: u32) -> Option<Identity> {
-    stat(pid).map(|stat| Identity { pid, start_time: stat.start_time })
+pub fn process_identity(pid: u32) -> Option<ProcessIdentity> {
+    stat(pid).map(|stat| ProcessIdentity { pid, start_time: stat.start_time })
 }
 
 /// The letter for what a process is doing: R, S, D, T, Z, …

@@ -14,7 +14,7 @@ use memchr::memmem;
 use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
 
 use super::proc::{self, Stat};
-use super::{Found, How, LogIdentity, Mark};
+use super::{FoundProcess, How, LogIdentity, Mark};
 
 /// Whether a process's environment carries a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Carries {
 ///
 /// # Errors
 /// When `/proc` cannot be listed.
-pub fn processes(mark: &Mark) -> io::Result<Vec<Found>> {
+pub fn processes(mark: &Mark) -> io::Result<Vec<FoundProcess>> {
     let mut search = Search::new(mark);
     Ok(proc::all()?.filter_map(|pid| search.look(pid)).collect())
 }
@@ -68,14 +68,14 @@ impl<'a> Search<'a> {
     }
 
     /// The process, if it is alive and of the run.
-    pub(super) fn look(&mut self, pid: u32) -> Option<Found> {
+    pub(super) fn look(&mut self, pid: u32) -> Option<FoundProcess> {
         if pid == self.own {
             return None;
         }
         let how = self.how(pid)?;
         let stat = proc::stat(pid).filter(|stat| !stat.is_over())?;
         let command = proc::command_line(pid);
-        Some(Found { pid, start_time: stat.start_time, command, how })
+        Some(FoundProcess { pid, start_time: stat.start_time, command, how })
     }
 
     fn how(&mut self, pid: u32) -> Option<How> {

@@ -145,7 +145,7 @@ fn a_hurry_cuts_the_grace_short() {
     let pid = run.told();
     let hurry = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
     let patience =
-        Patience { settle: LONG, grace: LONG, give_up: LONG, hurry: Some(hurry.as_fd()) };
+        EndPatience { settle: LONG, grace: LONG, give_up: LONG, hurry: Some(hurry.as_fd()) };
     assert_eq!(ended(end_patiently(&run.mark(), patience).unwrap()), [pid]);
     child.wait().unwrap();
 }
@@ -155,7 +155,7 @@ fn one_that_ends_by_itself_while_things_settle_is_not_counted() {
     let run = Run::new();
     let mut child = run.shell(1, "echo $$ > fifo; exec sleep 0.2");
     run.told();
-    let patience = Patience { settle: LONG, grace: LONG, give_up: LONG, hurry: None };
+    let patience = EndPatience { settle: LONG, grace: LONG, give_up: LONG, hurry: None };
     let none: [u32; 0] = [];
     assert_eq!(ended(end_patiently(&run.mark(), patience).unwrap()), none);
     assert!(child.wait().unwrap().success(), "nobody told it anything");

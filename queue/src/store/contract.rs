@@ -7,7 +7,7 @@ use shared::outcome::{Cause, Outcome};
 use shared::task::{Class, Task, TaskName, parse_spec};
 use shared::time::Moment;
 
-use crate::store::{Answer, Claimed, Settled, State, Store, Verb, Wish};
+use crate::store::{Answer, Claimed, SettleAnswer, State, Store, TaskVerb, Wish};
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::{self, Policy, Verdict};
 
@@ -109,7 +109,7 @@ impl<S: Store> Bench<S> {
     }
 
     #[track_caller]
-    fn done(&self, id: TaskId, verb: Verb) {
+    fn done(&self, id: TaskId, verb: TaskVerb) {
         assert_eq!(self.store.change(id, verb).unwrap(), Answer::Done);
     }
 
@@ -127,7 +127,7 @@ impl<S: Store> Bench<S> {
         drop(seat);
         assert!(self.store.join(&worker(number)).unwrap().is_none(), "not settled yet");
         let settled = self.store.settle(&worker(number)).unwrap();
-        assert_eq!(settled, Settled::Dead { settled: 1, left: 0 });
+        assert_eq!(settled, SettleAnswer::Dead { settled: 1, left: 0 });
     }
 }
 
@@ -177,9 +177,9 @@ fn a_claimed_task_is_nobody_elses<S: Store>(bench: &Bench<S>) {
 fn a_name_has_one_life_at_a_time<S: Store>(bench: &Bench<S>) {
     let seat = bench.join(1);
     assert!(bench.store.join(&worker(1)).unwrap().is_none());
-    assert_eq!(bench.store.settle(&worker(1)).unwrap(), Settled::Living);
+    assert_eq!(bench.store.settle(&worker(1)).unwrap(), SettleAnswer::Living);
     drop(seat);
-    assert_eq!(bench.store.settle(&worker(1)).unwrap(), Settled::Dead { settled: 0, left: 0 });
+    assert_eq!(bench.store.settle(&worker(1)).unwrap(), SettleAnswer::Dead { settled: 0, left: 0 });
     drop(bench.join(1));
 }
 
@@ -191,7 +191,7 @@ fn a_task_that_succeeded_never_comes_back<S: Store>(bench: &Bench<S>) {
     assert!(bench.claim(&mut seat).is_none());
     bench.is(id, State::Ended(Outcome::Succeeded));
     drop(seat);
-    assert_eq!(bench.store.settle(&worker(1)).unwrap(), Settled::Dead { settled: 0, left: 0 });
+    assert_eq!(bench.store.settle(&worker(1)).unwrap(), SettleAnswer::Dead { settled: 0, left: 0 });
     bench.is(id, State::Ended(Outcome::Succeeded));
 }
 
@@ -257,9 +257,9 @@ fn what_nobody_runs_can_be_cancelled<S: Store>(bench: &Bench<S>) {
     let waiting = bench.submit(&format!(r#"{{"shell": "true", "after": ["{held}"]}}"#));
     let delayed = bench.submit(&format!(r#"{{"shell": "true", "at": "{later}"}}"#));
     for id in [pending, waiting, held, delayed] {
-        bench.done(id, Verb::Cancel);
+        bench.done(id, TaskVerb::Cancel);
         bench.is(id, State::Ended(Outcome::Cancelled));
-        let again = bench.store.change(id, Verb::Cancel).unwrap();
+        let again = bench.store.change(id, TaskVerb::Cancel).unwrap();
         assert_eq!(again, Answer::NotThere(State::Ended(Outcome::Cancelled)));
     }
     bench.promote_in(1000);
@@ -270,7 +270,7 @@ fn a_cancel_of_a_running_task_outlives_its_worker<S: Store>(bench: &Bench<S>) {
     let id = bench.submit(r#"{"shell": "true"}"#);
     let mut seat = bench.join(1);
     let claim = bench.claim(&mut seat);
-    let asked = bench.store.change(id, Verb::Cancel).unwrap();
+    let asked = bench.store.change(id, TaskVerb::Cancel).unwrap();
     assert_eq!(asked, Answer::Asked { worker: worker(1) });
     bench.is(id, State::Processing { worker: worker(1) });
     drop(claim);
@@ -282,11 +282,11 @@ fn a_cancel_of_a_running_task_outlives_its_worker<S: Store>(bench: &Bench<S>) {
 fn a_held_task_is_not_claimed_until_it_is_released<S: Store>(bench: &Bench<S>) {
     let id = bench.submit(r#"{"shell": "true"}"#);
     let mut seat = bench.join(1);
-    bench.done(id, Verb::Hold);
+    bench.done(id, TaskVerb::Hold);
     bench.is(id, State::Held);
     bench.promote_in(1000);
     assert!(bench.claim(&mut seat).is_none());
-    bench.done(id, Verb::Release);
+    bench.done(id, TaskVerb::Release);
     let claim = bench.claim(&mut seat).unwrap();
     assert_eq!(claim.name(), TaskName::first(id), "nothing was counted");
 }
@@ -296,7 +296,7 @@ fn a_retried_task_starts_with_a_clean_slate_and_a_new_number<S: Store>(bench: &B
     let mut seat = bench.join(1);
     bench.end(bench.claim(&mut seat).unwrap(), FAILED);
     bench.is(id, State::Failed);
-    bench.done(id, Verb::Retry);
+    bench.done(id, TaskVerb::Retry);
     bench.is(id, State::Pending);
     assert_eq!(bench.counters(id), (2, 0, 0));
     bench.end(bench.claim(&mut seat).unwrap(), Verdict::Succeeded);
@@ -357,7 +357,7 @@ fn a_retried_dependency_is_open_again<S: Store>(bench: &Bench<S>) {
     bench.end(bench.claim(&mut seat).unwrap(), FAILED);
     bench.promote_in(0);
     bench.is(early, State::Ended(Outcome::Cancelled));
-    bench.done(bad, Verb::Retry);
+    bench.done(bad, TaskVerb::Retry);
     let late = after();
     bench.promote_in(0);
     bench.is(late, State::Waiting);
@@ -385,7 +385,7 @@ fn a_batch_comes_whole_and_in_order<S: Store>(bench: &Bench<S>) {
 fn unknown_tasks_are_said_to_be_unknown<S: Store>(bench: &Bench<S>) {
     let nobody = TaskId::new();
     assert_eq!(bench.store.find(nobody).unwrap(), None);
-    for verb in Verb::ALL {
+    for verb in TaskVerb::ALL {
         assert_eq!(bench.store.change(nobody, *verb).unwrap(), Answer::Unknown);
     }
     let waiting = bench.submit(&format!(r#"{{"shell": "true", "after": ["{nobody}"]}}"#));
@@ -395,18 +395,18 @@ fn unknown_tasks_are_said_to_be_unknown<S: Store>(bench: &Bench<S>) {
 
 fn what_does_not_fit_the_state_is_refused<S: Store>(bench: &Bench<S>) {
     let id = bench.submit(r#"{"shell": "true"}"#);
-    for verb in [Verb::Release, Verb::Retry] {
+    for verb in [TaskVerb::Release, TaskVerb::Retry] {
         let refused = bench.store.change(id, verb).unwrap();
         assert_eq!(refused, Answer::NotThere(State::Pending));
     }
     let mut seat = bench.join(1);
     let claim = bench.claim(&mut seat);
     let running = State::Processing { worker: worker(1) };
-    for verb in [Verb::Hold, Verb::Release, Verb::Retry] {
+    for verb in [TaskVerb::Hold, TaskVerb::Release, TaskVerb::Retry] {
         assert_eq!(bench.store.change(id, verb).unwrap(), Answer::NotThere(running.clone()));
     }
     bench.end(claim.unwrap(), Verdict::Succeeded);
-    for verb in Verb::ALL {
+    for verb in TaskVerb::ALL {
         let ended = Answer::NotThere(State::Ended(Outcome::Succeeded));
         assert_eq!(bench.store.change(id, *verb).unwrap(), ended);
     }

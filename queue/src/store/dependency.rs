@@ -15,7 +15,7 @@ pub enum Dependency {
 
 /// What follows for a task that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Readiness {
     /// It goes on waiting.
     Wait,
     /// It may run.
@@ -25,16 +25,16 @@ pub enum Verdict {
 }
 
 /// Decides about a task that waits. Pure.
-pub fn verdict(after: &[(TaskId, On)], state: impl Fn(TaskId) -> Dependency) -> Verdict {
-    let mut verdict = Verdict::Ready;
+pub fn verdict(after: &[(TaskId, On)], state: impl Fn(TaskId) -> Dependency) -> Readiness {
+    let mut verdict = Readiness::Ready;
     for (id, on) in after {
         match (state(*id), on) {
-            (Dependency::Open, _) => verdict = Verdict::Wait,
+            (Dependency::Open, _) => verdict = Readiness::Wait,
             (Dependency::Ended(Outcome::Succeeded), On::Success | On::Any)
             | (Dependency::Ended(Outcome::Failed | Outcome::Cancelled), On::Failure | On::Any) => {}
             // An attempt that was given back is not the end of a task.
-            (Dependency::Ended(Outcome::Returned), _) => verdict = Verdict::Wait,
-            (Dependency::Ended(_), On::Success | On::Failure) => return Verdict::Hopeless(*id),
+            (Dependency::Ended(Outcome::Returned), _) => verdict = Readiness::Wait,
+            (Dependency::Ended(_), On::Success | On::Failure) => return Readiness::Hopeless(*id),
         }
     }
     verdict
@@ -51,13 +51,13 @@ mod tests {
         let mixed =
             |id| if id == a { Dependency::Ended(Outcome::Succeeded) } else { Dependency::Open };
         let on = |on| [(a, on), (b, on)];
-        assert_eq!(verdict(&on(On::Success), ended(Outcome::Succeeded)), Verdict::Ready);
-        assert_eq!(verdict(&on(On::Success), mixed), Verdict::Wait);
-        assert_eq!(verdict(&on(On::Success), ended(Outcome::Failed)), Verdict::Hopeless(a));
-        assert_eq!(verdict(&on(On::Success), ended(Outcome::Cancelled)), Verdict::Hopeless(a));
-        assert_eq!(verdict(&on(On::Failure), ended(Outcome::Cancelled)), Verdict::Ready);
-        assert_eq!(verdict(&on(On::Failure), ended(Outcome::Succeeded)), Verdict::Hopeless(a));
-        assert_eq!(verdict(&on(On::Any), ended(Outcome::Failed)), Verdict::Ready);
-        assert_eq!(verdict(&[], mixed), Verdict::Ready);
+        assert_eq!(verdict(&on(On::Success), ended(Outcome::Succeeded)), Readiness::Ready);
+        assert_eq!(verdict(&on(On::Success), mixed), Readiness::Wait);
+        assert_eq!(verdict(&on(On::Success), ended(Outcome::Failed)), Readiness::Hopeless(a));
+        assert_eq!(verdict(&on(On::Success), ended(Outcome::Cancelled)), Readiness::Hopeless(a));
+        assert_eq!(verdict(&on(On::Failure), ended(Outcome::Cancelled)), Readiness::Ready);
+        assert_eq!(verdict(&on(On::Failure), ended(Outcome::Succeeded)), Readiness::Hopeless(a));
+        assert_eq!(verdict(&on(On::Any), ended(Outcome::Failed)), Readiness::Ready);
+        assert_eq!(verdict(&[], mixed), Readiness::Ready);
     }
 }

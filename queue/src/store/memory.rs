@@ -13,7 +13,7 @@ use shared::time::Moment;
 use crate::Error;
 use crate::store::dependency::Dependency;
 use crate::store::start::{Start, released, start_of};
-use crate::store::{Answer, Claimed, Settled, Standing, State, Store, Verb, Wish};
+use crate::store::{Answer, Claimed, SettleAnswer, State, Store, TaskVerb, Whereabouts, Wish};
 use crate::wire::lane::Requirements;
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::{self, Policy, Verdict};
@@ -46,7 +46,7 @@ pub struct Seat(MemoryStore, Name);
 
 /// A claimed task.
 #[derive(Debug)]
-pub struct Claim(MemoryStore, TaskName, Task);
+pub struct MemoryClaim(MemoryStore, TaskName, Task);
 
 impl Drop for Seat {
     fn drop(&mut self) {
@@ -129,7 +129,7 @@ impl Tables {
         delayed.map(|(id, _entry)| *id).filter(due).collect()
     }
 
-    fn decided(&self) -> Vec<(TaskId, crate::store::dependency::Verdict)> {
+    fn decided(&self) -> Vec<(TaskId, crate::store::dependency::Readiness)> {
         let waiting = self.tasks.iter().filter(|(_id, entry)| entry.state == State::Waiting);
         let verdict = |entry: &Entry| {
             let after = entry.task.spec.after.iter();
@@ -142,7 +142,7 @@ impl Tables {
 
 impl Store for MemoryStore {
     type Seat = Seat;
-    type Claim = Claim;
+    type Claim = MemoryClaim;
 
     fn submit(&self, task: &Task) -> Result<(), Error> {
         self.submit_all(std::slice::from_ref(task))
@@ -164,7 +164,7 @@ impl Store for MemoryStore {
         Ok(Some(Seat(self.clone(), worker.clone())))
     }
 
-    fn claim(&self, seat: &mut Seat, wish: &Wish<'_>) -> Result<Option<Claim>, Error> {
+    fn claim(&self, seat: &mut Seat, wish: &Wish<'_>) -> Result<Option<MemoryClaim>, Error> {
         let mut tables = self.tables();
         let rank = |entry: &Entry| {
             let class = wish.classes.iter().position(|class| *class == entry.task.class())?;
@@ -182,53 +182,53 @@ impl Store for MemoryStore {
             return Ok(None);
         };
         tables.set(name.id, State::Processing { worker: seat.1.clone() });
-        Ok(Some(Claim(self.clone(), name, task)))
+        Ok(Some(MemoryClaim(self.clone(), name, task)))
     }
 
-    fn find(&self, id: TaskId) -> Result<Option<Standing>, Error> {
+    fn find(&self, id: TaskId) -> Result<Option<Whereabouts>, Error> {
         let tables = self.tables();
         let found = tables.tasks.get(&id);
-        Ok(found.map(|entry| Standing { name: entry.name, state: entry.state.clone() }))
+        Ok(found.map(|entry| Whereabouts { name: entry.name, state: entry.state.clone() }))
     }
 
-    fn change(&self, id: TaskId, verb: Verb) -> Result<Answer, Error> {
+    fn change(&self, id: TaskId, verb: TaskVerb) -> Result<Answer, Error> {
         let mut tables = self.tables();
         let Some(Entry { task, name, state }) = tables.tasks.get(&id) else {
             return Ok(Answer::Unknown);
         };
         let (task, name, state) = (task.clone(), *name, state.clone());
         match (verb, state) {
-            (Verb::Cancel, State::Processing { worker }) => {
+            (TaskVerb::Cancel, State::Processing { worker }) => {
                 tables.cancels.insert(name);
                 return Ok(Answer::Asked { worker });
             }
-            (Verb::Cancel, State::Waiting | State::Held | State::Delayed | State::Pending) => {
+            (TaskVerb::Cancel, State::Waiting | State::Held | State::Delayed | State::Pending) => {
                 tables.cancel(id, Cause::Cancelled);
             }
-            (Verb::Hold, State::Waiting | State::Delayed | State::Pending) => {
+            (TaskVerb::Hold, State::Waiting | State::Delayed | State::Pending) => {
                 tables.set(id, State::Held);
             }
-            (Verb::Release, State::Held) if !task.spec.after.is_empty() => {
+            (TaskVerb::Release, State::Held) if !task.spec.after.is_empty() => {
                 tables.set(id, State::Waiting);
             }
-            (Verb::Release, State::Held) => tables.start(id, released(&task, Moment::now())),
-            (Verb::Retry, State::Failed) => {
+            (TaskVerb::Release, State::Held) => tables.start(id, released(&task, Moment::now())),
+            (TaskVerb::Retry, State::Failed) => {
                 tables.start(id, released(&task, Moment::now()));
                 if let Some(entry) = tables.tasks.get_mut(&id) {
                     entry.name = name.retried();
                 }
             }
-            (Verb::Cancel | Verb::Hold | Verb::Release | Verb::Retry, state) => {
+            (TaskVerb::Cancel | TaskVerb::Hold | TaskVerb::Release | TaskVerb::Retry, state) => {
                 return Ok(Answer::NotThere(state));
             }
         }
         Ok(Answer::Done)
     }
 
-    fn settle(&self, worker: &Name) -> Result<Settled, Error> {
+    fn settle(&self, worker: &Name) -> Result<SettleAnswer, Error> {
         let mut tables = self.tables();
         if tables.seats.contains(worker) {
-            return Ok(Settled::Living);
+            return Ok(SettleAnswer::Living);
         }
         let theirs = State::Processing { worker: worker.clone() };
         let left = tables.tasks.values().filter(|entry| entry.state == theirs);
@@ -243,7 +243,7 @@ impl Store for MemoryStore {
             let next = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
             tables.carry_out(&Line::new(task, name, verdict, next));
         }
-        Ok(Settled::Dead { settled, left: 0 })
+        Ok(SettleAnswer::Dead { settled, left: 0 })
     }
 
     fn promote(&self, now: Moment) -> Result<u64, Error> {
@@ -258,11 +258,11 @@ impl Store for MemoryStore {
                 continue;
             };
             match verdict {
-                crate::store::dependency::Verdict::Wait => continue,
-                crate::store::dependency::Verdict::Ready => {
+                crate::store::dependency::Readiness::Wait => continue,
+                crate::store::dependency::Readiness::Ready => {
                     tables.start(id, released(&task, Moment::now()))
                 }
-                crate::store::dependency::Verdict::Hopeless(_needed) => {
+                crate::store::dependency::Readiness::Hopeless(_needed) => {
                     tables.cancel(id, Cause::DependencyFailed)
                 }
             }
@@ -272,7 +272,7 @@ impl Store for MemoryStore {
     }
 }
 
-impl Claimed for Claim {
+impl Claimed for MemoryClaim {
     fn task(&self) -> &Task {
         &self.2
     }

@@ -37,13 +37,13 @@ pub trait Store {
     fn claim(&self, seat: &mut Self::Seat, wish: &Wish<'_>) -> Result<Option<Self::Claim>, Error>;
 
     /// How a task stands. `None` when nobody knows it.
-    fn find(&self, id: shared::id::TaskId) -> Result<Option<Standing>, Error>;
+    fn find(&self, id: shared::id::TaskId) -> Result<Option<Whereabouts>, Error>;
 
     /// Does what a person wants of a task.
-    fn change(&self, id: shared::id::TaskId, verb: Verb) -> Result<Answer, Error>;
+    fn change(&self, id: shared::id::TaskId, verb: TaskVerb) -> Result<Answer, Error>;
 
     /// Puts back, or counts out, what a worker had that died.
-    fn settle(&self, worker: &Name) -> Result<Settled, Error>;
+    fn settle(&self, worker: &Name) -> Result<SettleAnswer, Error>;
 
     /// Releases what is due at `now`, and what has waited for tasks that have ended. Returns how
     /// many tasks moved; those that ended thereby may let more of them move the next time.
@@ -73,7 +73,7 @@ pub struct Wish<'a> {
 
 /// Where a task is, and under which name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Whereabouts {
     /// Which attempt comes next, is going on, or was the last.
     pub name: TaskName,
     /// Where it is.
@@ -106,7 +106,7 @@ pub enum State {
 
 shared::words! {
     /// What a person wants of a task.
-    Verb {
+    TaskVerb {
         /// End it for good.
         Cancel = "cancel",
         /// Keep it from being claimed.
@@ -136,7 +136,7 @@ pub enum Answer {
 
 /// What came of settling a worker's affairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum SettleAnswer {
     /// It lives: nothing was done.
     Living,
     /// It is dead.

@@ -17,7 +17,7 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::reserve;
-use crate::dir::find::counts::Census;
+use crate::dir::find::counts::Counter;
 use crate::dir::find::ledger_counts;
 use crate::dir::signal::control;
 use crate::wire::counts::Counts;
@@ -82,7 +82,7 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
     };
     let counts = match known.filter(|counts| counts.pending > MANY) {
         Some(counts) => counts,
-        None => Census::default().take(pool.layout())?,
+        None => Counter::default().take(pool.layout())?,
     };
     let ended = ended(pool, brain.fresh(at))?;
     let states = States {
@@ -123,7 +123,7 @@ fn brain_counts(state: &Value, now: Moment) -> Option<Counts> {
 }
 
 /// What history says, going on from where the brain has read to.
-fn ended(pool: &Pool, state: Option<&Value>) -> Result<ledger_counts::Tally, Error> {
+fn ended(pool: &Pool, state: Option<&Value>) -> Result<ledger_counts::LedgerCounts, Error> {
     let number = |state: &Value, pointer: &str| state.pointer(pointer)?.as_u64();
     let known = state.and_then(|state| {
         let complete = number(state, "/counts/complete")?;
@@ -133,11 +133,11 @@ fn ended(pool: &Pool, state: Option<&Value>) -> Result<ledger_counts::Tally, Err
             offsets.insert(pool.layout().ledger().join(path), offset.as_u64()?);
             offsets.insert(pool.root().join(path), offset.as_u64()?);
         }
-        Some((ledger_counts::Tally { complete, cancelled }, offsets))
+        Some((ledger_counts::LedgerCounts { complete, cancelled }, offsets))
     });
     let (before, offsets) = known.unwrap_or_default();
     let since = ledger_counts::count(pool.layout(), &offsets)?;
-    Ok(ledger_counts::Tally {
+    Ok(ledger_counts::LedgerCounts {
         complete: before.complete + since.complete,
         cancelled: before.cancelled + since.cancelled,
     })

@@ -12,7 +12,7 @@ use super::{View, Worker};
 
 /// One model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Model {
+pub struct SeenModel {
     /// Its name.
     pub model: String,
     /// Pending tasks that need it.
@@ -20,7 +20,7 @@ pub struct Model {
     /// How old the oldest of them is.
     pub oldest_seconds: Option<f64>,
     /// Workers whose server holds it.
-    pub workers: Vec<Holder>,
+    pub workers: Vec<ModelHolder>,
     /// Workers whose server could load it.
     pub known_by: Vec<Name>,
     /// Workers whose server failed to load it and has not done so since.
@@ -29,7 +29,7 @@ pub struct Model {
 
 /// A worker whose server holds a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Holder {
+pub struct ModelHolder {
     /// Which worker.
     pub worker: Name,
     /// Its server's address.
@@ -56,7 +56,7 @@ pub struct Failed {
 
 /// All models that somebody asks for, holds or knows; those with most work first.
 #[must_use]
-pub fn models(view: &View) -> Vec<Model> {
+pub fn models(view: &View) -> Vec<SeenModel> {
     let mut found = Found(Vec::new());
     for lane in &view.counts.lanes {
         let Some(name) = &lane.model else { continue };
@@ -75,14 +75,14 @@ pub fn models(view: &View) -> Vec<Model> {
     models
 }
 
-struct Found(Vec<Model>);
+struct Found(Vec<SeenModel>);
 
 impl Found {
     /// Names that mean one model are told as one, under the name that was met first.
-    fn model(&mut self, name: &str) -> &mut Model {
+    fn model(&mut self, name: &str) -> &mut SeenModel {
         let known = self.0.iter().position(|model| is_same_model(&model.model, name));
         let index = known.unwrap_or_else(|| {
-            self.0.push(Model { model: name.to_owned(), ..Model::default() });
+            self.0.push(SeenModel { model: name.to_owned(), ..SeenModel::default() });
             self.0.len() - 1
         });
         &mut self.0[index]
@@ -92,7 +92,7 @@ impl Found {
         let ability = worker.heartbeat.as_ref().map(|beat| &beat.ability);
         let Some(server) = ability.and_then(|ability| ability.server.as_ref()) else { return };
         for held in &server.models {
-            self.model(&held.model).workers.push(Holder {
+            self.model(&held.model).workers.push(ModelHolder {
                 worker: worker.name.clone(),
                 server: server.address.clone(),
                 state: held.state,

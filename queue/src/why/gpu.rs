@@ -2,7 +2,7 @@
 
 use shared::reason::{Code, Reason};
 
-use super::{Look, Subject, Verdict, Word, worker::why_worker};
+use super::{Explanation, Look, Subject, Word, worker::why_worker};
 use crate::Error;
 use crate::view::Worker;
 
@@ -32,7 +32,11 @@ pub fn worker_of<'a>(look: &Look<'a>, words: &str) -> Option<Option<&'a Worker>>
 }
 
 /// What a GPU does, and why it does not do more.
-pub fn why_gpu(look: &Look<'_>, words: &str, worker: Option<&Worker>) -> Result<Verdict, Error> {
+pub fn why_gpu(
+    look: &Look<'_>,
+    words: &str,
+    worker: Option<&Worker>,
+) -> Result<Explanation, Error> {
     let Some(worker) = worker else {
         let text = format!("no worker has {words}");
         let reason = Reason::new(Code::WorkerNeverStarted, text.clone()).fix("worker --gpu N");

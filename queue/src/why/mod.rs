@@ -72,7 +72,7 @@ pub struct Subject {
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Verdict {
+pub struct Explanation {
     /// What was asked about.
     pub subject: Subject,
     /// When.
@@ -103,8 +103,8 @@ impl Look<'_> {
         verdict: Word,
         text: String,
         reasons: Vec<Reason>,
-    ) -> Verdict {
-        Verdict { subject, at: self.view.at, verdict, text, reasons }
+    ) -> Explanation {
+        Explanation { subject, at: self.view.at, verdict, text, reasons }
     }
 
     /// How long one who could act is given before it is called stalled.

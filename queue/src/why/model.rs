@@ -4,7 +4,7 @@ use shared::llm::{HeldState, is_same_model};
 use shared::quantity::counted;
 use shared::task::Class;
 
-use super::{Look, Subject, Verdict, Word, in_order, lane};
+use super::{Explanation, Look, Subject, Word, in_order, lane};
 use crate::Error;
 use crate::view::Worker;
 use crate::wire::lane::Requirements;
@@ -26,7 +26,7 @@ pub fn is_model(look: &Look<'_>, name: &str) -> bool {
 }
 
 /// How a model stands in the pool, and what stands between it and the tasks that need it.
-pub fn why_model(look: &Look<'_>, name: &str) -> Result<Verdict, Error> {
+pub fn why_model(look: &Look<'_>, name: &str) -> Result<Explanation, Error> {
     let subject = Subject { kind: "model", id: name.to_owned() };
     let same = |model: &Option<String>| model.as_ref().is_some_and(|m| is_same_model(m, name));
     let waiting: u64 =

@@ -3,11 +3,11 @@
 use shared::quantity::counted;
 use shared::reason::Reason;
 
-use super::{Look, Subject, Verdict, Word, in_order, task};
+use super::{Explanation, Look, Subject, Word, in_order, task};
 use crate::Error;
 
 /// The pool as a whole.
-pub fn why_pool(look: &Look<'_>) -> Result<Verdict, Error> {
+pub fn why_pool(look: &Look<'_>) -> Result<Explanation, Error> {
     let subject = Subject { kind: "pool", id: look.pool.root().display().to_string() };
     let (mut reasons, mut blocked, mut impossible, mut claimable) = (Vec::new(), 0, 0, 0);
     for lane in &look.view.counts.lanes {

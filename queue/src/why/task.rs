@@ -11,18 +11,19 @@ use shared::reason::{Code, Reason};
 use shared::task::{On, Task};
 use shared::time::Moment;
 
-use super::{Look, Subject, Verdict, Word, how_it_ended, in_order, lane, task_subject};
+use super::{Explanation, Look, Subject, Word, how_it_ended, in_order, lane, task_subject};
 use crate::Error;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::place::{Found, Place};
+use crate::dir::find::dependencies;
 use crate::dir::layout::Shelf;
 use crate::dir::lookup::{self, Standing};
-use crate::dir::recover::promote::{self, Dependency};
+use crate::store::dependency::{self, Dependency, Readiness};
 use crate::view::{self, Life};
 use crate::wire::lane::Requirements;
 
 /// Why a task is where it is. `None` where nobody knows it.
-pub fn why_task(look: &Look<'_>, id: TaskId) -> Result<Option<Verdict>, Error> {
+pub fn why_task(look: &Look<'_>, id: TaskId) -> Result<Option<Explanation>, Error> {
     for _look in 0..4 {
         let Some(standing) = lookup::standing(look.pool.layout(), id)? else { return Ok(None) };
         let Some(task) = standing.task(look.pool.layout())? else { continue };
@@ -32,11 +33,11 @@ pub fn why_task(look: &Look<'_>, id: TaskId) -> Result<Option<Verdict>, Error> {
 }
 
 /// Whether a task could run that is not submitted yet.
-pub fn why_new(look: &Look<'_>, task: &Task, lane: &Requirements) -> Result<Verdict, Error> {
+pub fn why_new(look: &Look<'_>, task: &Task, lane: &Requirements) -> Result<Explanation, Error> {
     pending(look, task_subject(task.id), lane, None)
 }
 
-fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Verdict, Error> {
+fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanation, Error> {
     let subject = task_subject(task.id);
     let found = match standing {
         Standing::There(found) => found,
@@ -113,7 +114,7 @@ fn requirements(look: &Look<'_>, found: &Found, task: &Task) -> Requirements {
     }
 }
 
-fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -> Verdict {
+fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -> Explanation {
     let seen = look.view.workers.iter().find(|seen| seen.name == *worker);
     let life = seen.map(|seen| &seen.life);
     let mut reasons: Vec<Reason> = seen.and_then(view::worker_warning).into_iter().collect();
@@ -147,10 +148,10 @@ fn dependencies(look: &Look<'_>, task: &Task) -> Result<Vec<Reason>, Error> {
     let after: Vec<(TaskId, On)> =
         task.spec.after.iter().filter_map(|a| parse(a.id()).map(|id| (id, a.on()))).collect();
     let wanted: HashSet<TaskId> = after.iter().map(|(id, _on)| *id).collect();
-    let states = promote::states_of(look.pool, wanted)?;
+    let states = dependencies::states_of(look.pool, wanted)?;
     let state = |id: TaskId| states.get(&id).copied().unwrap_or(Dependency::Open);
     let mut reasons = Vec::new();
-    if let promote::Verdict::Hopeless(needed) = promote::verdict(&after, state) {
+    if let Readiness::Hopeless(needed) = dependency::verdict(&after, state) {
         let text = format!("{} did not end as needed; it will be cancelled", needed.short());
         reasons
             .push(Reason::new(Code::DependencyFailed, text).evidence("needed", needed.to_string()));
@@ -200,7 +201,7 @@ fn later(
     subject: Subject,
     requirements: &Requirements,
     mut reasons: Vec<Reason>,
-) -> Result<Verdict, Error> {
+) -> Result<Explanation, Error> {
     let standing = lane::ask(look, requirements)?;
     let text = reasons.first().map(|reason| reason.text.clone()).unwrap_or_default();
     let hopeless = reasons.iter().any(|reason| reason.code == Code::DependencyFailed);
@@ -224,7 +225,7 @@ fn pending(
     subject: Subject,
     requirements: &Requirements,
     found: Option<&Found>,
-) -> Result<Verdict, Error> {
+) -> Result<Explanation, Error> {
     let standing = lane::ask(look, requirements)?;
     let blocked_for_all = standing.reasons.iter().any(|reason| {
         matches!(reason.code, Code::LimitReached | Code::DiskFull) || reason.worker.is_none()
@@ -261,7 +262,7 @@ fn claimable(
     subject: Subject,
     standing: &lane::Standing<'_>,
     found: Option<&Found>,
-) -> Verdict {
+) -> Explanation {
     let names: Vec<_> = standing.ready.iter().map(|worker| worker.name.to_string()).collect();
     let names = names.join(", ");
     if let Some(found) = found {

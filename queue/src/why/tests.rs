@@ -14,7 +14,8 @@ use shared::task::{Class, Task, parse_spec};
 use shared::time::Moment;
 
 use super::{
-    Look, Verdict, Word, is_model, why_gpu, why_model, why_pool, why_task, why_worker, worker_of,
+    Explanation, Look, Word, is_model, why_gpu, why_model, why_pool, why_task, why_worker,
+    worker_of,
 };
 use crate::dir::find::places;
 use crate::dir::presence::heartbeats::{self};
@@ -124,18 +125,18 @@ fn ask<T>(pool: &Pool, question: impl Fn(&Look<'_>) -> T) -> T {
     question(&Look { pool, settings: &settings, view: &view })
 }
 
-fn of_task(pool: &Pool, id: TaskId) -> Verdict {
+fn of_task(pool: &Pool, id: TaskId) -> Explanation {
     ask(pool, |look| why_task(look, id).unwrap().unwrap())
 }
 
-fn of_worker(pool: &Pool, name: &str) -> Verdict {
+fn of_worker(pool: &Pool, name: &str) -> Explanation {
     ask(pool, |look| {
         let worker = look.view.workers.iter().find(|worker| worker.name.as_str() == name);
         why_worker(look, worker.unwrap()).unwrap()
     })
 }
 
-fn codes(verdict: &Verdict) -> Vec<Code> {
+fn codes(verdict: &Explanation) -> Vec<Code> {
     verdict.reasons.iter().map(|reason| reason.code).collect()
 }
 
@@ -179,7 +180,7 @@ fn what_somebody_can_take_now_is_claimable() {
     assert_eq!(of_worker(&pool, "worker-0").verdict, Word::Claimable);
     let never = of_task(&pool, big);
     assert_eq!((never.verdict, codes(&never)[0]), (Word::Impossible, Code::VramNever));
-    control::pause_pool(pool.layout(), &control::Message::new(control::Verb::Pause, "ann"))
+    control::pause_pool(pool.layout(), &control::Message::new(control::ControlVerb::Pause, "ann"))
         .unwrap();
     let paused = of_task(&pool, id);
     assert_eq!((paused.verdict, codes(&paused)), (Word::Blocked, vec![Code::Paused]));
@@ -241,7 +242,7 @@ fn holding(state: HeldState) -> Vec<HeldModel> {
     vec![HeldModel { model: "tiny:latest".into(), state, since, size: None, vram: None }]
 }
 
-fn of_model(pool: &Pool, name: &str) -> Verdict {
+fn of_model(pool: &Pool, name: &str) -> Explanation {
     ask(pool, |look| {
         assert!(is_model(look, name), "{name}");
         why_model(look, name).unwrap()

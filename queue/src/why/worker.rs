@@ -4,7 +4,7 @@ use crate::dir::presence::heartbeats;
 use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 
-use super::{Look, Subject, Verdict, Word, in_order};
+use super::{Explanation, Look, Subject, Word, in_order};
 use crate::Error;
 use crate::dir::claim::limit_slots;
 use crate::dir::disk::lane_files::read_requirements;
@@ -16,7 +16,7 @@ use crate::wire::heartbeat::Heartbeat;
 const LOOKS_EVERY: f64 = 60.0;
 
 /// What a worker does, and why it does not take more.
-pub fn why_worker(look: &Look<'_>, worker: &Worker) -> Result<Verdict, Error> {
+pub fn why_worker(look: &Look<'_>, worker: &Worker) -> Result<Explanation, Error> {
     let subject = Subject { kind: "worker", id: worker.name.to_string() };
     let name = &worker.name;
     let warning: Vec<Reason> = view::worker_warning(worker).into_iter().collect();

@@ -11,7 +11,7 @@ use shared::time::Moment;
 
 use super::lane::LaneName;
 use super::lease_record::Process;
-use super::model_stats::Measured;
+use super::model_stats::ModelStats;
 use super::uptime::Uptime;
 
 /// The schema that the file names.
@@ -65,7 +65,7 @@ pub struct BrainState {
     pub children: Vec<ChildProcess>,
     /// What was measured about models, up to where the ledger is counted.
     #[serde(default)]
-    pub measured: Measured,
+    pub measured: ModelStats,
 }
 
 /// What says in a worker's environment that a brain has started it. Jobs do not get it.

@@ -92,9 +92,9 @@ pub struct Ability {
     /// How many cpu tasks may run at once.
     pub cpu_slots: u32,
     /// Who paused it, or the pool, and when.
-    pub paused: Option<Standing>,
+    pub paused: Option<StandingOrder>,
     /// Who drains it, and since when.
-    pub draining: Option<Standing>,
+    pub draining: Option<StandingOrder>,
     /// Its model server, if it has one.
     #[serde(default)]
     pub server: Option<ModelServer>,
@@ -102,7 +102,7 @@ pub struct Ability {
 
 /// A condition somebody has set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct StandingOrder {
     /// Who.
     pub by: String,
     /// Since when.

@@ -67,7 +67,7 @@ pub struct Failures {
 
 /// One model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Model {
+pub struct ModelFigures {
     /// From request to answer.
     pub answers: Mean,
     /// From the start of a load to the first proof that it works.
@@ -95,9 +95,9 @@ pub struct LastRequest {
 
 /// All that was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Measured {
+pub struct ModelStats {
     /// By model, without the tag `latest`.
-    pub models: BTreeMap<String, Model>,
+    pub models: BTreeMap<String, ModelFigures>,
     /// How long `script` tasks run.
     pub scripts: Mean,
     /// By worker.
@@ -105,7 +105,7 @@ pub struct Measured {
     pub last: BTreeMap<Name, LastRequest>,
 }
 
-impl Measured {
+impl ModelStats {
     /// Takes in an attempt that ended.
     pub fn ended(&mut self, brief: &Brief) {
         let seconds = brief.started_at.map(|started| brief.ended_at.seconds_since(started));
@@ -160,13 +160,13 @@ impl Measured {
         model.vram = model.vram.max(Some(held.size.unwrap_or(vram).max(vram)));
     }
 
-    fn model(&mut self, name: &str) -> &mut Model {
+    fn model(&mut self, name: &str) -> &mut ModelFigures {
         self.models.entry(bare_name(name).to_owned()).or_default()
     }
 
     /// What is known of one model.
     #[must_use]
-    pub fn of(&self, model: &str) -> Option<&Model> {
+    pub fn of(&self, model: &str) -> Option<&ModelFigures> {
         self.models.get(bare_name(model))
     }
 
@@ -182,7 +182,7 @@ impl Measured {
         self.seconds(model, |model| model.loads)
     }
 
-    fn seconds(&self, model: &str, pick: impl Fn(&Model) -> Mean) -> Option<f64> {
+    fn seconds(&self, model: &str, pick: impl Fn(&ModelFigures) -> Mean) -> Option<f64> {
         let own = self.of(model).and_then(|model| pick(model).seconds());
         own.or_else(|| {
             let others = self.models.values().map(pick);
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn answers_and_loads_are_measured_from_the_lines() {
-        let mut measured = Measured::default();
+        let mut measured = ModelStats::default();
         let task = r#""outcome":"succeeded","task":{"class":"llm","model":"m:latest"}"#;
         measured.ended(&brief(&format!(
             r#"{task},"answer":{{"model":"m","body":{{"a":[1]}},"seconds":1.5,"load_seconds":0.5}}"#
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_are_counted_until_a_load_succeeds() {
-        let mut measured = Measured::default();
+        let mut measured = ModelStats::default();
         let load = |outcome: &str, cause: &str| {
             let mut one = brief(&format!(
                 r#""outcome":"{outcome}","task":{{"class":"resource","model":"m","verb":"load_llm"}}"#

@@ -4,7 +4,7 @@
 use queue::dir::presence::heartbeats::{self};
 use queue::dir::presence::lease::Lease;
 use queue::dir::presence::lease::this_process;
-use queue::dir::signal::control::{self, Message, Verb};
+use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::wire::heartbeat::Status;
 use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat};
 use queue::wire::lease_record::{Record, Role};
@@ -377,7 +377,7 @@ fn without_a_brain_an_idle_worker_releases_what_waits() {
 #[test]
 fn a_paused_pool_takes_nothing_and_goes_on_when_resumed() {
     let pool = quick_pool("unclaimed_after = \"1s\"\n");
-    control::pause_pool(inside(&pool).layout(), &Message::new(Verb::Pause, "ann")).unwrap();
+    control::pause_pool(inside(&pool).layout(), &Message::new(ControlVerb::Pause, "ann")).unwrap();
     let _brain = pool.brain(&["--no-spawn"]);
     let _worker = cpu_worker(&pool, "w");
     let id = submit(&pool, job(&["mark=runs"]));

@@ -10,7 +10,7 @@ use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::one::Claim;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::presence::lease::Lease;
-use queue::dir::signal::control::{self, Message, Verb};
+use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::{Line, Writer};
 use queue::wire::retry::{self, Policy, Verdict};
@@ -239,7 +239,7 @@ fn a_cancel_asked_of_a_dead_worker_is_honoured() {
         let mut running = None;
         let id = dead_after(&pool, |dying| {
             running = Some(dying.spawns(&pool, &["hang"]));
-            let (worker, ask) = (&dying.writer.name, Message::new(Verb::Cancel, "ann"));
+            let (worker, ask) = (&dying.writer.name, Message::new(ControlVerb::Cancel, "ann"));
             control::ask_about(dying.inside.layout(), worker, dying.name(), ask).unwrap();
         });
         let _rescue = rescuer.start(&pool);
@@ -257,10 +257,10 @@ fn seed_001_b23_a_stale_message_hits_nothing_else() {
     let pool = quick_pool("");
     let id = dead_after(&pool, |dying| {
         let stale = dying.name().retried();
-        let (worker, ask) = (&dying.writer.name, Message::new(Verb::Cancel, "ann"));
+        let (worker, ask) = (&dying.writer.name, Message::new(ControlVerb::Cancel, "ann"));
         control::ask_about(dying.inside.layout(), worker, stale, ask).unwrap();
         let other = TaskName::first(TaskId::new());
-        let ask = Message::new(Verb::Stall, "brain");
+        let ask = Message::new(ControlVerb::Stall, "brain");
         control::ask_about(dying.inside.layout(), worker, other, ask).unwrap();
     });
     let _next = cpu_worker(&pool, "dead");

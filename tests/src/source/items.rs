@@ -51,6 +51,15 @@ pub(super) fn named_file(attributes: &[Attribute]) -> Option<String> {
     })
 }
 
+/// Whether the whole crate may name it: also what `pub(crate)` says, in a private module.
+fn is_public(vis: &Visibility) -> bool {
+    match vis {
+        Visibility::Public(_) => true,
+        Visibility::Restricted(inside) => inside.path.is_ident("crate"),
+        Visibility::Inherited => false,
+    }
+}
+
 pub(super) fn public_types(items: &[Item]) -> Vec<PublicType> {
     let named = items.iter().filter_map(|item| match item {
         Item::Struct(item) => Some((&item.vis, &item.ident, &item.attrs)),
@@ -60,8 +69,7 @@ pub(super) fn public_types(items: &[Item]) -> Vec<PublicType> {
         Item::Union(item) => Some((&item.vis, &item.ident, &item.attrs)),
         _ => None,
     });
-    let public = named
-        .filter(|(vis, _name, attrs)| matches!(vis, Visibility::Public(_)) && !is_for_tests(attrs));
+    let public = named.filter(|(vis, _name, attrs)| is_public(vis) && !is_for_tests(attrs));
     let mut types: Vec<_> =
         public.map(|(_vis, name, _attrs)| PublicType { name: name.to_string() }).collect();
     // `words!` makes an enum of the word before its braces.

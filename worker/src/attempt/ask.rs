@@ -17,7 +17,7 @@ use shared::id::TaskId;
 use shared::outcome::Cause;
 use shared::time::Moment;
 
-use super::context::{Bench, Went, what};
+use super::context::{AttemptContext, AttemptResult, what};
 use crate::job::{self, Stop, Why};
 use crate::models::Models;
 use crate::server::{Again, Failure, Sink};
@@ -25,7 +25,7 @@ use crate::server::{Again, Failure, Sink};
 /// What an attempt that needs the model server works with.
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
-    pub(crate) bench: &'a Bench,
+    pub(crate) context: &'a AttemptContext,
     pub(crate) models: &'a Models,
     pub(crate) claim: &'a Claim,
     pub(crate) stop: &'a Stop,
@@ -43,9 +43,9 @@ pub(crate) enum GaveUp {
 }
 
 /// Asks the model, and says how that went. Calls `meanwhile` when the server begins to answer.
-pub(crate) fn ask(work: Work<'_>, model: &str, meanwhile: &dyn Fn()) -> Went {
+pub(crate) fn ask(work: Work<'_>, model: &str, meanwhile: &dyn Fn()) -> AttemptResult {
     let begun = Begun::new(work);
-    let Work { bench, models, claim, stop } = work;
+    let Work { context, models, claim, stop } = work;
     let (name, what) = (claim.name(), what(claim));
     let (task, attempt, log) = (name.id, name.attempt, begun.log.path.clone());
     let (model_name, server) = (model.to_owned(), models.server().address().to_owned());
@@ -57,12 +57,12 @@ pub(crate) fn ask(work: Work<'_>, model: &str, meanwhile: &dyn Fn()) -> Went {
     });
     match asked {
         Ok(answer) => {
-            models.answered(&bench.desk, model, &answer);
-            Went { answer: Some(answer), ..begun.went(Verdict::Succeeded, None) }
+            models.answered(&context.worker_state, model, &answer);
+            AttemptResult { answer: Some(answer), ..begun.result(Verdict::Succeeded, None) }
         }
         Err(failure) => {
             if is_servers_fault(&failure, gave_up) {
-                models.doubt(&bench.desk, model);
+                models.doubt(&context.worker_state, model);
             }
             begun.failed(&failure, gave_up)
         }
@@ -134,12 +134,12 @@ impl Log {
 impl Begun {
     /// Says that the attempt runs.
     pub(crate) fn new(work: Work<'_>) -> Self {
-        let Work { bench, claim, .. } = work;
+        let Work { context, claim, .. } = work;
         let name = claim.name();
-        let path = bench.surroundings.pool.layout().run_log(name.id, name.attempt);
+        let path = context.surroundings.pool.layout().run_log(name.id, name.attempt);
         let log = Log { path, run: (name.id, name.attempt), file: OnceCell::new() };
         let begun = Self { log, at: Moment::now(), since: Instant::now() };
-        bench.desk.update(name, |job| job.run.started_at = Some(begun.at));
+        context.worker_state.update(name, |job| job.run.started_at = Some(begun.at));
         begun
     }
 
@@ -176,24 +176,24 @@ impl Begun {
     }
 
     /// How it went, with its times.
-    pub(crate) fn went(&self, verdict: Verdict, message: Option<String>) -> Went {
+    pub(crate) fn result(&self, verdict: Verdict, message: Option<String>) -> AttemptResult {
         let (started_at, wall) = (Some(self.at), Some(self.elapsed()));
-        Went {
+        AttemptResult {
             message,
             started_at,
             wall,
             logged: self.log.file.get().is_some(),
-            ..Went::new(verdict)
+            ..AttemptResult::new(verdict)
         }
     }
 
     /// That it failed, in its log too.
-    pub(crate) fn failed(&self, failure: &Failure, gave_up: GaveUp) -> Went {
+    pub(crate) fn failed(&self, failure: &Failure, gave_up: GaveUp) -> AttemptResult {
         let (verdict, message) = judge(failure, gave_up, self.elapsed());
         if let Some(message) = &message {
             self.say(&format!("\nbrainstem: {message}"));
         }
-        self.went(verdict, message)
+        self.result(verdict, message)
     }
 }
 

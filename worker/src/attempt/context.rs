@@ -11,13 +11,13 @@ use shared::time::Moment;
 
 use super::environment::Surroundings;
 use crate::models::Models;
-use crate::worker_state::Desk;
+use crate::worker_state::WorkerState;
 
 /// What every attempt of this worker needs.
 #[derive(Debug)]
-pub struct Bench {
+pub struct AttemptContext {
     /// What the worker knows about itself.
-    pub desk: Desk,
+    pub worker_state: WorkerState,
     /// Its ledger.
     pub ledger: Ledger,
     /// What it tells jobs.
@@ -33,7 +33,7 @@ pub struct Bench {
 }
 
 /// How an attempt went, for the ledger.
-pub(crate) struct Went {
+pub(crate) struct AttemptResult {
     pub(crate) verdict: Verdict,
     pub(crate) exit_code: Option<i32>,
     pub(crate) signal: Option<i32>,
@@ -46,7 +46,7 @@ pub(crate) struct Went {
     pub(crate) logged: bool,
 }
 
-impl Went {
+impl AttemptResult {
     pub(crate) fn new(verdict: Verdict) -> Self {
         Self {
             verdict,
@@ -63,9 +63,9 @@ impl Went {
 }
 
 /// Waits; `true` at once when the worker must end.
-pub fn is_hurried(bench: &Bench, wait: Duration) -> bool {
+pub fn is_hurried(context: &AttemptContext, wait: Duration) -> bool {
     // Nothing is ever sent: the channel is closed to say that.
-    bench.hurry.recv_timeout(wait) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+    context.hurry.recv_timeout(wait) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
 }
 
 pub(crate) fn what(claim: &Claim) -> String {

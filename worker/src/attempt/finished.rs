@@ -8,11 +8,11 @@ use queue::wire::retry;
 use shared::event::Ending;
 use shared::time::Moment;
 
-use super::context::{Bench, Went, what};
+use super::context::{AttemptContext, AttemptResult, what};
 
 /// An attempt of whose job nothing is left. It has not ended before that is recorded.
 #[derive(Debug)]
-pub struct Over {
+pub struct Finished {
     /// The right and the duty to end it.
     pub claim: Box<Claim>,
     /// What is to be recorded.
@@ -25,12 +25,12 @@ pub struct Over {
     pub what: String,
 }
 
-impl Over {
+impl Finished {
     /// Whether somebody asked for that end, and may wait to hear of it.
-    pub fn was_asked(&self, bench: &Bench) -> bool {
+    pub fn was_asked(&self, context: &AttemptContext) -> bool {
         let name = self.claim.name();
-        bench
-            .desk
+        context
+            .worker_state
             .look(|state| state.jobs.iter().any(|job| job.name == name && job.stop.why().is_some()))
     }
 }
@@ -39,11 +39,15 @@ impl Over {
 const JOB: u32 = 4;
 
 /// What is to be recorded. Limits do not count the task any more.
-pub(crate) fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
-    let is_prompt = went.answer.is_some();
-    let cost = went.wall.unwrap_or_default() * if is_prompt { 1 } else { JOB };
-    let seconds = went.wall.map(|wall| wall.as_secs_f64());
-    let line = line(bench, &claim, went);
+pub(crate) fn finish(
+    context: &AttemptContext,
+    mut claim: Box<Claim>,
+    result: AttemptResult,
+) -> Finished {
+    let is_prompt = result.answer.is_some();
+    let cost = result.wall.unwrap_or_default() * if is_prompt { 1 } else { JOB };
+    let seconds = result.wall.map(|wall| wall.as_secs_f64());
+    let line = line(context, &claim, result);
     let ending = Ending {
         outcome: line.outcome,
         cause: line.cause,
@@ -55,26 +59,26 @@ pub(crate) fn over(bench: &Bench, mut claim: Box<Claim>, went: Went) -> Over {
     };
     let what = what(&claim);
     claim.free_slots();
-    Over { claim, line, cost, ending, what }
+    Finished { claim, line, cost, ending, what }
 }
 
-pub(crate) fn line(bench: &Bench, claim: &Claim, went: Went) -> Line {
+pub(crate) fn line(context: &AttemptContext, claim: &Claim, result: AttemptResult) -> Line {
     let (name, task) = (claim.name(), claim.task());
-    let pool = &bench.surroundings.pool;
+    let pool = &context.surroundings.pool;
     let policy = pool.rules().retry.of(task);
-    let next = retry::next(name, went.verdict, &policy, Moment::now(), fastrand::f64());
-    let mut line = Line::new(task.clone(), name, went.verdict, next);
+    let next = retry::next(name, result.verdict, &policy, Moment::now(), fastrand::f64());
+    let mut line = Line::new(task.clone(), name, result.verdict, next);
     let log = pool.layout().run_log(name.id, name.attempt);
-    line.worker = Some(bench.desk.name().clone());
-    line.gpu_uuid.clone_from(&bench.gpu_uuid);
-    line.started_at = went.started_at;
-    line.exit_code = went.exit_code;
-    line.signal = went.signal;
-    line.error_message = went.message.as_ref().map(|text| text.chars().take(1000).collect());
-    line.log_path = (went.logged || log.is_file()).then(|| log.display().to_string());
-    line.leaked = went.leaked;
-    line.answer = went.answer;
-    line.peak_vram_bytes = bench.desk.look(|state| {
+    line.worker = Some(context.worker_state.name().clone());
+    line.gpu_uuid.clone_from(&context.gpu_uuid);
+    line.started_at = result.started_at;
+    line.exit_code = result.exit_code;
+    line.signal = result.signal;
+    line.error_message = result.message.as_ref().map(|text| text.chars().take(1000).collect());
+    line.log_path = (result.logged || log.is_file()).then(|| log.display().to_string());
+    line.leaked = result.leaked;
+    line.answer = result.answer;
+    line.peak_vram_bytes = context.worker_state.look(|state| {
         state.jobs.iter().find(|job| job.name == name).and_then(|job| job.run.peak_vram_bytes)
     });
     line

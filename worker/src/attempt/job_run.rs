@@ -11,28 +11,33 @@ use shared::event::{Event, Why as Reason};
 use shared::outcome::Cause;
 use shared::task::TaskName;
 
-use super::context::{Bench, Went, is_hurried, what};
+use super::context::{AttemptContext, AttemptResult, is_hurried, what};
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
 use crate::models::Models;
 
-pub(crate) fn order(bench: &Bench, claim: &Claim, argv: Vec<OsString>) -> Order {
+pub(crate) fn order(context: &AttemptContext, claim: &Claim, argv: Vec<OsString>) -> Order {
     let (name, task) = (claim.name(), claim.task());
-    let root = bench.surroundings.pool.root();
-    let ollama_host = bench.models.as_ref().and_then(Models::ollama_host);
+    let root = context.surroundings.pool.root();
+    let ollama_host = context.models.as_ref().and_then(Models::ollama_host);
     Order {
         argv,
         cwd: task.spec.cwd.as_ref().map_or_else(|| root.to_owned(), Into::into),
-        env: bench.surroundings.of(claim, ollama_host),
+        env: context.surroundings.of(claim, ollama_host),
         stdin: task.spec.stdin.as_ref().map(|text| text.as_bytes().to_vec()),
-        log_path: bench.surroundings.pool.layout().run_log(name.id, name.attempt),
+        log_path: context.surroundings.pool.layout().run_log(name.id, name.attempt),
         task: name.id,
         attempt: name.attempt,
         timeout: task.spec.timeout.map(|span| span.0),
-        grace: task.spec.grace_period.map_or(bench.grace, |span| span.0),
+        grace: task.spec.grace_period.map_or(context.grace, |span| span.0),
     }
 }
 
-pub(crate) fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> Went {
+pub(crate) fn run(
+    context: &AttemptContext,
+    claim: &Claim,
+    order: Order,
+    stop: &Stop,
+) -> AttemptResult {
     let name = claim.name();
     let log = order.log_path.clone();
     let running = match job::start(order, stop) {
@@ -41,31 +46,31 @@ pub(crate) fn run(bench: &Bench, claim: &Claim, order: Order, stop: &Stop) -> We
     };
     let (pid, started_at) = (running.pid(), running.started_at());
     let mark = running.mark().clone();
-    bench.desk.update(name, |job| {
+    context.worker_state.update(name, |job| {
         job.run.started_at = Some(started_at);
         job.run.pgid = Some(pid);
     });
     let (task, attempt, what) = (name.id, name.attempt, what(claim));
     emit!(Event::TaskStarted { task, attempt, what, pid, log });
-    let tell = |sent, wall| say_what_was_sent(bench, claim, sent, wall);
+    let tell = |sent, wall| say_what_was_sent(context, claim, sent, wall);
     let end = running.wait(&tell);
     say_what_leaked(claim, &end);
     if !end.unkillable.is_empty() {
-        wait_for_the_unkillable(bench, claim, &mark, &end);
+        wait_for_the_unkillable(context, claim, &mark, &end);
     }
-    remove_progress(bench, name);
-    Went { started_at: Some(started_at), ..judge(&end) }
+    remove_progress(context, name);
+    AttemptResult { started_at: Some(started_at), ..judge(&end) }
 }
 
-fn remove_progress(bench: &Bench, name: TaskName) {
-    let progress = bench.surroundings.pool.layout().progress_file(name.id, name.attempt);
+fn remove_progress(context: &AttemptContext, name: TaskName) {
+    let progress = context.surroundings.pool.layout().progress_file(name.id, name.attempt);
     // Most jobs have none, and a look costs less than a removal in vain.
     if std::fs::symlink_metadata(&progress).is_ok() {
         let _gone = std::fs::remove_file(progress);
     }
 }
 
-fn not_started(claim: &Claim, err: &StartError) -> Went {
+fn not_started(claim: &Claim, err: &StartError) -> AttemptResult {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
     emit!(Event::JobSpawnFailed { task, attempt, error: err.to_string() });
     // Where the machine is at fault the command may be fine later.
@@ -73,11 +78,15 @@ fn not_started(claim: &Claim, err: &StartError) -> Went {
         Some(_) => Verdict::Failed(Cause::SpawnFailed),
         None => Verdict::NotReady(Cause::SpawnFailed),
     };
-    Went { exit_code: err.exit_code(), message: Some(err.to_string()), ..Went::new(verdict) }
+    AttemptResult {
+        exit_code: err.exit_code(),
+        message: Some(err.to_string()),
+        ..AttemptResult::new(verdict)
+    }
 }
 
 /// What the end of a job means for its task. Pure.
-pub(crate) fn judge(end: &End) -> Went {
+pub(crate) fn judge(end: &End) -> AttemptResult {
     let (verdict, message) = match (end.ended_by, end.status) {
         (Some(EndedBy::Timeout), _) => {
             let text = format!("ended at its time limit, after {:.0} s", end.wall.as_secs_f64());
@@ -111,11 +120,11 @@ pub(crate) fn judge(end: &End) -> Went {
     };
     let leaked = u32::try_from(end.leaked.len()).unwrap_or(u32::MAX);
     let wall = Some(end.wall);
-    Went { exit_code, signal, message, leaked, wall, ..Went::new(verdict) }
+    AttemptResult { exit_code, signal, message, leaked, wall, ..AttemptResult::new(verdict) }
 }
 
 /// Said when it is done, not when the job has ended: a person who waits sees why.
-fn say_what_was_sent(bench: &Bench, claim: &Claim, sent: Sent, wall: Duration) {
+fn say_what_was_sent(context: &AttemptContext, claim: &Claim, sent: Sent, wall: Duration) {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
     let (Sent::Term(by) | Sent::Kill(by)) = sent;
     let why = match by {
@@ -126,7 +135,7 @@ fn say_what_was_sent(bench: &Bench, claim: &Claim, sent: Sent, wall: Duration) {
     };
     match sent {
         Sent::Term(_) => {
-            let grace = claim.task().spec.grace_period.map_or(bench.grace, |span| span.0);
+            let grace = claim.task().spec.grace_period.map_or(context.grace, |span| span.0);
             let (seconds, grace_seconds) = (wall.as_secs_f64(), grace.as_secs_f64());
             emit!(Event::JobTerminated { task, attempt, why, seconds, grace_seconds });
         }
@@ -143,7 +152,7 @@ fn say_what_leaked(claim: &Claim, end: &End) {
 }
 
 /// While a process of the job lives, the task stays put: another attempt would run beside it.
-fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End) {
+fn wait_for_the_unkillable(context: &AttemptContext, claim: &Claim, mark: &Mark, end: &End) {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
     let mut pids: Vec<u32> = end.unkillable.iter().map(|process| process.pid).collect();
     let (mut count, mut seconds) = (1, 60.0);
@@ -158,7 +167,7 @@ fn wait_for_the_unkillable(bench: &Bench, claim: &Claim, mark: &Mark, end: &End)
             Err(error) => {
                 let (doing, error) = ("looking for a job's processes".into(), error.to_string());
                 emit!(Event::ProcessFailed { doing, error });
-                if is_hurried(bench, patience) {
+                if is_hurried(context, patience) {
                     return;
                 }
             }

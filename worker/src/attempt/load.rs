@@ -8,14 +8,14 @@ use shared::llm::{HeldModel, ModelVerb, is_same_model};
 use shared::outcome::Cause;
 
 use super::ask::{Begun, GaveUp, Work};
-use super::context::Went;
+use super::context::AttemptResult;
 use crate::models::Alone;
 use crate::server::{Again, Failure, Options};
 
 /// Does what the task says, alone on the GPU.
-pub(crate) fn turn_over(work: Work<'_>, verb: ModelVerb, model: &str) -> Went {
+pub(crate) fn load_or_unload(work: Work<'_>, verb: ModelVerb, model: &str) -> AttemptResult {
     let begun = Begun::new(work);
-    let Work { bench, models, claim, stop } = work;
+    let Work { context, models, claim, stop } = work;
     let limit = claim.task().spec.timeout.map(|span| span.0);
     let address = models.server().address();
     begun.say(&format!("{verb} {model} at {address}"));
@@ -23,7 +23,8 @@ pub(crate) fn turn_over(work: Work<'_>, verb: ModelVerb, model: &str) -> Went {
         if models.alone(stop.cancel()) == Alone::GivenUp {
             return Err(given_up());
         }
-        models.note(&bench.desk, |book, now| book.begins(verb, model, now));
+        models
+            .note(&context.worker_state, |server_state, now| server_state.begins(verb, model, now));
         match verb {
             ModelVerb::Load => load(work, &begun, model),
             ModelVerb::Unload => unload(work, model),
@@ -32,7 +33,7 @@ pub(crate) fn turn_over(work: Work<'_>, verb: ModelVerb, model: &str) -> Went {
     match done {
         Ok(()) => {
             begun.say(&format!("done after {:.1} s", begun.elapsed().as_secs_f64()));
-            begun.went(Verdict::Succeeded, None)
+            begun.result(Verdict::Succeeded, None)
         }
         Err(failure) => {
             remember(work, (verb, model), &failure, gave_up);
@@ -47,7 +48,7 @@ fn given_up() -> Failure {
 }
 
 fn load(work: Work<'_>, begun: &Begun, model: &str) -> Result<(), Failure> {
-    let Work { bench, models, claim, stop } = work;
+    let Work { context, models, claim, stop } = work;
     let none = Options::new();
     let options = claim.task().spec.options.as_ref().unwrap_or(&none);
     models.server().load(model, options, stop.cancel())?;
@@ -59,8 +60,10 @@ fn load(work: Work<'_>, begun: &Begun, model: &str) -> Result<(), Failure> {
         let message = format!("{address} says that it has loaded {model}, and does not list it");
         return Err(Failure { cause: Cause::ServerError, again: Again::Maybe, message });
     }
-    models.note(&bench.desk, |book, now| book.holds(held, models.server().loads(), now));
-    let canary = models.canary(&bench.desk, model, Some(took))?;
+    models.note(&context.worker_state, |server_state, now| {
+        server_state.holds(held, models.server().loads(), now)
+    });
+    let canary = models.canary(&context.worker_state, model, Some(took))?;
     begun.say(&format!("one token came within {:.3} s", canary.as_secs_f64()));
     Ok(())
 }
@@ -81,17 +84,17 @@ fn describe(held: &[HeldModel], model: &str, took: Duration) -> String {
 }
 
 fn unload(work: Work<'_>, model: &str) -> Result<(), Failure> {
-    let Work { bench, models, stop, .. } = work;
+    let Work { context, models, stop, .. } = work;
     models.server().unload(model, stop.cancel())?;
-    models.note(&bench.desk, |book, _now| book.unloaded(model));
+    models.note(&context.worker_state, |server_state, _now| server_state.unloaded(model));
     // What else it holds now decides what may run.
-    models.look(&bench.desk);
+    models.look(&context.worker_state);
     Ok(())
 }
 
 /// A load that failed is not asked for again in vain; one that was given up says nothing.
 fn remember(work: Work<'_>, (verb, model): (ModelVerb, &str), failure: &Failure, gave_up: GaveUp) {
-    let Work { bench, models, .. } = work;
+    let Work { context, models, .. } = work;
     let failed = match (verb, gave_up, failure.again) {
         (ModelVerb::Load, GaveUp::Timeout, _) => Some(Cause::Timeout),
         (ModelVerb::Load, GaveUp::No, Again::Maybe | Again::Never) => Some(failure.cause),
@@ -99,19 +102,19 @@ fn remember(work: Work<'_>, (verb, model): (ModelVerb, &str), failure: &Failure,
         | (ModelVerb::Load, GaveUp::Asked(_), _)
         | (ModelVerb::Unload, _, _) => None,
     };
-    models.note(&bench.desk, |book, now| match failed {
-        Some(cause) => book.load_failed(model, &Failure { cause, ..failure.clone() }, now),
+    models.note(&context.worker_state, |server_state, now| match failed {
+        Some(cause) => server_state.load_failed(model, &Failure { cause, ..failure.clone() }, now),
         None => {
-            book.gave_up(now);
+            server_state.gave_up(now);
             Vec::new()
         }
     });
-    models.look(&bench.desk);
+    models.look(&context.worker_state);
 }
 
 /// Whoever asked for the load decides anew: it is not tried again by itself.
-fn once(went: Went) -> Went {
-    let verdict = match went.verdict {
+fn once(result: AttemptResult) -> AttemptResult {
+    let verdict = match result.verdict {
         Verdict::Failed(cause) | Verdict::NotReady(cause @ Cause::Unauthorized) => {
             Verdict::Refused(cause)
         }
@@ -122,7 +125,7 @@ fn once(went: Went) -> Went {
         | Verdict::Returned
         | Verdict::WorkerDied) => other,
     };
-    Went { verdict, ..went }
+    AttemptResult { verdict, ..result }
 }
 
 #[cfg(test)]
@@ -137,7 +140,7 @@ mod tests {
             (Verdict::NotReady(Cause::ServerError), Verdict::NotReady(Cause::ServerError)),
             (Verdict::Returned, Verdict::Returned),
         ] {
-            assert_eq!(once(Went::new(verdict)).verdict, expected, "{verdict:?}");
+            assert_eq!(once(AttemptResult::new(verdict)).verdict, expected, "{verdict:?}");
         }
     }
 }

@@ -19,18 +19,18 @@ use shared::task::Payload;
 use crate::job::{Order, Stop};
 use crate::models::Models;
 use ask::Work;
-use context::{Bench, Went};
-use finished::{Over, over};
+use context::{AttemptContext, AttemptResult};
+use finished::{Finished, finish};
 use job_run::{order, run};
 
 /// Runs a claimed task's job to its end. Calls `meanwhile` when it is about to wait for the rest of
 /// a model's answer.
 #[must_use = "its end must be recorded"]
 pub fn attempt(
-    bench: &Arc<Bench>,
+    context: &Arc<AttemptContext>,
     claim: Box<Claim>,
     (stop, meanwhile): (&Stop, &dyn Fn()),
-) -> Over {
+) -> Finished {
     let (name, task) = (claim.name(), claim.task());
     let _scope = scope(Context {
         task: Some(name.id),
@@ -38,19 +38,20 @@ pub fn attempt(
         correlation_id: Some(task.correlation_id.clone()),
         ..Context::default()
     });
-    let went = match plan(bench, &claim) {
-        Ok(Plan::Job(order)) => run(bench, &claim, order, stop),
+    let result = match plan(context, &claim) {
+        Ok(Plan::Job(order)) => run(context, &claim, order, stop),
         Ok(Plan::Ask { models, model }) => {
-            ask::ask(Work { bench, models, claim: &claim, stop }, model, meanwhile)
+            ask::ask(Work { context, models, claim: &claim, stop }, model, meanwhile)
         }
         Ok(Plan::Model { models, verb, model }) => {
-            load::turn_over(Work { bench, models, claim: &claim, stop }, verb, model)
+            load::load_or_unload(Work { context, models, claim: &claim, stop }, verb, model)
         }
-        Err(message) => {
-            Went { message: Some(message), ..Went::new(Verdict::Failed(Cause::SpawnFailed)) }
-        }
+        Err(message) => AttemptResult {
+            message: Some(message),
+            ..AttemptResult::new(Verdict::Failed(Cause::SpawnFailed))
+        },
     };
-    over(bench, claim, went)
+    finish(context, claim, result)
 }
 
 /// What an attempt does.
@@ -63,8 +64,8 @@ enum Plan<'a> {
     Model { models: &'a Models, verb: ModelVerb, model: &'a str },
 }
 
-fn plan<'a>(bench: &'a Bench, claim: &'a Claim) -> Result<Plan<'a>, String> {
-    let models = || bench.models.as_ref().ok_or("this worker has no model server");
+fn plan<'a>(context: &'a AttemptContext, claim: &'a Claim) -> Result<Plan<'a>, String> {
+    let models = || context.models.as_ref().ok_or("this worker has no model server");
     let argv = match claim.task().spec.payload().map_err(|bad| bad.to_string())? {
         Payload::Command(words) => words.iter().map(Into::into).collect(),
         Payload::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
@@ -73,5 +74,5 @@ fn plan<'a>(bench: &'a Bench, claim: &'a Claim) -> Result<Plan<'a>, String> {
             return Ok(Plan::Model { models: models()?, verb, model });
         }
     };
-    Ok(Plan::Job(order(bench, claim, argv)))
+    Ok(Plan::Job(order(context, claim, argv)))
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use queue::fence::{self, Carries, Ended, Found, LogLock, Patience};
+use queue::fence::{self, Carries, EndPatience, Ended, FoundProcess, LogLock};
 use rustix::event::{Timespec, poll};
 
 use super::Running;
@@ -14,8 +14,8 @@ use crate::children;
 
 /// What became of the processes that outlived the leader.
 pub(super) struct Leaks {
-    pub(super) ended: Vec<Found>,
-    pub(super) unkillable: Vec<Found>,
+    pub(super) ended: Vec<FoundProcess>,
+    pub(super) unkillable: Vec<FoundProcess>,
     pub(super) unchecked: Option<std::io::Error>,
     pub(super) others: Others,
 }
@@ -30,7 +30,7 @@ pub(super) enum Others {
     Some,
 }
 
-pub(super) fn end(job: &Running, patience: Patience<'_>) -> Leaks {
+pub(super) fn end(job: &Running, patience: EndPatience<'_>) -> Leaks {
     let mut leaks =
         Leaks { ended: vec![], unkillable: vec![], unchecked: None, others: Others::None };
     let unknown = children::unknown(job.pid());

@@ -89,7 +89,7 @@ fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| !stat.is_over())
 }
 
-fn pids(found: &[fence::Found]) -> Vec<u32> {
+fn pids(found: &[fence::FoundProcess]) -> Vec<u32> {
     found.iter().map(|found| found.pid).collect()
 }
 

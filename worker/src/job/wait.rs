@@ -6,7 +6,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use queue::fence::{Found, Patience};
+use queue::fence::{EndPatience, FoundProcess};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -50,9 +50,9 @@ pub struct End {
     /// Why we ended it, if we did.
     pub ended_by: Option<EndedBy>,
     /// Processes that outlived the leader and had to be ended.
-    pub leaked: Vec<Found>,
+    pub leaked: Vec<FoundProcess>,
     /// Those that could not be.
-    pub unkillable: Vec<Found>,
+    pub unkillable: Vec<FoundProcess>,
     /// Why nobody could look for such processes.
     pub unchecked: Option<std::io::Error>,
     /// From the spawn to the leader's end.
@@ -177,7 +177,7 @@ impl Running {
     }
 
     /// What is left of the grace, for those that outlived the leader.
-    fn patience(&self, stage: Stage, status: Status) -> Patience<'_> {
+    fn patience(&self, stage: Stage, status: Status) -> EndPatience<'_> {
         let (settle, grace) = match stage {
             Stage::Running => (SETTLE, self.grace),
             Stage::Asked { kill_at, .. } => {
@@ -190,7 +190,7 @@ impl Running {
             Status::Unkillable => Duration::ZERO,
             Status::Exited(_) | Status::Signaled(_) | Status::Lost => GIVE_UP,
         };
-        Patience { settle, grace, give_up, hurry: Some(self.bells.hurried.as_fd()) }
+        EndPatience { settle, grace, give_up, hurry: Some(self.bells.hurried.as_fd()) }
     }
 }
 

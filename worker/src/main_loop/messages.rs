@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use queue::dir::signal::control::{self, Message, Verb};
-use queue::wire::heartbeat::Standing;
+use queue::dir::signal::control::{self, ControlVerb, Message};
+use queue::wire::heartbeat::StandingOrder;
 use shared::emit;
 use shared::event::Event;
 
-use super::{Floor, Stopping};
+use super::{MainLoop, Stopping};
 use crate::job::Why;
 
-impl Floor {
+impl MainLoop {
     pub(super) fn follow_messages(&mut self) -> Result<(), queue::Error> {
-        let worker = self.bench.desk.name().clone();
+        let worker = self.context.worker_state.name().clone();
         for (path, message) in control::messages(self.pool.layout(), &worker)? {
             match message {
                 Ok(message) => self.follow(&path, &message)?,
@@ -25,18 +25,18 @@ impl Floor {
 
     pub(super) fn follow(&mut self, path: &Path, message: &Message) -> Result<(), queue::Error> {
         let why = match message.verb {
-            Verb::Cancel => Why::Cancelled,
-            Verb::Stall => Why::Stalled,
-            Verb::Stop => {
+            ControlVerb::Cancel => Why::Cancelled,
+            ControlVerb::Stall => Why::Stalled,
+            ControlVerb::Stop => {
                 received(message);
                 self.begin_to_stop(Duration::ZERO);
                 return control::done(path);
             }
             // These stand until they are withdrawn.
-            Verb::Drain | Verb::Pause => return Ok(()),
+            ControlVerb::Drain | ControlVerb::Pause => return Ok(()),
         };
         let Some(name) = message.about() else { return control::done(path) };
-        let stop = self.bench.desk.look(|state| {
+        let stop = self.context.worker_state.look(|state| {
             state.jobs.iter().find(|job| job.name == name).map(|job| job.stop.clone())
         });
         match stop {
@@ -54,12 +54,12 @@ impl Floor {
     }
 
     pub(super) fn follow_standing(&mut self) -> Result<(), queue::Error> {
-        let (layout, worker) = (self.pool.layout(), self.bench.desk.name().clone());
+        let (layout, worker) = (self.pool.layout(), self.context.worker_state.name().clone());
         let pool_pause = self.pool_pause()?.map(|message| ("pool".to_owned(), message));
-        let own = control::standing(layout, &worker, Verb::Pause)?;
+        let own = control::standing(layout, &worker, ControlVerb::Pause)?;
         let paused = pool_pause.or_else(|| own.map(|message| (worker.to_string(), message)));
-        let drain = control::standing(layout, &worker, Verb::Drain)?;
-        let standing = |(scope, message): (String, Message)| Standing {
+        let drain = control::standing(layout, &worker, ControlVerb::Drain)?;
+        let standing = |(scope, message): (String, Message)| StandingOrder {
             by: message.by,
             since: message.at,
             scope,
@@ -67,20 +67,20 @@ impl Floor {
         let (paused, draining) =
             (paused.map(standing), drain.map(|m| standing((worker.to_string(), m))));
         let (was_paused, was_draining) = self
-            .bench
-            .desk
+            .context
+            .worker_state
             .look(|state| (state.ability.paused.clone(), state.ability.draining.clone()));
         if paused != was_paused {
             say_pause(was_paused.as_ref(), paused.as_ref());
-            self.bench.desk.change(|state| state.ability.paused = paused);
+            self.context.worker_state.change(|state| state.ability.paused = paused);
             self.search.lock().begin_anew();
         }
         if draining.is_some() && was_draining.is_none() {
-            let running = self.bench.desk.look(|state| state.jobs.len() as u64);
+            let running = self.context.worker_state.look(|state| state.jobs.len() as u64);
             emit!(Event::WorkerDraining { worker, running });
-            self.bench.desk.change(|state| state.ability.draining = draining);
+            self.context.worker_state.change(|state| state.ability.draining = draining);
         } else if draining.is_none() && was_draining.is_some() {
-            self.bench.desk.change(|state| state.ability.draining = None);
+            self.context.worker_state.change(|state| state.ability.draining = None);
             self.search.lock().look_again();
         }
         Ok(())
@@ -104,7 +104,7 @@ impl Floor {
     }
 
     pub(super) fn note_signal(&mut self, signal: Option<i32>) {
-        let worker = self.bench.desk.name().clone();
+        let worker = self.context.worker_state.name().clone();
         let signal = match signal {
             Some(2) => "INT",
             Some(15) => "TERM",
@@ -114,7 +114,7 @@ impl Floor {
         if self.stopping.is_some() {
             // A second one: now.
             self.hurry = None;
-            self.bench.desk.look(|state| {
+            self.context.worker_state.look(|state| {
                 for job in &state.jobs {
                     job.stop.kill_now(Why::Returned);
                 }
@@ -127,7 +127,7 @@ impl Floor {
     pub(super) fn begin_to_stop(&mut self, grace: Duration) {
         if self.stopping.is_none() {
             self.stopping = Some(Stopping::Letting { until: Instant::now() + grace });
-            self.bench.desk.change(|state| state.stopping = true);
+            self.context.worker_state.change(|state| state.stopping = true);
             self.hurry_up();
         }
     }
@@ -137,7 +137,7 @@ impl Floor {
         let Some(Stopping::Letting { until }) = self.stopping else { return };
         if Instant::now() >= until {
             self.stopping = Some(Stopping::Returning);
-            self.bench.desk.look(|state| {
+            self.context.worker_state.look(|state| {
                 for job in &state.jobs {
                     job.stop.ask(Why::Returned);
                 }
@@ -152,12 +152,12 @@ fn received(message: &Message) {
     emit!(Event::ControlReceived { verb, by, about, cause: None });
 }
 
-fn say_pause(before: Option<&Standing>, now: Option<&Standing>) {
+fn say_pause(before: Option<&StandingOrder>, now: Option<&StandingOrder>) {
     match (before, now) {
-        (_, Some(Standing { by, scope, .. })) => {
+        (_, Some(StandingOrder { by, scope, .. })) => {
             emit!(Event::PoolPaused { by: by.clone(), scope: scope.clone(), until: None });
         }
-        (Some(Standing { scope, .. }), None) => {
+        (Some(StandingOrder { scope, .. }), None) => {
             emit!(Event::PoolResumed { by: "a person".to_owned(), scope: scope.clone() });
         }
         (None, None) => {}

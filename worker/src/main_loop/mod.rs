@@ -22,14 +22,14 @@ use shared::event::{Event, Repeater, Say};
 use shared::settings::Settings;
 use shared::task::TaskName;
 
-use crate::attempt::context::Bench;
-use crate::recorder::{Closer, Nudge};
-use run_threads::{Crew, RunThread};
+use crate::attempt::context::AttemptContext;
+use crate::recorder::{Nudge, Recorder};
+use run_threads::{RunThread, RunThreads};
 use search::{SharedSearch, Work};
 
 /// The main thread's things.
-pub struct Floor {
-    bench: Arc<Bench>,
+pub struct MainLoop {
+    context: Arc<AttemptContext>,
     pool: Pool,
     settings: Settings,
     listener: Listener,
@@ -37,12 +37,12 @@ pub struct Floor {
     /// What is newly known of the model server.
     news: Receiver<()>,
     /// Since when no brain holds its lock, as far as this worker saw.
-    alone_since: Option<Instant>,
+    without_brain_since: Option<Instant>,
     /// Something ended that this thread may wait for.
     nudged: Receiver<()>,
     search: SharedSearch,
     /// Who runs attempts.
-    crew: Crew,
+    run_threads: RunThreads,
     promoter: Option<Promoter>,
     tidy: Tidy,
     stopping: Option<Stopping>,
@@ -64,7 +64,7 @@ enum Stopping {
 /// What the loop needs from outside.
 pub struct Tools {
     /// What every attempt needs.
-    pub bench: Arc<Bench>,
+    pub context: Arc<AttemptContext>,
     /// The settings.
     pub settings: Settings,
     /// Its bells.
@@ -75,30 +75,31 @@ pub struct Tools {
     pub hurry: Sender<()>,
 }
 
-impl Floor {
+impl MainLoop {
     /// Ready to work.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn new(tools: Tools) -> std::io::Result<Self> {
-        let Tools { bench, settings, listener, signals, hurry } = tools;
-        let pool = bench.surroundings.pool.clone();
+        let Tools { context, settings, listener, signals, hurry } = tools;
+        let pool = context.surroundings.pool.clone();
         let tidy = Tidy::new(pool.layout());
-        let news = bench.models.as_ref().map_or_else(never, |models| models.news().clone());
+        let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
         let (nudge, nudged) = Nudge::new();
-        let search = SharedSearch::new(bench.clone());
-        let closer = Closer::start(bench.clone(), nudge.clone())?;
-        let thread = RunThread { bench: bench.clone(), search: search.clone(), closer, nudge };
+        let search = SharedSearch::new(context.clone());
+        let recorder = Recorder::start(context.clone(), nudge.clone())?;
+        let thread =
+            RunThread { context: context.clone(), search: search.clone(), recorder, nudge };
         Ok(Self {
-            bench,
+            context,
             pool,
             settings,
             listener,
             signals,
             news,
-            alone_since: None,
+            without_brain_since: None,
             nudged,
-            crew: Crew::new(thread),
+            run_threads: RunThreads::new(thread),
             search,
             promoter: None,
             tidy,
@@ -131,7 +132,7 @@ impl Floor {
         self.follow_standing()?;
         self.promote()?;
         self.forget_ended();
-        self.load_alone()?;
+        self.load_without_brain()?;
         while let Some(work) = self.claim()? {
             self.begin(work);
         }
@@ -142,13 +143,13 @@ impl Floor {
         let mut search = self.search.lock();
         let won = if search.may_claim() { search.claim()? } else { None };
         drop(search);
-        Ok(won.map(|won| won.told(&self.bench)))
+        Ok(won.map(|won| won.told(&self.context)))
     }
 
     fn begin(&self, work: Work) {
         let name = work.0.name();
-        if let Err(err) = self.crew.run(work) {
-            self.bench.desk.clear(name);
+        if let Err(err) = self.run_threads.run(work) {
+            self.context.worker_state.clear(name);
             let doing = format!("starting {}", name.id.short());
             emit!(Event::ProcessFailed { doing, error: err.to_string() });
         }
@@ -164,7 +165,7 @@ impl Floor {
     }
 
     fn is_done(&self) -> bool {
-        self.bench.desk.look(|state| {
+        self.context.worker_state.look(|state| {
             let leaves = state.stopping || state.ability.draining.is_some();
             leaves && state.jobs.is_empty()
         })
@@ -195,7 +196,9 @@ impl Floor {
     }
 
     fn forget_ended(&mut self) {
-        let desk = &self.bench.desk;
-        self.asked.retain(|name| desk.look(|state| state.jobs.iter().any(|job| job.name == *name)));
+        let worker_state = &self.context.worker_state;
+        self.asked.retain(|name| {
+            worker_state.look(|state| state.jobs.iter().any(|job| job.name == *name))
+        });
     }
 }

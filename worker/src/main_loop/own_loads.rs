@@ -16,7 +16,7 @@ use shared::name::Name;
 use shared::task::{Class, MAX_PRIORITY, Spec, Task};
 use shared::time::Moment;
 
-use super::Floor;
+use super::MainLoop;
 
 /// What a worker asks itself for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,20 +36,20 @@ struct Demand {
     scripts: u64,
 }
 
-impl Floor {
+impl MainLoop {
     /// One step of placing models, where nobody else does.
-    pub(super) fn load_alone(&mut self) -> Result<(), queue::Error> {
+    pub(super) fn load_without_brain(&mut self) -> Result<(), queue::Error> {
         let Some(server) = self.idle_server() else { return Ok(()) };
         if Lock::probe(&self.pool.layout().brain_lock())? == Holder::Somebody {
-            self.alone_since = None;
+            self.without_brain_since = None;
             return Ok(());
         }
-        let alone = self.alone_since.get_or_insert_with(Instant::now).elapsed();
+        let alone = self.without_brain_since.get_or_insert_with(Instant::now).elapsed();
         if alone < self.settings.self_load_after.0 {
             return Ok(());
         }
         let Some(wish) = wish(&server, &self.demand()?) else { return Ok(()) };
-        let name = self.bench.desk.name().clone();
+        let name = self.context.worker_state.name().clone();
         // One at a time, and not while what the brain asked for is still open.
         let open = load_requests::pending(self.pool.layout())?;
         if open.iter().any(|asked| asked.worker.as_ref() == Some(&name)) {
@@ -66,7 +66,7 @@ impl Floor {
 
     /// What is known of the server, while nothing runs here and something may be claimed.
     fn idle_server(&self) -> Option<ModelServer> {
-        self.bench.desk.look(|state| {
+        self.context.worker_state.look(|state| {
             let open = !state.stopping
                 && !state.lease_lost
                 && state.ability.draining.is_none()
@@ -91,7 +91,7 @@ impl Floor {
         if demand.models.is_empty() {
             return Ok(demand);
         }
-        let own = self.bench.desk.name();
+        let own = self.context.worker_state.name();
         let workers = view::workers(&self.pool, &self.settings, Moment::now())?;
         for other in workers.iter().filter(|worker| worker.name != *own) {
             for model in has(other) {

@@ -15,13 +15,13 @@ use shared::task::TaskName;
 
 use super::search::{SharedSearch, Work};
 use crate::attempt;
-use crate::attempt::context::Bench;
-use crate::recorder::{Closer, Nudge};
-use crate::worker_state::State;
+use crate::attempt::context::AttemptContext;
+use crate::recorder::{Nudge, Recorder};
+use crate::worker_state::Facts;
 use crate::worker_state::backlog::Phase;
 
 /// All of them: never more than there were attempts at the same time.
-pub(super) struct Crew {
+pub(super) struct RunThreads {
     work: (Sender<Work>, Receiver<Work>),
     /// Threads that take work from there next, less what is there already.
     idle: Arc<AtomicUsize>,
@@ -31,13 +31,13 @@ pub(super) struct Crew {
 /// What each of them has.
 #[derive(Clone)]
 pub(super) struct RunThread {
-    pub(super) bench: Arc<Bench>,
+    pub(super) context: Arc<AttemptContext>,
     pub(super) search: SharedSearch,
-    pub(super) closer: Closer,
+    pub(super) recorder: Recorder,
     pub(super) nudge: Nudge,
 }
 
-impl Crew {
+impl RunThreads {
     /// Nobody yet.
     pub(super) fn new(thread: RunThread) -> Self {
         Self { work: unbounded(), idle: Arc::default(), thread }
@@ -72,20 +72,20 @@ impl Crew {
 }
 
 impl RunThread {
-    /// Runs one, and leaves what is to be recorded to the closer. A panic costs that attempt: it
+    /// Runs one, and leaves what is to be recorded to the recorder. A panic costs that attempt: it
     /// stays claimed, and is put back when this worker's affairs are settled.
     fn run(&self, (claim, stop): Work) {
         let name = claim.name();
-        let meanwhile = || self.look_ahead(name);
-        let attempt = || attempt::attempt(&self.bench, claim, (&stop, &meanwhile));
+        let meanwhile = || self.prefetch(name);
+        let attempt = || attempt::attempt(&self.context, claim, (&stop, &meanwhile));
         let ran = catch_unwind(AssertUnwindSafe(attempt));
         match ran {
-            Ok(over) => {
-                self.bench.desk.enter(name, Phase::Over { cost: over.cost });
-                self.closer.close(over, &self.bench.desk);
+            Ok(finished) => {
+                self.context.worker_state.enter(name, Phase::Finished { cost: finished.cost });
+                self.recorder.record(finished, &self.context.worker_state);
             }
             Err(panic) => {
-                self.bench.desk.clear(name);
+                self.context.worker_state.clear(name);
                 let doing = format!("running {}", name.id.short());
                 emit!(Event::ProcessFailed { doing, error: panic_text(panic.as_ref()) });
             }
@@ -93,10 +93,10 @@ impl RunThread {
     }
 
     /// Whoever waits for an answer uses the time.
-    fn look_ahead(&self, job: TaskName) {
+    fn prefetch(&self, job: TaskName) {
         // Somebody who claims has looked, too.
         if let Some(mut search) = self.search.try_lock() {
-            search.look_ahead(job);
+            search.prefetch(job);
         }
     }
 
@@ -104,10 +104,10 @@ impl RunThread {
     /// is to do is left to the main thread.
     fn next(&self, kind: SlotKind) -> Option<Work> {
         let mut search = loop {
-            self.bench.desk.wait_to_keep_up();
+            self.context.worker_state.wait_to_keep_up();
             let search = self.search.lock();
             // Another thread may have been faster.
-            if self.bench.desk.look(State::is_behind) {
+            if self.context.worker_state.look(Facts::is_behind) {
                 drop(search);
             } else {
                 break search;
@@ -124,7 +124,7 @@ impl RunThread {
         if more {
             self.nudge.nudge();
         }
-        found.ok().flatten().map(|won| won.told(&self.bench))
+        found.ok().flatten().map(|won| won.told(&self.context))
     }
 }
 

@@ -8,7 +8,7 @@ use queue::dir::claim::limit_slots;
 use queue::dir::claim::note::Note;
 use queue::dir::claim::one::Claim;
 use queue::dir::disk::reserve;
-use queue::dir::find::counts::Census;
+use queue::dir::find::counts::Counter;
 use queue::dir::find::load_requests;
 use queue::eligible::{self, SlotKind};
 use queue::wire::counts::LaneCount;
@@ -22,18 +22,18 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use super::report::{self, Found};
-use crate::attempt::context::Bench;
+use crate::attempt::context::AttemptContext;
 use crate::job::Stop;
-use crate::worker_state::State;
+use crate::worker_state::Facts;
 
 /// A claimed task, and how its job is told to end.
 pub(super) type Work = (Box<Claim>, Stop);
 
 /// What is known of the pending tasks.
 pub(super) struct Search {
-    bench: Arc<Bench>,
+    context: Arc<AttemptContext>,
     cursor: Cursor,
-    census: Census,
+    counter: Counter,
     /// Kinds of slot for which a look could find something new.
     look: Look,
     /// The shape of the last report that was said at INFO.
@@ -64,8 +64,8 @@ pub(super) struct SharedSearch(Arc<Mutex<Search>>);
 
 impl SharedSearch {
     /// Nothing known yet.
-    pub(super) fn new(bench: Arc<Bench>) -> Self {
-        Self(Arc::new(Mutex::new(Search::new(bench))))
+    pub(super) fn new(context: Arc<AttemptContext>) -> Self {
+        Self(Arc::new(Mutex::new(Search::new(context))))
     }
 
     /// Waits until nobody else searches.
@@ -88,9 +88,9 @@ pub(super) struct Won {
 
 impl Search {
     /// Nothing known yet.
-    fn new(bench: Arc<Bench>) -> Self {
-        let cursor = Cursor::new(&bench.surroundings.pool, bench.desk.name());
-        Self { bench, cursor, census: Census::default(), look: Look::ALL, said: None }
+    fn new(context: Arc<AttemptContext>) -> Self {
+        let cursor = Cursor::new(&context.surroundings.pool, context.worker_state.name());
+        Self { context, cursor, counter: Counter::default(), look: Look::ALL, said: None }
     }
 
     /// Something may be there that was not before.
@@ -111,7 +111,7 @@ impl Search {
 
     /// Whether anything new may be begun on this disk; says so where not.
     fn has_room(&mut self) -> Result<bool, queue::Error> {
-        let pool = &self.bench.surroundings.pool;
+        let pool = &self.context.surroundings.pool;
         let Some(free) = reserve::too_little(pool.layout(), pool.rules().disk_low)? else {
             return Ok(true);
         };
@@ -123,11 +123,11 @@ impl Search {
 
     /// The lanes there are, with how much waits in each.
     pub(super) fn lanes(&mut self) -> Result<Vec<LaneCount>, queue::Error> {
-        Ok(self.census.take(self.bench.surroundings.pool.layout())?.lanes)
+        Ok(self.counter.take(self.context.surroundings.pool.layout())?.lanes)
     }
 
     pub(super) fn may_claim(&self) -> bool {
-        let free = self.bench.desk.look(|state| {
+        let free = self.context.worker_state.look(|state| {
             let open = !state.stopping
                 && !state.lease_lost
                 && state.ability.draining.is_none()
@@ -146,16 +146,16 @@ impl Search {
 
     /// Paused or draining: said by `follow_standing`; the reasons stay in the heartbeat.
     fn report_shut(&self) {
-        let name = self.bench.desk.name();
+        let name = self.context.worker_state.name();
         let lane = Requirements {
-            class: self.bench.desk.look(|state| state.ability.classes[0]),
+            class: self.context.worker_state.look(|state| state.ability.classes[0]),
             model: None,
             gpu_memory: None,
             limits: Vec::new(),
             worker: None,
             max_wait: None,
         };
-        self.bench.desk.note(|state| {
+        self.context.worker_state.note(|state| {
             let reasons = state.candidate(name, |candidate| eligible::reasons(candidate, &lane));
             let result = reasons.first().map_or_else(String::new, |reason| reason.text.clone());
             state.claim = ClaimReport { at: Some(Moment::now()), result, reasons };
@@ -167,14 +167,14 @@ impl Search {
         if !self.has_room()? {
             return Ok(None);
         }
-        let state = self.bench.desk.look(State::clone);
-        let name = self.bench.desk.name().clone();
+        let state = self.context.worker_state.look(Facts::clone);
+        let name = self.context.worker_state.name().clone();
         let mut lost = 0;
         let pass = with_wish(&state, &name, |wish| {
             self.cursor.pass(wish, &mut |note| see(note, &mut lost))
         })?;
         if lost > 0 {
-            self.bench.desk.note(|state| state.lost_races += lost);
+            self.context.worker_state.note(|state| state.lost_races += lost);
         }
         match pass {
             Pass::Claimed { claim, lane } => Ok(Some(self.take(claim, lane))),
@@ -183,10 +183,10 @@ impl Search {
                 let queue = if closed.is_empty() && limited.is_empty() {
                     BTreeMap::new()
                 } else {
-                    self.census.take(self.bench.surroundings.pool.layout())?.by_class()
+                    self.counter.take(self.context.surroundings.pool.layout())?.by_class()
                 };
                 let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
-                    true => load_requests::pending(self.bench.surroundings.pool.layout())?,
+                    true => load_requests::pending(self.context.surroundings.pool.layout())?,
                     false => Vec::new(),
                 };
                 self.report(&state, &Found { lost, closed, limited, queue, asked });
@@ -196,42 +196,42 @@ impl Search {
     }
 
     /// Reads what there will be to claim when this job is over, for whoever waits for that.
-    pub(super) fn look_ahead(&mut self, job: TaskName) {
-        let mut state = self.bench.desk.look(State::clone);
+    pub(super) fn prefetch(&mut self, job: TaskName) {
+        let mut state = self.context.worker_state.look(Facts::clone);
         state.clear(job);
-        let name = self.bench.desk.name().clone();
+        let name = self.context.worker_state.name().clone();
         // What goes wrong goes wrong again at the claim, which says so.
         let _seen = with_wish(&state, &name, |wish| {
-            self.cursor.look_ahead(wish, &mut |note| see(note, &mut 0))
+            self.cursor.prefetch(wish, &mut |note| see(note, &mut 0))
         });
     }
 
-    /// Lays it on the desk: its slot is taken from here on.
+    /// Makes it known: its slot is taken from here on.
     fn take(&mut self, claim: Box<Claim>, lane: LaneName) -> Won {
         self.said = None;
         let stop = Stop::default();
-        self.bench.desk.take(&claim, &stop);
+        self.context.worker_state.take(&claim, &stop);
         Won { work: (claim, stop), lane }
     }
 
-    fn report(&mut self, state: &State, found: &Found) {
-        let name = self.bench.desk.name();
+    fn report(&mut self, state: &Facts, found: &Found) {
+        let name = self.context.worker_state.name();
         let report = state.candidate(name, |candidate| found.report(candidate));
         self.say(report);
     }
 
     fn say(&mut self, report: ClaimReport) {
-        let idle = self.bench.desk.look(|state| state.jobs.is_empty());
+        let idle = self.context.worker_state.look(|state| state.jobs.is_empty());
         let shape = report::shape(&report);
         let (text, reasons) = (report.result.clone(), report.reasons.clone());
         // A worker that is busy may find nothing for its other slot after every task: that is no
         // news. For an idle one each change is.
         if idle && self.said.as_ref() != Some(&shape) {
             self.said = Some(shape);
-            self.bench.desk.change(|state| state.claim = report);
+            self.context.worker_state.change(|state| state.claim = report);
             emit!(Event::ClaimReport { text, reasons });
         } else {
-            self.bench.desk.note(|state| state.claim = report);
+            self.context.worker_state.note(|state| state.claim = report);
             emit!(Event::ClaimReportAgain { text, reasons });
         }
     }
@@ -239,7 +239,7 @@ impl Search {
 
 impl Won {
     /// Says that it was claimed.
-    pub(super) fn told(self, bench: &Bench) -> Work {
+    pub(super) fn told(self, context: &AttemptContext) -> Work {
         let claim = &self.work.0;
         let (name, class, task_name) = (claim.name(), claim.task().class(), claim.task().name());
         let waited = Moment::now().seconds_since(claim.task().submitted_at);
@@ -257,13 +257,13 @@ impl Won {
             waited_seconds: Some(waited),
         });
         let report = ClaimReport { at: Some(Moment::now()), result, reasons: Vec::new() };
-        bench.desk.note(|state| state.claim = report);
+        context.worker_state.note(|state| state.claim = report);
         self.work
     }
 }
 
 /// What a worker in this state would take.
-fn with_wish<T>(state: &State, name: &Name, look: impl FnOnce(&Wish<'_>) -> T) -> T {
+fn with_wish<T>(state: &Facts, name: &Name, look: impl FnOnce(&Wish<'_>) -> T) -> T {
     state.candidate(name, |candidate| {
         let open = |lane: &Requirements| eligible::reasons(candidate, lane).is_empty();
         // The lanes of classes that it does not take are looked at too: the report says so.
@@ -274,7 +274,7 @@ fn with_wish<T>(state: &State, name: &Name, look: impl FnOnce(&Wish<'_>) -> T) -
     })
 }
 
-fn has_free(state: &State, kind: SlotKind) -> bool {
+fn has_free(state: &Facts, kind: SlotKind) -> bool {
     let slots = match kind {
         SlotKind::Gpu => state.ability.gpu_slots,
         SlotKind::Cpu => state.ability.cpu_slots,

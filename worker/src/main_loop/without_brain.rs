@@ -10,9 +10,9 @@ use shared::emit;
 use shared::event::Event;
 use shared::time::Moment;
 
-use super::Floor;
+use super::MainLoop;
 
-impl Floor {
+impl MainLoop {
     /// Where this worker releases what is due, it wakes when the next delay is over.
     pub(super) fn until_due(&self, patience: Duration) -> Duration {
         let next = self.promoter.as_ref().and_then(|promoter| promoter.next_due().ok().flatten());
@@ -23,13 +23,13 @@ impl Floor {
 
     /// Without a brain, an idle worker releases what is due.
     pub(super) fn promote(&mut self) -> Result<(), queue::Error> {
-        let idle = self.bench.desk.look(|state| state.jobs.is_empty() && !state.stopping);
+        let idle = self.context.worker_state.look(|state| state.jobs.is_empty() && !state.stopping);
         if !idle || Lock::probe(&self.pool.layout().brain_lock())? == Holder::Somebody {
             self.promoter = None;
             return Ok(());
         }
         roll_forward::forward_all(self.pool.layout())?;
-        if let Some(ender) = Ender::try_new(&self.pool, &self.bench.ledger)? {
+        if let Some(ender) = Ender::try_new(&self.pool, &self.context.ledger)? {
             ender.finish_all()?;
         }
         for (file, reason) in self.tidy.step()? {
@@ -39,7 +39,7 @@ impl Floor {
             Some(promoter) => promoter,
             None => self.promoter.insert(Promoter::new(&self.pool)?),
         };
-        for promotion in promoter.step(&self.bench.ledger, Moment::now())? {
+        for promotion in promoter.step(&self.context.ledger, Moment::now())? {
             say_promotion(promotion);
             self.search.lock().look_again();
         }

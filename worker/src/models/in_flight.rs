@@ -7,7 +7,7 @@ use crate::server::Cancel;
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct InFlight {
     running: Mutex<u32>,
     left: Condvar,
 }
@@ -15,7 +15,7 @@ pub(super) struct Crowd {
 /// A request that runs.
 #[derive(Debug)]
 #[must_use = "the request counts for as long as this lives"]
-pub struct Asking(Arc<Crowd>);
+pub struct Asking(Arc<InFlight>);
 
 /// What came of waiting for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,22 +26,22 @@ pub enum Alone {
     GivenUp,
 }
 
-impl Crowd {
+impl InFlight {
     fn running(&self) -> MutexGuard<'_, u32> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enter(crowd: &Arc<Self>) -> Asking {
-        *crowd.running() += 1;
-        Asking(crowd.clone())
+    pub(super) fn enter(in_flight: &Arc<Self>) -> Asking {
+        *in_flight.running() += 1;
+        Asking(in_flight.clone())
     }
 
     pub(super) fn count(&self) -> u32 {
         *self.running()
     }
 
-    pub(super) fn wait_alone(crowd: &Arc<Self>, cancel: &Cancel) -> Alone {
-        let waiting = crowd.clone();
+    pub(super) fn wait_alone(in_flight: &Arc<Self>, cancel: &Cancel) -> Alone {
+        let waiting = in_flight.clone();
         // The lock is taken so that the call cannot fall between the look and the wait.
         let wake = move || {
             let _running = waiting.running();
@@ -50,9 +50,9 @@ impl Crowd {
         if !cancel.begins(wake) {
             return Alone::GivenUp;
         }
-        let mut running = crowd.running();
+        let mut running = in_flight.running();
         while *running > 0 && !cancel.is_given_up() {
-            running = crowd.left.wait(running).unwrap_or_else(PoisonError::into_inner);
+            running = in_flight.left.wait(running).unwrap_or_else(PoisonError::into_inner);
         }
         drop(running);
         cancel.ended();
@@ -73,21 +73,21 @@ mod tests {
 
     #[test]
     fn a_load_waits_for_the_requests_before_it() {
-        let crowd = Arc::<Crowd>::default();
-        let asking = Crowd::enter(&crowd);
-        let waiting = crowd.clone();
-        let load = std::thread::spawn(move || Crowd::wait_alone(&waiting, &Cancel::default()));
+        let in_flight = Arc::<InFlight>::default();
+        let asking = InFlight::enter(&in_flight);
+        let waiting = in_flight.clone();
+        let load = std::thread::spawn(move || InFlight::wait_alone(&waiting, &Cancel::default()));
         drop(asking);
         assert_eq!(load.join().unwrap(), Alone::Yes);
     }
 
     #[test]
     fn a_load_that_is_given_up_waits_for_nobody() {
-        let crowd = Arc::<Crowd>::default();
-        let _asking = Crowd::enter(&crowd);
+        let in_flight = Arc::<InFlight>::default();
+        let _asking = InFlight::enter(&in_flight);
         let cancel = Cancel::default();
-        let (waiting, given_up) = (crowd.clone(), cancel.clone());
-        let load = std::thread::spawn(move || Crowd::wait_alone(&waiting, &given_up));
+        let (waiting, given_up) = (in_flight.clone(), cancel.clone());
+        let load = std::thread::spawn(move || InFlight::wait_alone(&waiting, &given_up));
         cancel.give_up();
         assert_eq!(load.join().unwrap(), Alone::GivenUp);
     }

@@ -1,6 +1,6 @@
 //! What this worker knows about its model server, and the thread that finds it out.
 //!
-//! The truth is [`server_state::Book`]; after each change it lies on the desk, where eligibility and the
+//! The truth is [`ServerState`]; after each change it is in [`WorkerState`], where eligibility and the
 //! heartbeat read it. Looks at the server never hold up claiming: they have a thread of their own,
 //! and what they find wakes the main one.
 
@@ -22,8 +22,8 @@ use shared::settings::Settings;
 use shared::task::Class;
 
 use crate::server::{Failure, Server};
-use crate::worker_state::Desk;
-use server_state::{Book, Now, Pace};
+use crate::worker_state::WorkerState;
+use server_state::{Now, Pace, ServerState};
 
 pub use in_flight::{Alone, Asking};
 pub use server_state::Expected;
@@ -33,9 +33,9 @@ pub use server_state::Expected;
 pub struct Models {
     server: Arc<dyn Server>,
     ollama_host: Option<String>,
-    book: Mutex<Book>,
+    server_state: Mutex<ServerState>,
     patience: Patience,
-    crowd: Arc<in_flight::Crowd>,
+    in_flight: Arc<in_flight::InFlight>,
     /// Wakes the thread that looks.
     wake: (Sender<()>, Receiver<()>),
     /// Wakes the main thread: something may be claimed that could not before.
@@ -69,15 +69,15 @@ impl Models {
     /// Nothing known yet.
     #[must_use]
     pub fn new(worker: Name, server: Arc<dyn Server>, patience: Patience) -> Self {
-        let book = Mutex::new(Book::new(worker, server.as_ref(), Now::new()));
-        let (crowd, wake, news) = (Arc::default(), bounded(1), bounded(1));
-        Self { server, ollama_host: None, book, patience, crowd, wake, news }
+        let server_state = Mutex::new(ServerState::new(worker, server.as_ref(), Now::new()));
+        let (in_flight, wake, news) = (Arc::default(), bounded(1), bounded(1));
+        Self { server, ollama_host: None, server_state, patience, in_flight, wake, news }
     }
 
     /// The same, where it is known whether the server is there.
     #[must_use]
     pub fn expecting(self, expected: Expected) -> Self {
-        self.book().expected = expected;
+        self.server_state().expected = expected;
         self
     }
 
@@ -92,7 +92,7 @@ impl Models {
     #[must_use]
     pub fn ollama_host(&self) -> Option<&str> {
         let host = self.ollama_host.as_deref()?;
-        self.book().is_there().then_some(host)
+        self.server_state().is_there().then_some(host)
     }
 
     /// The server.
@@ -104,7 +104,7 @@ impl Models {
     /// What is known of it.
     #[must_use]
     pub fn known(&self) -> ModelServer {
-        self.book().server().clone()
+        self.server_state().server().clone()
     }
 
     /// Receives a message when something may have become claimable.
@@ -113,19 +113,23 @@ impl Models {
         &self.news.1
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn server_state(&self) -> MutexGuard<'_, ServerState> {
         // Every change is complete in itself: a panic elsewhere leaves nothing half written.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.server_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes something into the book, lays it on the desk and says what is to be said.
-    pub fn note(&self, desk: &Desk, write: impl FnOnce(&mut Book, Now) -> Vec<Event>) {
+    /// Changes what is known, shows it in the worker's state, and says what is to be said.
+    pub fn note(
+        &self,
+        worker_state: &WorkerState,
+        write: impl FnOnce(&mut ServerState, Now) -> Vec<Event>,
+    ) {
         let events = {
-            let mut book = self.book();
-            let events = write(&mut book, Now::new());
-            let now = book.server();
-            if desk.look(|state| state.ability.server.as_ref() != Some(now)) {
-                desk.change(|state| state.ability.server = Some(now.clone()));
+            let mut server_state = self.server_state();
+            let events = write(&mut server_state, Now::new());
+            let now = server_state.server();
+            if worker_state.look(|state| state.ability.server.as_ref() != Some(now)) {
+                worker_state.change(|state| state.ability.server = Some(now.clone()));
                 // Full means that the main thread will look anyway.
                 let _ = self.news.0.try_send(());
             }
@@ -138,52 +142,52 @@ impl Models {
 
     /// A request begins. A load that waits for its turn lets no more begin: eligibility sees it.
     pub fn asking(&self) -> Asking {
-        in_flight::Crowd::enter(&self.crowd)
+        in_flight::InFlight::enter(&self.in_flight)
     }
 
     /// Waits until no request of this worker runs.
     pub fn alone(&self, cancel: &crate::server::Cancel) -> Alone {
-        in_flight::Crowd::wait_alone(&self.crowd, cancel)
+        in_flight::InFlight::wait_alone(&self.in_flight, cancel)
     }
 
     /// A request was answered.
-    pub fn answered(&self, desk: &Desk, model: &str, answer: &Answer) {
-        let beside = self.crowd.count();
-        self.note(desk, |book, _now| book.answered(model, answer, beside));
+    pub fn answered(&self, worker_state: &WorkerState, model: &str, answer: &Answer) {
+        let beside = self.in_flight.count();
+        self.note(worker_state, |server_state, _now| server_state.answered(model, answer, beside));
     }
 
     /// A request failed, and it may be the server's fault: until a canary has lived, the model is
     /// asked nothing. Looks at once.
-    pub fn doubt(&self, desk: &Desk, model: &str) {
-        self.note(desk, |book, now| {
-            book.doubt(model, now);
+    pub fn doubt(&self, worker_state: &WorkerState, model: &str) {
+        self.note(worker_state, |server_state, now| {
+            server_state.doubt(model, now);
             Vec::new()
         });
         let _already_called = self.wake.0.try_send(());
     }
 
     /// What the server holds, now. `false` when it does not answer.
-    pub fn look(&self, desk: &Desk) -> bool {
+    pub fn look(&self, worker_state: &WorkerState) -> bool {
         match self.server.held() {
             Ok(held) => {
                 let loads = self.server.loads();
-                self.note(desk, |book, now| book.holds(held, loads, now));
+                self.note(worker_state, |server_state, now| server_state.holds(held, loads, now));
                 true
             }
             Err(failure) => {
-                self.note(desk, |book, now| book.silent(&failure, now));
+                self.note(worker_state, |server_state, now| server_state.silent(&failure, now));
                 false
             }
         }
     }
 
-    fn look_around(&self, desk: &Desk) {
-        if self.look(desk)
+    fn look_around(&self, worker_state: &WorkerState) {
+        if self.look(worker_state)
             // A server that does not say now said so before, or will.
             && let Ok(known) = self.server.known()
         {
-            self.note(desk, |book, _now| {
-                book.knows(known);
+            self.note(worker_state, |server_state, _now| {
+                server_state.knows(known);
                 Vec::new()
             });
         }
@@ -195,32 +199,38 @@ impl Models {
     /// When none came.
     pub fn canary(
         &self,
-        desk: &Desk,
+        worker_state: &WorkerState,
         model: &str,
         load: Option<Duration>,
     ) -> Result<Duration, Failure> {
         let failure = match self.server.canary(model, self.patience.canary) {
             Ok(took) => {
-                self.note(desk, |book, now| book.proven(model, (took, load), now));
+                self.note(worker_state, |server_state, now| {
+                    server_state.proven(model, (took, load), now)
+                });
                 return Ok(took);
             }
             Err(failure) => failure,
         };
         match self.server.ping() {
-            Ok(()) => self.note(desk, |book, now| book.mute(model, &failure, now)),
-            Err(silence) => self.note(desk, |book, now| book.silent(&silence, now)),
+            Ok(()) => {
+                self.note(worker_state, |server_state, now| server_state.mute(model, &failure, now))
+            }
+            Err(silence) => {
+                self.note(worker_state, |server_state, now| server_state.silent(&silence, now))
+            }
         }
         Err(failure)
     }
 
     /// Looks at the server, and has its models answer, until `end` is closed.
-    pub fn keep(&self, desk: &Desk, end: &Receiver<()>) {
+    pub fn keep(&self, worker_state: &WorkerState, end: &Receiver<()>) {
         let mut looked: Option<Instant> = None;
         self.server.wait_until_up();
         loop {
-            if self.may_look(desk, looked) {
-                self.look_around(desk);
-                self.send_canary(desk);
+            if self.may_look(worker_state, looked) {
+                self.look_around(worker_state);
+                self.send_canary(worker_state);
                 looked = Some(Instant::now());
             }
             select! {
@@ -232,28 +242,28 @@ impl Models {
     }
 
     /// While a model works its requests tell enough; while one is loaded, the load does.
-    fn may_look(&self, desk: &Desk, looked: Option<Instant>) -> bool {
-        let runs = |class| desk.look(|s| s.jobs.iter().any(|job| job.run.class == class));
+    fn may_look(&self, worker_state: &WorkerState, looked: Option<Instant>) -> bool {
+        let runs = |class| worker_state.look(|s| s.jobs.iter().any(|job| job.run.class == class));
         let Some(looked) = looked else { return true };
         !runs(Class::Resource)
             && (!runs(Class::Llm) || looked.elapsed() >= self.patience.canary_interval)
     }
 
-    fn send_canary(&self, desk: &Desk) {
-        let busy = desk.look(|s| s.jobs.iter().any(|job| job.run.class == Class::Llm));
+    fn send_canary(&self, worker_state: &WorkerState) {
+        let busy = worker_state.look(|s| s.jobs.iter().any(|job| job.run.class == Class::Llm));
         let pace = if busy { Pace::Busy } else { Pace::Idle(self.patience.canary_interval) };
         let (due, health) = {
-            let book = self.book();
-            (book.due(Now::new(), pace), book.server().health)
+            let server_state = self.server_state();
+            (server_state.due(Now::new(), pace), server_state.server().health)
         };
         let (Some(model), false) = (due, health == Health::Down) else { return };
         // A load that begins meanwhile waits, so that the canary does not meet it half way.
         let _asking = self.asking();
-        // Written into the book, with what went wrong.
-        let lives = self.canary(desk, &model, None).is_ok();
-        let wedged = self.book().server().health == Health::Wedged;
+        // Known from here on, with what went wrong.
+        let lives = self.canary(worker_state, &model, None).is_ok();
+        let wedged = self.server_state().server().health == Health::Wedged;
         if !lives && wedged && self.server.restart() {
-            self.look(desk);
+            self.look(worker_state);
         }
     }
 }

@@ -55,9 +55,9 @@ pub enum Expected {
     Perhaps,
 }
 
-/// The book.
+/// What is known of the server.
 #[derive(Debug)]
-pub struct Book {
+pub struct ServerState {
     pub(super) expected: Expected,
     worker: Name,
     server: ModelServer,
@@ -74,7 +74,7 @@ pub struct Book {
     speeds: BTreeMap<String, Speed>,
 }
 
-impl Book {
+impl ServerState {
     /// Nothing known yet.
     #[must_use]
     pub fn new(worker: Name, server: &dyn Server, now: Now) -> Self {

@@ -12,10 +12,10 @@ use shared::task::Class;
 use shared::time::Moment;
 
 use super::fixture::{Fake, answer, failure, held};
-use super::server_state::{Book, Now, Pace};
+use super::server_state::{Now, Pace, ServerState};
 use super::{Models, Patience};
 use crate::server::Again;
-use crate::worker_state::Desk;
+use crate::worker_state::WorkerState;
 
 fn at(second: u64) -> Now {
     static BEGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
@@ -24,134 +24,144 @@ fn at(second: u64) -> Now {
     Now { at, tick: begin + Duration::from_secs(second) }
 }
 
-fn book() -> Book {
-    Book::new("worker-1".parse().unwrap(), &Fake::default(), at(0))
+fn server_state() -> ServerState {
+    ServerState::new("worker-1".parse().unwrap(), &Fake::default(), at(0))
 }
 
 fn names(events: &[Event]) -> Vec<&'static str> {
     events.iter().map(Event::name).collect()
 }
 
-fn states(book: &Book) -> Vec<(&str, HeldState)> {
-    book.server().models.iter().map(|held| (held.model.as_str(), held.state)).collect()
+fn states(server_state: &ServerState) -> Vec<(&str, HeldState)> {
+    server_state.server().models.iter().map(|held| (held.model.as_str(), held.state)).collect()
 }
 
 const REQUEST: Loads = Loads::OnRequest;
 
 #[test]
 fn one_failed_look_is_a_doubt_and_two_are_a_server_that_is_down() {
-    let (mut book, gone) = (book(), failure(Cause::ServerError, Again::Maybe));
-    assert_eq!(names(&book.holds(vec![held("tiny")], REQUEST, at(1))), ["server.up"]);
-    assert_eq!(states(&book), [("tiny", HeldState::Unproven)]);
-    let loaded = book.proven("tiny", (Duration::ZERO, None), at(1));
+    let (mut server_state, gone) = (server_state(), failure(Cause::ServerError, Again::Maybe));
+    assert_eq!(names(&server_state.holds(vec![held("tiny")], REQUEST, at(1))), ["server.up"]);
+    assert_eq!(states(&server_state), [("tiny", HeldState::Unproven)]);
+    let loaded = server_state.proven("tiny", (Duration::ZERO, None), at(1));
     assert_eq!(names(&loaded), ["model.loaded"]);
-    assert_eq!(names(&book.silent(&gone, at(6))), [""; 0]);
-    assert_eq!((book.server().health, states(&book)[0].1), (Health::Up, HeldState::Unproven));
-    assert_eq!(names(&book.silent(&gone, at(11))), ["server.down"]);
-    assert_eq!((book.server().health, states(&book).len()), (Health::Down, 0));
-    assert_eq!(names(&book.silent(&gone, at(16))), ["server.down_again"]);
-    let up = book.holds(vec![], REQUEST, at(21));
+    assert_eq!(names(&server_state.silent(&gone, at(6))), [""; 0]);
+    assert_eq!(
+        (server_state.server().health, states(&server_state)[0].1),
+        (Health::Up, HeldState::Unproven)
+    );
+    assert_eq!(names(&server_state.silent(&gone, at(11))), ["server.down"]);
+    assert_eq!((server_state.server().health, states(&server_state).len()), (Health::Down, 0));
+    assert_eq!(names(&server_state.silent(&gone, at(16))), ["server.down_again"]);
+    let up = server_state.holds(vec![], REQUEST, at(21));
     assert_eq!(up[0].message(), "Model server http://fake of worker-1 answers again after 10s");
 }
 
 #[test]
 fn a_server_that_was_never_there_is_down_at_once() {
-    let mut book = book();
+    let mut server_state = server_state();
     let gone = failure(Cause::ServerError, Again::Maybe);
-    assert_eq!(names(&book.silent(&gone, at(1))), ["server.down"]);
+    assert_eq!(names(&server_state.silent(&gone, at(1))), ["server.down"]);
 }
 
 #[test]
 fn pings_without_canaries_make_a_wedged_server() {
-    let (mut book, dead) = (book(), failure(Cause::Timeout, Again::Maybe));
-    book.holds(vec![held("tiny")], REQUEST, at(1));
-    book.proven("tiny", (Duration::ZERO, None), at(1));
-    assert_eq!(names(&book.mute("tiny", &dead, at(61))), ["model.silent"]);
-    assert_eq!(states(&book), [("tiny", HeldState::Unproven)]);
-    assert_eq!(names(&book.mute("tiny", &dead, at(91))), ["server.wedged"]);
-    assert_eq!(book.server().health, Health::Wedged);
-    book.holds(vec![held("tiny")], REQUEST, at(96));
-    assert_eq!(book.server().health, Health::Wedged, "pings are no proof");
-    assert_eq!(names(&book.mute("tiny", &dead, at(121))), [""; 0], "said once");
-    let back = book.proven("tiny", (Duration::ZERO, None), at(150));
+    let (mut server_state, dead) = (server_state(), failure(Cause::Timeout, Again::Maybe));
+    server_state.holds(vec![held("tiny")], REQUEST, at(1));
+    server_state.proven("tiny", (Duration::ZERO, None), at(1));
+    assert_eq!(names(&server_state.mute("tiny", &dead, at(61))), ["model.silent"]);
+    assert_eq!(states(&server_state), [("tiny", HeldState::Unproven)]);
+    assert_eq!(names(&server_state.mute("tiny", &dead, at(91))), ["server.wedged"]);
+    assert_eq!(server_state.server().health, Health::Wedged);
+    server_state.holds(vec![held("tiny")], REQUEST, at(96));
+    assert_eq!(server_state.server().health, Health::Wedged, "pings are no proof");
+    assert_eq!(names(&server_state.mute("tiny", &dead, at(121))), [""; 0], "said once");
+    let back = server_state.proven("tiny", (Duration::ZERO, None), at(150));
     assert_eq!(names(&back), ["server.up"]);
-    assert_eq!(states(&book), [("tiny", HeldState::Loaded)]);
+    assert_eq!(states(&server_state), [("tiny", HeldState::Loaded)]);
 }
 
 #[test]
 fn a_wedged_server_that_comes_back_empty_is_up() {
-    let (mut book, dead) = (book(), failure(Cause::Timeout, Again::Maybe));
-    book.holds(vec![held("tiny")], REQUEST, at(1));
-    book.mute("tiny", &dead, at(2));
-    book.mute("tiny", &dead, at(3));
-    assert_eq!(names(&book.holds(vec![], REQUEST, at(4))), ["server.up"]);
+    let (mut server_state, dead) = (server_state(), failure(Cause::Timeout, Again::Maybe));
+    server_state.holds(vec![held("tiny")], REQUEST, at(1));
+    server_state.mute("tiny", &dead, at(2));
+    server_state.mute("tiny", &dead, at(3));
+    assert_eq!(names(&server_state.holds(vec![], REQUEST, at(4))), ["server.up"]);
 }
 
 #[test]
 fn a_model_counts_as_loaded_when_it_is_held_and_has_answered() {
-    let mut book = book();
-    book.holds(vec![], REQUEST, at(1));
-    assert_eq!(names(&book.begins(ModelVerb::Load, "tiny", at(2))), ["model.loading"]);
-    assert_eq!(states(&book), [("tiny", HeldState::Loading)]);
-    book.holds(vec![], REQUEST, at(3));
-    assert_eq!(states(&book), [("tiny", HeldState::Loading)], "a look does not end a load");
-    book.holds(vec![held("tiny:latest")], REQUEST, at(7));
-    assert_eq!(states(&book), [("tiny:latest", HeldState::Loading)]);
+    let mut server_state = server_state();
+    server_state.holds(vec![], REQUEST, at(1));
+    assert_eq!(names(&server_state.begins(ModelVerb::Load, "tiny", at(2))), ["model.loading"]);
+    assert_eq!(states(&server_state), [("tiny", HeldState::Loading)]);
+    server_state.holds(vec![], REQUEST, at(3));
+    assert_eq!(states(&server_state), [("tiny", HeldState::Loading)], "a look does not end a load");
+    server_state.holds(vec![held("tiny:latest")], REQUEST, at(7));
+    assert_eq!(states(&server_state), [("tiny:latest", HeldState::Loading)]);
     let took = (Duration::from_millis(3), Some(Duration::from_secs(5)));
-    let loaded = book.proven("tiny", took, at(8));
+    let loaded = server_state.proven("tiny", took, at(8));
     let text = "Loaded tiny on worker-1 in 5.0s: it answers (1 GiB, all of it in GPU memory)";
     assert_eq!(loaded[0].message(), text);
-    assert_eq!(states(&book), [("tiny:latest", HeldState::Loaded)]);
-    assert_eq!(names(&book.holds(vec![], REQUEST, at(9))), ["model.unloaded"], "evicted");
+    assert_eq!(states(&server_state), [("tiny:latest", HeldState::Loaded)]);
+    assert_eq!(names(&server_state.holds(vec![], REQUEST, at(9))), ["model.unloaded"], "evicted");
 }
 
 #[test]
 fn a_model_that_is_partly_on_the_processor_is_told_with_figures() {
-    let mut book = book();
+    let mut server_state = server_state();
     let partly = shared::llm::HeldModel { vram: Some(Bytes(1 << 29)), ..held("tiny") };
-    book.holds(vec![partly], REQUEST, at(1));
-    let events = book.proven("tiny", (Duration::ZERO, None), at(1));
+    server_state.holds(vec![partly], REQUEST, at(1));
+    let events = server_state.proven("tiny", (Duration::ZERO, None), at(1));
     assert_eq!(names(&events), ["model.loaded", "model.on_cpu"]);
     assert!(events[1].message().contains("512 MiB of 1 GiB"), "{}", events[1].message());
 }
 
 #[test]
 fn failed_loads_are_remembered_until_something_changes() {
-    let mut book = book();
-    book.holds(vec![], REQUEST, at(1));
+    let mut server_state = server_state();
+    server_state.holds(vec![], REQUEST, at(1));
     let full = failure(Cause::Oom, Again::Maybe);
-    book.begins(ModelVerb::Load, "tiny", at(2));
-    assert_eq!(names(&book.load_failed("tiny", &full, at(3))), ["model.load_failed"]);
-    assert_eq!((states(&book).len(), book.server().failed_loads.len()), (0, 1));
-    book.knows(vec!["tiny".into()]);
-    assert_eq!(book.server().failed_loads.len(), 0, "the list has changed");
-    book.load_failed("tiny", &full, at(4));
-    book.knows(vec!["tiny".into()]);
-    assert_eq!(book.server().failed_loads.len(), 1, "the list is the same");
-    book.holds(vec![held("tiny")], REQUEST, at(5));
-    book.proven("tiny", (Duration::ZERO, None), at(5));
-    assert_eq!(book.server().failed_loads.len(), 0, "it is loaded");
+    server_state.begins(ModelVerb::Load, "tiny", at(2));
+    assert_eq!(names(&server_state.load_failed("tiny", &full, at(3))), ["model.load_failed"]);
+    assert_eq!((states(&server_state).len(), server_state.server().failed_loads.len()), (0, 1));
+    server_state.knows(vec!["tiny".into()]);
+    assert_eq!(server_state.server().failed_loads.len(), 0, "the list has changed");
+    server_state.load_failed("tiny", &full, at(4));
+    server_state.knows(vec!["tiny".into()]);
+    assert_eq!(server_state.server().failed_loads.len(), 1, "the list is the same");
+    server_state.holds(vec![held("tiny")], REQUEST, at(5));
+    server_state.proven("tiny", (Duration::ZERO, None), at(5));
+    assert_eq!(server_state.server().failed_loads.len(), 0, "it is loaded");
 }
 
 #[test]
 fn canaries_go_to_doubtful_models_at_once_and_to_others_when_idle() {
-    let mut book = book();
+    let mut server_state = server_state();
     let idle = Pace::Idle(Duration::from_secs(60));
-    assert_eq!(book.due(at(0), idle), None);
-    book.holds(vec![held("tiny")], REQUEST, at(1));
-    assert_eq!(book.due(at(1), Pace::Busy).as_deref(), Some("tiny"));
-    book.proven("tiny", (Duration::ZERO, None), at(2));
-    assert_eq!((book.due(at(61), idle), book.due(at(99), Pace::Busy)), (None, None));
-    assert_eq!(book.due(at(62), idle).as_deref(), Some("tiny"));
-    book.doubt("tiny", at(63));
-    assert_eq!(book.due(at(63), Pace::Busy).as_deref(), Some("tiny"));
-    book.answered("tiny", &answer("tiny"), 1);
-    assert_eq!(states(&book), [("tiny", HeldState::Loaded)], "an answer is as good as a canary");
-    book.begins(ModelVerb::Unload, "tiny", at(70));
-    assert_eq!(book.due(at(999), idle), None, "not while it is unloaded");
+    assert_eq!(server_state.due(at(0), idle), None);
+    server_state.holds(vec![held("tiny")], REQUEST, at(1));
+    assert_eq!(server_state.due(at(1), Pace::Busy).as_deref(), Some("tiny"));
+    server_state.proven("tiny", (Duration::ZERO, None), at(2));
+    assert_eq!(
+        (server_state.due(at(61), idle), server_state.due(at(99), Pace::Busy)),
+        (None, None)
+    );
+    assert_eq!(server_state.due(at(62), idle).as_deref(), Some("tiny"));
+    server_state.doubt("tiny", at(63));
+    assert_eq!(server_state.due(at(63), Pace::Busy).as_deref(), Some("tiny"));
+    server_state.answered("tiny", &answer("tiny"), 1);
+    assert_eq!(
+        states(&server_state),
+        [("tiny", HeldState::Loaded)],
+        "an answer is as good as a canary"
+    );
+    server_state.begins(ModelVerb::Unload, "tiny", at(70));
+    assert_eq!(server_state.due(at(999), idle), None, "not while it is unloaded");
 }
 
-fn desk() -> Desk {
+fn worker_state() -> WorkerState {
     let ability = Ability {
         classes: vec![Class::Resource, Class::Llm],
         gpu: Some(0),
@@ -163,7 +173,7 @@ fn desk() -> Desk {
         draining: None,
         server: None,
     };
-    Desk::new("worker-1".parse().unwrap(), ability)
+    WorkerState::new("worker-1".parse().unwrap(), ability)
 }
 
 fn models(fake: &Arc<Fake>) -> Models {
@@ -174,22 +184,23 @@ fn models(fake: &Arc<Fake>) -> Models {
 
 #[test]
 fn what_is_found_out_lies_on_the_desk_and_wakes_the_main_thread() {
-    let (fake, desk) = (Arc::new(Fake::default()), desk());
+    let (fake, worker_state) = (Arc::new(Fake::default()), worker_state());
     fake.set(|state| state.held.push("tiny".into()));
     let models = models(&fake);
     let (end, ended) = crossbeam_channel::bounded(0);
     std::thread::scope(|scope| {
-        scope.spawn(|| models.keep(&desk, &ended));
-        let has_tiny =
-            || desk.look(|s| s.ability.server.as_ref().is_some_and(|s| s.has_loaded("tiny")));
+        scope.spawn(|| models.keep(&worker_state, &ended));
+        let has_tiny = || {
+            worker_state.look(|s| s.ability.server.as_ref().is_some_and(|s| s.has_loaded("tiny")))
+        };
         while !has_tiny() {
             models.news().recv().unwrap();
         }
         fake.set(|state| state.mute = Some(failure(Cause::Timeout, Again::Maybe)));
-        models.doubt(&desk, "tiny");
+        models.doubt(&worker_state, "tiny");
         assert!(!has_tiny(), "at once, before anybody has looked");
         fake.set(|state| state.mute = None);
-        models.doubt(&desk, "tiny");
+        models.doubt(&worker_state, "tiny");
         while !has_tiny() {
             models.news().recv().unwrap();
         }
@@ -199,15 +210,15 @@ fn what_is_found_out_lies_on_the_desk_and_wakes_the_main_thread() {
 
 #[test]
 fn a_dead_runner_that_is_still_listed_is_found_by_the_canary() {
-    let (fake, desk) = (Arc::new(Fake::default()), desk());
+    let (fake, worker_state) = (Arc::new(Fake::default()), worker_state());
     fake.set(|state| state.held.push("tiny".into()));
     let models = models(&fake);
-    assert!(models.look(&desk));
-    models.canary(&desk, "tiny", None).unwrap();
+    assert!(models.look(&worker_state));
+    models.canary(&worker_state, "tiny", None).unwrap();
     fake.set(|state| state.mute = Some(failure(Cause::ServerError, Again::Maybe)));
-    assert!(models.look(&desk), "it is listed");
-    models.canary(&desk, "tiny", None).unwrap_err();
-    models.canary(&desk, "tiny", None).unwrap_err();
+    assert!(models.look(&worker_state), "it is listed");
+    models.canary(&worker_state, "tiny", None).unwrap_err();
+    models.canary(&worker_state, "tiny", None).unwrap_err();
     assert_eq!(models.known().health, Health::Wedged);
     let calls = fake.state.lock().unwrap().calls.clone();
     assert_eq!(calls.last().unwrap(), "ping", "wedged is what answers pings");

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::attempt::context::Bench;
-use crate::attempt::finished::Over;
-use crate::worker_state::{Desk, State};
+use crate::attempt::context::AttemptContext;
+use crate::attempt::finished::Finished;
+use crate::worker_state::{Facts, WorkerState};
 use record::Recording;
 
 /// The least time between two flushes while jobs end all the time: what ends meanwhile shares one.
@@ -23,52 +23,52 @@ const GATHER: Duration = Duration::from_millis(10);
 
 /// Takes what is to be recorded.
 #[derive(Clone, Debug)]
-pub(crate) struct Closer(Arc<Ends>);
+pub(crate) struct Recorder(Arc<Ends>);
 
 /// What has ended. Not a channel: those spin before they wait, which costs a short job more than
 /// the rest of this.
 #[derive(Debug, Default)]
 struct Ends {
-    queue: Mutex<Vec<Over>>,
+    queue: Mutex<Vec<Finished>>,
     more: Condvar,
 }
 
-impl Closer {
+impl Recorder {
     /// Starts the thread. Whenever somebody may wait for what was recorded, it nudges.
-    pub(crate) fn start(bench: Arc<Bench>, nudge: Nudge) -> std::io::Result<Self> {
-        let closer = Self(Arc::default());
-        let ends = closer.0.clone();
-        let thread = std::thread::Builder::new().name("close".to_owned());
-        thread.spawn(move || serve(&bench, &nudge, &ends))?;
-        Ok(closer)
+    pub(crate) fn start(context: Arc<AttemptContext>, nudge: Nudge) -> std::io::Result<Self> {
+        let recorder = Self(Arc::default());
+        let ends = recorder.0.clone();
+        let thread = std::thread::Builder::new().name("recorder".to_owned());
+        thread.spawn(move || serve(&context, &nudge, &ends))?;
+        Ok(recorder)
     }
 
     /// Has it recorded, soon.
-    pub(crate) fn close(&self, over: Over, desk: &Desk) {
+    pub(crate) fn record(&self, finished: Finished, worker_state: &WorkerState) {
         let mut queue = self.0.lock();
-        queue.push(over);
+        queue.push(finished);
         let is_first = queue.len() == 1;
         drop(queue);
         // To wake it for each one, only to have it wait on, would cost more than to record it.
-        if is_first || desk.look(State::backlog).is_worth_a_flush() {
+        if is_first || worker_state.look(Facts::backlog).is_worth_a_flush() {
             self.0.more.notify_one();
         }
     }
 }
 
 impl Ends {
-    fn lock(&self) -> MutexGuard<'_, Vec<Over>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Finished>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What has ended, at least one; and what else ends until then, as long as it is not worth a
     /// flush.
-    fn gather(&self, until: Option<Instant>, desk: &Desk) -> Vec<Over> {
+    fn gather(&self, until: Option<Instant>, worker_state: &WorkerState) -> Vec<Finished> {
         let mut queue = self.lock();
         while queue.is_empty() {
             queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        while !desk.look(State::backlog).is_worth_a_flush()
+        while !worker_state.look(Facts::backlog).is_worth_a_flush()
             && let Some(left) = until.and_then(|until| until.checked_duration_since(Instant::now()))
         {
             let waited = self.more.wait_timeout(queue, left);
@@ -78,14 +78,14 @@ impl Ends {
     }
 }
 
-fn serve(bench: &Bench, nudge: &Nudge, ends: &Ends) {
+fn serve(context: &AttemptContext, nudge: &Nudge, ends: &Ends) {
     let mut last = None::<Instant>;
     loop {
-        let group = ends.gather(last.map(|last| last + GATHER), &bench.desk);
-        let asked = group.iter().any(|over| over.was_asked(bench));
-        let held_up = record::close(bench, group) == Recording::HeldUp;
+        let group = ends.gather(last.map(|last| last + GATHER), &context.worker_state);
+        let asked = group.iter().any(|finished| finished.was_asked(context));
+        let held_up = record::record_group(context, group) == Recording::HeldUp;
         last = Some(Instant::now());
-        if asked || held_up || bench.desk.look(State::may_be_waited_for) {
+        if asked || held_up || context.worker_state.look(Facts::may_be_waited_for) {
             nudge.nudge();
         }
     }

@@ -9,8 +9,8 @@ use shared::event::Event;
 use shared::log::{Context, scope};
 use shared::outcome::Outcome;
 
-use crate::attempt::context::{Bench, is_hurried};
-use crate::attempt::finished::Over;
+use crate::attempt::context::{AttemptContext, is_hurried};
+use crate::attempt::finished::Finished;
 use crate::worker_state::backlog::Phase;
 
 /// How recording went.
@@ -25,16 +25,16 @@ pub(crate) enum Recording {
 /// Records the ends of attempts, with one flush for all: writes their ledger lines and carries
 /// them out; tries again while the disk does not take them. What could not be recorded before the
 /// worker had to go stays claimed.
-pub(crate) fn close(bench: &Bench, group: Vec<Over>) -> Recording {
-    let split = |over: Over| {
-        let Over { claim, line, ending, what, cost: _ } = over;
+pub(crate) fn record_group(context: &AttemptContext, group: Vec<Finished>) -> Recording {
+    let split = |finished: Finished| {
+        let Finished { claim, line, ending, what, cost: _ } = finished;
         let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());
         ((claim, line), (name, correlation, ending, what))
     };
     let (ends, told): (Vec<_>, Vec<_>) = group.into_iter().map(split).unzip();
-    let results = one::record_all(&bench.ledger, ends);
+    let results = one::record_all(&context.ledger, ends);
     let held_up = results.iter().any(Result::is_err);
-    bench.desk.note(|state| {
+    context.worker_state.note(|state| {
         let recorded = results.iter().filter_map(|result| result.as_ref().ok());
         recorded.for_each(|end| state.enter(end.name(), Phase::Recorded));
     });
@@ -46,12 +46,12 @@ pub(crate) fn close(bench: &Bench, group: Vec<Over>) -> Recording {
             ..Context::default()
         });
         let ended = result.and_then(one::Recorded::carry_out);
-        let recorded = ended.or_else(|not_yet| end_patiently(bench, not_yet)).is_ok();
+        let recorded = ended.or_else(|not_yet| end_patiently(context, not_yet)).is_ok();
         let outcome = ending.outcome;
         if recorded {
             emit!(Event::ended(name.id, name.attempt, what, ending));
         }
-        bench.desk.change(|state| {
+        context.worker_state.change(|state| {
             match outcome {
                 Outcome::Succeeded if recorded => state.completed += 1,
                 Outcome::Failed if recorded => state.failed += 1,
@@ -66,17 +66,17 @@ pub(crate) fn close(bench: &Bench, group: Vec<Over>) -> Recording {
 
 /// An error when the worker had to go first: whoever settles its affairs finds the line, or the
 /// job gone without one.
-fn end_patiently(bench: &Bench, mut not_ended: NotEnded) -> Result<(), NotEnded> {
+fn end_patiently(context: &AttemptContext, mut not_ended: NotEnded) -> Result<(), NotEnded> {
     let name = not_ended.claim.name();
     let mut wait = Duration::from_millis(100);
-    bench.desk.enter(name, Phase::Stuck);
+    context.worker_state.enter(name, Phase::Stuck);
     loop {
         let doing = format!("recording the end of {}", name.id.short());
         emit!(Event::ProcessFailed { doing, error: not_ended.error.to_string() });
-        if is_hurried(bench, wait) {
+        if is_hurried(context, wait) {
             return Err(not_ended);
         }
-        match not_ended.try_again(&bench.ledger) {
+        match not_ended.try_again(&context.ledger) {
             Ok(()) => return Ok(()),
             Err(again) => not_ended = again,
         }

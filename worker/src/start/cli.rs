@@ -1,7 +1,7 @@
 //! The worker's command line, and what it comes to.
 
 use clap::Parser;
-use queue::cli::servers::{Engine, ServerArgs};
+use queue::cli::servers::{ServerArgs, ServerSetup};
 use queue::cli::{Common, Failure};
 use queue::dir::presence::lease::host_name;
 use shared::name::Name;
@@ -62,14 +62,14 @@ pub struct Plan {
     /// Cpu tasks at once.
     pub cpu_slots: u32,
     /// Its model server.
-    pub engine: Option<Engine>,
+    pub server_setup: Option<ServerSetup>,
     /// Whether that is there.
     pub expected: Expected,
 }
 
 /// What such a worker can take, most wanted first.
-fn can_take(gpu: Option<u32>, engine: Option<&Engine>) -> &'static [Class] {
-    match (gpu, engine) {
+fn can_take(gpu: Option<u32>, server_setup: Option<&ServerSetup>) -> &'static [Class] {
+    match (gpu, server_setup) {
         (Some(_), Some(_)) => &[Class::Resource, Class::Script, Class::Cpu, Class::Llm],
         (Some(_), None) => &[Class::Script, Class::Cpu],
         (None, Some(_)) => &[Class::Resource, Class::Cpu, Class::Llm],
@@ -88,9 +88,9 @@ impl Args {
             (None, Some(gpu)) => Name::gpu_worker(gpu),
             (None, None) => Name::cpu_worker(&host_name()),
         };
-        let engine = self.server.engine(self.ollama_port, self.gpu)?;
+        let server_setup = self.server.server_setup(self.ollama_port, self.gpu)?;
         let expected = if self.server_optional { Expected::Perhaps } else { Expected::Surely };
-        let can = can_take(self.gpu, engine.as_ref());
+        let can = can_take(self.gpu, server_setup.as_ref());
         if let Some(class) = self.classes.iter().find(|class| !can.contains(class)) {
             let takes: Vec<_> = can.iter().map(|class| class.as_str()).collect();
             let text = format!("--classes {class}: this worker can take {}", takes.join(", "));
@@ -100,16 +100,16 @@ impl Args {
         let cores =
             std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         let cpu_slots = self.cpu_slots.unwrap_or(if self.gpu.is_some() { 1 } else { cores });
-        let gpu_slots = if self.gpu.is_some() || engine.is_some() { self.slots } else { 0 };
+        let gpu_slots = if self.gpu.is_some() || server_setup.is_some() { self.slots } else { 0 };
         let (common, gpu) = (self.common, self.gpu);
-        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, engine, expected })
+        Ok(Plan { common, name, gpu, classes, gpu_slots, cpu_slots, server_setup, expected })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use queue::cli::servers::Own;
+    use queue::cli::servers::OwnServer;
     use shared::address::Address;
 
     fn plan(line: &str) -> Result<Plan, String> {
@@ -128,14 +128,14 @@ mod tests {
     #[test]
     fn a_worker_with_a_model_server_takes_what_needs_one() {
         let ollama = plan("--gpu 1 --ollama-port 11437").unwrap();
-        let engine = ollama.engine.unwrap();
-        assert_eq!(engine, Engine::Ollama(Address::local(11437)));
+        let server_setup = ollama.server_setup.unwrap();
+        assert_eq!(server_setup, ServerSetup::Ollama(Address::local(11437)));
         let (host, port) = (Some("127.0.0.1:11437".to_owned()), Some(11437));
-        assert_eq!((engine.ollama_host(), engine.ollama_port()), (host, port));
+        assert_eq!((server_setup.ollama_host(), server_setup.ollama_port()), (host, port));
         assert_eq!(ollama.classes, [Class::Resource, Class::Script, Class::Cpu, Class::Llm]);
         let openai = plan("--cpu --openai-url http://box:8000/v1 --slots 4").unwrap();
         assert_eq!(openai.classes, [Class::Resource, Class::Cpu, Class::Llm]);
-        assert_eq!((openai.gpu_slots, openai.engine.unwrap().ollama_host()), (4, None));
+        assert_eq!((openai.gpu_slots, openai.server_setup.unwrap().ollama_host()), (4, None));
         assert_eq!(plan("--gpu 1").unwrap().classes, [Class::Script, Class::Cpu]);
         assert!(plan("--gpu 1 --classes llm").unwrap_err().contains("can take script, cpu"));
         assert!(plan("--gpu 1 --ollama-url https://x").unwrap_err().contains("--ollama-url"));
@@ -145,18 +145,18 @@ mod tests {
 
     #[test]
     fn a_server_of_its_own_is_an_ollama_or_a_llama_server_with_files() {
-        let own = |line: &str| match plan(line).map(|plan| plan.engine) {
-            Ok(Some(Engine::Own(own))) => Ok(own),
+        let own = |line: &str| match plan(line).map(|plan| plan.server_setup) {
+            Ok(Some(ServerSetup::Own(own))) => Ok(own),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error),
         };
-        let Own { words, port, files } = own("--gpu 1 --managed ollama").unwrap();
+        let OwnServer { words, port, files } = own("--gpu 1 --managed ollama").unwrap();
         assert_eq!((words, port, files), (vec!["ollama".to_owned()], 11437, None));
         let llama = "--gpu 0 --server-port 9000 --model-file /m/tiny.gguf --model-file big=/m/b";
         let words = ["worker"].into_iter().chain(llama.split(' '));
         let words = words.chain(["--managed", "/opt/llama-server -ngl 99"]);
         let args = Args::try_parse_from(words).unwrap();
-        let Some(Engine::Own(own_llama)) = args.plan().unwrap().engine else { panic!() };
+        let Some(ServerSetup::Own(own_llama)) = args.plan().unwrap().server_setup else { panic!() };
         assert_eq!((own_llama.port, own_llama.words.len()), (9000, 3));
         let names: Vec<_> = own_llama.files.unwrap().into_keys().collect();
         assert_eq!(names, ["big", "tiny"]);

@@ -12,14 +12,14 @@ use std::time::Instant;
 
 use clap::Parser as _;
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use queue::cli::servers::Engine;
+use queue::cli::servers::ServerSetup;
 use queue::cli::{Failure, Resolved};
 use queue::dir::Pool;
 use queue::dir::disk::{listing, publish, reject};
 use queue::dir::ledger::append::Ledger;
 use queue::dir::presence::lease::{Lease, this_process};
 use queue::dir::recover::settle::{Patience, Settler};
-use queue::dir::signal::control::{self, Verb};
+use queue::dir::signal::control::{self, ControlVerb};
 use queue::dir::signal::doorbell::{Bells, Listener};
 use queue::wire::brain_state::started_by;
 use queue::wire::heartbeat::Ability;
@@ -33,12 +33,12 @@ use shared::settings::{Flags, Settings};
 use shared::time::Moment;
 use shared::{emit, exit};
 
-use crate::attempt::context::Bench;
+use crate::attempt::context::AttemptContext;
 use crate::attempt::environment::{Surroundings, passed_on};
-use crate::heartbeat_thread::Heart;
+use crate::heartbeat_thread::HeartbeatThread;
 use crate::job;
-use crate::main_loop::{Floor, Tools};
-use crate::worker_state::Desk;
+use crate::main_loop::{MainLoop, Tools};
+use crate::worker_state::WorkerState;
 use cli::{Args, Plan};
 use rights::{Beginning, Rights, gpu_lock_file};
 
@@ -112,11 +112,11 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         gpu: gpu.uuid.clone().or(plan.gpu.map(|index| index.to_string())),
         settings: &resolved.settings,
     };
-    let models = plan.engine.as_ref().map(|e| server_setup::start(e, &place)).transpose()?;
+    let models = plan.server_setup.as_ref().map(|e| server_setup::start(e, &place)).transpose()?;
     let models = models.map(|models| models.expecting(plan.expected));
     let (hurry, hurried) = bounded(0);
-    let bench = Arc::new(Bench {
-        desk: Desk::new(plan.name.clone(), ability(plan, &gpu)),
+    let context = Arc::new(AttemptContext {
+        worker_state: WorkerState::new(plan.name.clone(), ability(plan, &gpu)),
         ledger,
         surroundings: surroundings(&pool, plan, &gpu),
         gpu_uuid: gpu.uuid.clone(),
@@ -124,19 +124,19 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         hurry: hurried,
         models,
     });
-    if let Some(models) = &bench.models {
-        bench.desk.note(|state| state.ability.server = Some(models.known()));
+    if let Some(models) = &context.models {
+        context.worker_state.note(|state| state.ability.server = Some(models.known()));
     }
     emit!(Event::WorkerInitialized {
         worker: plan.name.clone(),
         gpu: plan.gpu,
-        port: plan.engine.as_ref().and_then(Engine::ollama_port),
+        port: plan.server_setup.as_ref().and_then(ServerSetup::ollama_port),
         cpu_slots: plan.cpu_slots,
     });
-    work(&bench, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
+    work(&context, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
 }
 
-/// What the main loop and the heart are made of.
+/// What the main loop and the heartbeat thread are made of.
 struct Body {
     lease: Lease,
     me: Me,
@@ -145,19 +145,19 @@ struct Body {
     hurry: crossbeam_channel::Sender<()>,
 }
 
-fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failure> {
+fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Result<(), Failure> {
     let Body { lease, me, gpus, signals, hurry } = body;
     let settings = resolved.settings.clone();
-    let (worker, pool) = (bench.desk.name().clone(), bench.surroundings.pool.clone());
-    let classes = bench.desk.look(|state| state.ability.classes.clone());
+    let (worker, pool) = (context.worker_state.name().clone(), context.surroundings.pool.clone());
+    let classes = context.worker_state.look(|state| state.ability.classes.clone());
     let listener = Listener::new(pool.layout(), &Bells::Worker(worker.clone(), classes));
     if !listener.hears() {
         let seconds = settings.poll_without_notify.0.as_secs_f64();
         let error = "no notification can be had here".to_owned();
         emit!(Event::WorkerPolling { worker: worker.clone(), seconds, error });
     }
-    let heart = Heart {
-        bench: bench.clone(),
+    let heartbeat_thread = HeartbeatThread {
+        context: context.clone(),
         lease,
         process: me.process.clone(),
         life: me.writer.life.clone(),
@@ -174,29 +174,31 @@ fn work(bench: &Arc<Bench>, resolved: &Resolved, body: Body) -> Result<(), Failu
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
     let beating = {
         let ended = ended.clone();
-        thread("heart").spawn(move || heart.beat(&ended)).map_err(no_thread)?
+        thread("heartbeat").spawn(move || heartbeat_thread.beat(&ended)).map_err(no_thread)?
     };
     let keeping = {
-        let bench = bench.clone();
-        let keep = move || bench.models.iter().for_each(|m| m.keep(&bench.desk, &ended));
+        let context = context.clone();
+        let keep =
+            move || context.models.iter().for_each(|m| m.keep(&context.worker_state, &ended));
         thread("models").spawn(keep).map_err(no_thread)?
     };
     emit!(Event::WorkerStarting { worker: worker.clone() });
-    let floor = Floor::new(Tools { bench: bench.clone(), settings, listener, signals, hurry });
-    let floor = floor.map_err(|err| {
+    let main_loop =
+        MainLoop::new(Tools { context: context.clone(), settings, listener, signals, hurry });
+    let main_loop = main_loop.map_err(|err| {
         Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
     })?;
-    let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| floor.work()));
+    let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| main_loop.work()));
     if worked.is_err() {
         let error = "a panic, told above".to_owned();
         emit!(Event::WorkerCrashed { worker: worker.clone(), error });
     }
-    let completed = bench.desk.look(|state| state.completed);
+    let completed = context.worker_state.look(|state| state.completed);
     emit!(Event::WorkerStopped { worker, completed });
     drop(end);
     // A look at the server may hang in it; the worker does not wait for that.
     drop(keeping);
-    bench.models.iter().for_each(|models| models.server().end());
+    context.models.iter().for_each(|models| models.server().end());
     let lease = beating.join().ok();
     if worked.is_err() {
         return Err(Failure::new(exit::UNEXPECTED, "crashed in its main loop"));
@@ -233,12 +235,12 @@ fn record(lease: &Lease, me: &Me, gpu: Option<u32>) -> Record {
 
 /// From here on the lease, the place in `processing/` and the messages are this life's.
 fn take_up(pool: &Pool, plan: &Plan, lease: &Lease, me: &Me) -> Result<(), Failure> {
-    let has_own = matches!(plan.engine, Some(Engine::Own(_)));
+    let has_own = matches!(plan.server_setup, Some(ServerSetup::Own(_)));
     let server = has_own.then(|| queue::fence::server_mark(pool.root(), &plan.name));
     lease.write(&Record { server, ..record(lease, me, plan.gpu) })?;
     make_place(pool, &pool.layout().processing_of(&plan.name))?;
     // What was asked of the life before was not asked of this one.
-    for verb in [Verb::Drain, Verb::Stop] {
+    for verb in [ControlVerb::Drain, ControlVerb::Stop] {
         control::withdraw(pool.layout(), &plan.name, verb)?;
     }
     control::clear_tasks(pool.layout(), &plan.name)?;

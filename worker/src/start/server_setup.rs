@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use queue::cli::Failure;
-use queue::cli::servers::{Engine, Own};
+use queue::cli::servers::{OwnServer, ServerSetup};
 use queue::dir::Pool;
 use shared::exit;
 use shared::name::Name;
@@ -26,22 +26,22 @@ pub(crate) struct Place<'a> {
 
 /// Makes its server ready to be asked, starting it where it is its own. Nothing is known of it yet,
 /// and one that is found at an address need not be there.
-pub(crate) fn start(engine: &Engine, place: &Place<'_>) -> Result<Models, Failure> {
+pub(crate) fn start(server_setup: &ServerSetup, place: &Place<'_>) -> Result<Models, Failure> {
     let settings = place.settings;
     let limits = Limits {
         silence: settings.answer_idle_timeout.0,
         load: settings.load_timeout.0,
         ..Limits::default()
     };
-    let server: Arc<dyn Server> = match engine {
-        Engine::Ollama(address) => Arc::new(Ollama::new(address.clone(), limits)),
-        Engine::OpenAi(address) => {
+    let server: Arc<dyn Server> = match server_setup {
+        ServerSetup::Ollama(address) => Arc::new(Ollama::new(address.clone(), limits)),
+        ServerSetup::OpenAi(address) => {
             Arc::new(OpenAi::new(address.clone(), limits).with_key(key(settings)?))
         }
-        Engine::Own(own) => Arc::new(start_own(own, place, limits)?),
+        ServerSetup::Own(own) => Arc::new(start_own(own, place, limits)?),
     };
     let models = Models::new(place.worker.clone(), server, Patience::of(settings));
-    Ok(models.telling(engine.ollama_host()))
+    Ok(models.telling(server_setup.ollama_host()))
 }
 
 /// The key for servers that ask for one.
@@ -49,7 +49,7 @@ fn key(settings: &Settings) -> Result<Option<Key>, Failure> {
     Key::find(settings, |name| std::env::var(name).ok()).map_err(Failure::usage)
 }
 
-fn start_own(own: &Own, place: &Place<'_>, limits: Limits) -> Result<Managed, Failure> {
+fn start_own(own: &OwnServer, place: &Place<'_>, limits: Limits) -> Result<Managed, Failure> {
     let (pool, worker) = (place.pool.layout(), place.worker);
     let words = own.words.iter().skip(1).map(OsString::from).collect();
     let program = match own.files.clone() {

@@ -30,7 +30,7 @@ impl Backlog {
         for phase in phases {
             match phase {
                 Phase::Running => {}
-                Phase::Over { cost } => {
+                Phase::Finished { cost } => {
                     backlog.unrecorded += 1;
                     backlog.cost += cost;
                 }
@@ -72,7 +72,7 @@ pub enum Phase {
     /// Its job runs, or is about to.
     Running,
     /// Nothing of its job is left, so its slot is free; its end is being recorded.
-    Over {
+    Finished {
         /// What it would cost to do it again, which somebody does if the worker dies now: the time
         /// that it took, and several times that for a job, which may have done more than answer.
         cost: Duration,
@@ -92,7 +92,7 @@ mod tests {
 
     /// With two slots.
     fn backlog(ended: &[Duration], recorded: usize) -> Backlog {
-        let over = ended.iter().map(|cost| Phase::Over { cost: *cost });
+        let over = ended.iter().map(|cost| Phase::Finished { cost: *cost });
         Backlog::of(2, over.chain(std::iter::repeat_n(Phase::Recorded, recorded)))
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use queue::dir::claim::one::Claim;
 use queue::eligible::Candidate;
-use queue::wire::heartbeat::{Ability, ClaimReport, Run, Standing, Status};
+use queue::wire::heartbeat::{Ability, ClaimReport, Run, StandingOrder, Status};
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
@@ -19,11 +19,11 @@ use crate::job::Stop;
 use backlog::{Backlog, Phase};
 use progress::Progress;
 
-/// The desk. Every change wakes the heartbeat.
+/// The facts, shared by the threads. Every change wakes the heartbeat.
 #[derive(Debug)]
-pub struct Desk {
+pub struct WorkerState {
     name: Name,
-    state: Mutex<State>,
+    state: Mutex<Facts>,
     recorded: Recorded,
     changed: Sender<()>,
     changes: Receiver<()>,
@@ -37,9 +37,9 @@ struct Recorded {
     waiting: AtomicUsize,
 }
 
-/// What lies on it.
+/// What the worker knows about itself.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct Facts {
     /// What it can do, and what stands in its way.
     pub ability: Ability,
     /// What runs.
@@ -75,12 +75,12 @@ pub struct Job {
     pub progress: Progress,
 }
 
-impl Desk {
-    /// An empty desk.
+impl WorkerState {
+    /// Of a worker that has done nothing yet.
     #[must_use]
     pub fn new(name: Name, ability: Ability) -> Self {
         let (changed, changes) = bounded(1);
-        let state = State {
+        let state = Facts {
             ability,
             jobs: Vec::new(),
             claim: ClaimReport::default(),
@@ -101,18 +101,18 @@ impl Desk {
         &self.name
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Facts> {
         // Every change is a plain assignment: a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks, without changing anything.
-    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub fn look<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
         look(&self.lock())
     }
 
     /// Changes something that others should see soon.
-    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub fn change<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
         let result = self.note(change);
         // Full means that the heartbeat will look anyway.
         let _ = self.changed.try_send(());
@@ -120,7 +120,7 @@ impl Desk {
     }
 
     /// Changes something that can wait for the next heartbeat.
-    pub fn note<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub fn note<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
         let result = change(&mut self.lock());
         if self.recorded.waiting.load(Ordering::Relaxed) > 0 {
             self.recorded.told.notify_all();
@@ -145,7 +145,7 @@ impl Desk {
         &self.changes
     }
 
-    /// Lays a claimed task on the desk.
+    /// Takes note of a claimed task.
     pub fn take(&self, claim: &Claim, stop: &Stop) {
         let (name, task) = (claim.name(), claim.task());
         let run = Run {
@@ -184,7 +184,7 @@ impl Desk {
     }
 }
 
-impl State {
+impl Facts {
     /// Says how far a job is, if it is still there.
     pub fn enter(&mut self, name: TaskName, phase: Phase) {
         if let Some(job) = self.jobs.iter_mut().find(|job| job.name == name) {
@@ -256,7 +256,7 @@ impl State {
     }
 
     /// Puts or takes away a standing condition; says whether that changed anything.
-    pub fn set_standing(slot: &mut Option<Standing>, now: Option<Standing>) -> bool {
+    pub fn set_standing(slot: &mut Option<StandingOrder>, now: Option<StandingOrder>) -> bool {
         let changed = slot.is_some() != now.is_some();
         if changed {
             *slot = now;

@@ -18,11 +18,11 @@ pub(crate) const MANY_WORKERS: u64 = 3;
 
 /// Remembers the last count. An unknown one is not 0: it is left out.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Watch {
+pub struct CountJump {
     last: Option<u64>,
 }
 
-impl Watch {
+impl CountJump {
     /// Takes in a look.
     pub fn look(&mut self, seen: &Snapshot, out: &mut Vec<Command>) {
         let Some(counts) = &seen.counts else { return };

@@ -12,12 +12,12 @@ use crate::core::words::snapshot::Snapshot;
 
 /// Watches what is free.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct DiskSpace {
     needed: Bytes,
     low: Conditions<()>,
 }
 
-impl Watch {
+impl DiskSpace {
     /// With the limit of the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {

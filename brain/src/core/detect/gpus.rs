@@ -11,11 +11,11 @@ use crate::core::words::snapshot::Snapshot;
 
 /// Watches readings.
 #[derive(Clone, Debug, Default)]
-pub struct Watch {
+pub struct MissingGpus {
     lost: Conditions<String>,
 }
 
-impl Watch {
+impl MissingGpus {
     /// Takes in a look.
     pub fn look(&mut self, at: At, seen: &Snapshot, out: &mut Vec<Command>) {
         // Nobody asks the GPUs: that is said once, elsewhere.

@@ -21,7 +21,7 @@ const FULL: Bytes = Bytes(1 << 20);
 
 /// Watches heartbeats.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct HungWorkers {
     threshold: Duration,
     /// Which life of the worker, the last number seen, and when it last grew.
     beats: BTreeMap<Name, Beat>,
@@ -38,7 +38,7 @@ struct Beat {
     grew: Option<Duration>,
 }
 
-impl Watch {
+impl HungWorkers {
     /// With the threshold of the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {

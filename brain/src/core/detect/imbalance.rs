@@ -26,7 +26,7 @@ const REMEMBERED: usize = 200;
 
 /// Watches who takes what.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct Imbalances {
     least_idle: Duration,
     taken: BTreeMap<Class, VecDeque<(Duration, Name)>>,
     lanes: Conditions<LaneName>,
@@ -40,7 +40,7 @@ struct Finding {
     idle: Vec<Name>,
 }
 
-impl Watch {
+impl Imbalances {
     /// Siblings count as idle after the same time after which tasks count as unclaimed.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {

@@ -29,7 +29,7 @@ enum Progress {
 
 /// Watches what runs.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct StuckTasks {
     after: Duration,
     stall: StallTimeouts,
     /// When each attempt was first seen, and which heartbeat its worker had sent by then.
@@ -46,7 +46,7 @@ struct First {
     beat: Option<u64>,
 }
 
-impl Watch {
+impl StuckTasks {
     /// With the limits of the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {

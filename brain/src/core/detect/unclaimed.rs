@@ -18,7 +18,7 @@ use crate::core::words::snapshot::{Lane, Paused, Snapshot};
 
 /// Watches the heads of lanes.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct UnclaimedTasks {
     after: Duration,
     heads: BTreeMap<LaneName, Head>,
     unclaimed: Conditions<TaskId>,
@@ -31,7 +31,7 @@ struct Head {
     since: Duration,
 }
 
-impl Watch {
+impl UnclaimedTasks {
     /// With the threshold of the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {

@@ -17,7 +17,7 @@ use crate::core::words::death::{Death, Left, Settlement};
 
 /// Remembers what was said.
 #[derive(Clone, Debug, Default)]
-pub struct Settling {
+pub struct Deaths {
     tallies: BTreeMap<Name, Tally>,
     unkillable: Conditions<(Name, TaskName)>,
     failing: Conditions<Name>,
@@ -29,7 +29,7 @@ struct Tally {
     ended: u64,
 }
 
-impl Settling {
+impl Deaths {
     /// A worker died.
     pub fn died(&mut self, death: &Death, out: &mut Vec<Command>) {
         let Death { worker, pid, tasks, last_status } = death.clone();

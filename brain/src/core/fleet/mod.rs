@@ -19,7 +19,7 @@ use super::words::command::{Command, say};
 use super::words::snapshot::{Life, Snapshot};
 use slot::{Rules, Slot, State};
 
-pub use super::words::worker_spec::{Exit, Kind, Place};
+pub use super::words::worker_spec::{WorkerExit, WorkerKind, WorkerSpec};
 
 /// What was done to come nearer to the number of workers wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Adjusted {
 
 /// How many workers there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct FleetCounts {
     /// At work or ready.
     pub active: u64,
     /// Started, and not yet up.
@@ -77,7 +77,7 @@ impl Fleet {
 
     /// These places.
     #[must_use]
-    pub fn new(places: Vec<Place>, settings: &Settings) -> Self {
+    pub fn new(places: Vec<WorkerSpec>, settings: &Settings) -> Self {
         let rules = Rules {
             backoff_first: settings.restart_backoff_first.0,
             backoff_max: settings.restart_backoff_max.0,
@@ -110,7 +110,7 @@ impl Fleet {
     /// Whether one of the places has a GPU.
     #[must_use]
     pub fn has_gpus(&self) -> bool {
-        self.slots.iter().any(|slot| slot.place.kind != Kind::Cpu)
+        self.slots.iter().any(|slot| slot.place.kind != WorkerKind::Cpu)
     }
 
     /// Whether a worker of this name can stand here.
@@ -133,16 +133,16 @@ impl Fleet {
 
     /// How many workers stand at the places.
     #[must_use]
-    pub fn count(&self, seen: &Snapshot) -> Census {
-        let mut census = Census::default();
+    pub fn count(&self, seen: &Snapshot) -> FleetCounts {
+        let mut counter = FleetCounts::default();
         for slot in &self.slots {
             if slot.stands(seen, Life::Alive) {
-                census.active += 1;
+                counter.active += 1;
             } else if slot.is_ours() {
-                census.spawning += 1;
+                counter.spawning += 1;
             }
         }
-        census
+        counter
     }
 
     /// Comes nearer to the number of workers wanted.
@@ -294,7 +294,7 @@ impl Fleet {
         &mut self,
         at: At,
         (worker, pid): (&Name, u32),
-        exit: Exit,
+        exit: WorkerExit,
         out: &mut Vec<Command>,
     ) {
         let (rules, mode) = (self.rules, self.mode);

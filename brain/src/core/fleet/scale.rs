@@ -11,7 +11,7 @@ use crate::core::detect::activity::Activity;
 use crate::core::detect::count_jump;
 use crate::core::words::at::At;
 use crate::core::words::command::Command;
-use crate::core::words::decision::Decision;
+use crate::core::words::decision::ScalingDecision;
 use crate::core::words::snapshot::{Lane, Paused, Snapshot};
 
 /// The figures of the sum alone changed: said no more often than this.
@@ -51,15 +51,15 @@ impl Scale {
         let queued = claimable(seen, fleet);
         let active = seen.counts.as_ref().map(|counts| counts.processing);
         let desired = self.desired(queued, active);
-        let census = fleet.count(seen);
+        let counter = fleet.count(seen);
         let adjusted = fleet.adjust(at, seen, (desired, activity), &mut out);
         if fleet.is_stopping() {
             return out;
         }
         let scaling = Scaling {
             cycle: seen.cycle,
-            active_workers: census.active,
-            spawning: census.spawning,
+            active_workers: counter.active,
+            spawning: counter.spawning,
             desired,
             step: step(&adjusted),
             queued,
@@ -67,7 +67,7 @@ impl Scale {
             max: self.max,
         };
         let up = adjusted.up.len() as u64;
-        let before = census.active + census.spawning;
+        let before = counter.active + counter.spawning;
         let rapid = count_jump::rapid_scale_up(up, before, queued);
         self.tell(at, scaling, adjusted, &mut out);
         out.extend(rapid.map(Command::Say));
@@ -106,7 +106,8 @@ impl Scale {
         self.last = Some((at.now, scaling));
         let (min, multiplier) = (self.min, self.multiplier);
         let Adjusted { up: spawn, down: retire, .. } = adjusted;
-        let decision = Decision { timestamp: at.wall, scaling, min, multiplier, spawn, retire };
+        let decision =
+            ScalingDecision { timestamp: at.wall, scaling, min, multiplier, spawn, retire };
         let told = [Command::Say(Event::ScalingDecision { scaling }), Command::Record(decision)];
         // First why, then what.
         out.splice(0..0, told);

@@ -10,7 +10,7 @@ use shared::time::Moment;
 use crate::core::words::at::At;
 use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::{Life, Snapshot};
-use crate::core::words::worker_spec::{Exit, Kind, Place};
+use crate::core::words::worker_spec::{WorkerExit, WorkerKind, WorkerSpec};
 
 /// A worker that lived longer did not fail to start.
 const GOOD_LIFE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ pub(super) struct Rules {
 
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    pub(super) place: Place,
+    pub(super) place: WorkerSpec,
     pub(super) state: State,
     /// Failures within the breaker's window.
     pub(super) failures: VecDeque<Duration>,
@@ -63,7 +63,7 @@ pub(super) enum State {
 }
 
 impl Slot {
-    pub(super) fn new(place: Place) -> Self {
+    pub(super) fn new(place: WorkerSpec) -> Self {
         let failures = VecDeque::new();
         Self { place, state: State::Vacant, failures, in_row: 0, batch: (1, 1) }
     }
@@ -88,7 +88,7 @@ impl Slot {
     pub(super) fn stands(&self, seen: &Snapshot, life: Life) -> bool {
         let here = |name: &Name, gpu: Option<u32>| {
             *name == self.place.worker
-                || matches!(self.place.kind, Kind::Gpu(ours) if gpu == Some(ours))
+                || matches!(self.place.kind, WorkerKind::Gpu(ours) if gpu == Some(ours))
         };
         seen.workers.iter().any(|(name, worker)| worker.life == life && here(name, worker.gpu()))
     }
@@ -100,24 +100,24 @@ impl Slot {
         &mut self,
         at: At,
         (rules, drained): (Rules, bool),
-        (pid, lived, exit): (u32, Duration, Exit),
+        (pid, lived, exit): (u32, Duration, WorkerExit),
         out: &mut Vec<Command>,
     ) {
-        if matches!(exit, Exit::Code(0) | Exit::Unknown) && drained {
+        if matches!(exit, WorkerExit::Code(0) | WorkerExit::Unknown) && drained {
             self.state = State::Drained;
             return;
         }
         let (exit_code, signal) = match exit {
-            Exit::Code(code) => (Some(code), None),
-            Exit::Signal(signal) => (None, Some(signal)),
-            Exit::Unknown => (None, None),
+            WorkerExit::Code(code) => (Some(code), None),
+            WorkerExit::Signal(signal) => (None, Some(signal)),
+            WorkerExit::Unknown => (None, None),
         };
         let (worker, seconds) = (self.place.worker.clone(), lived.as_secs_f64());
         say(out, Event::WorkerExited { worker, pid, exit_code, signal, seconds });
         if lived >= GOOD_LIFE {
             self.in_row = 0;
         }
-        if exit == Exit::Code(0) {
+        if exit == WorkerExit::Code(0) {
             // Told to by somebody: no failure, but no reason to hurry either.
             self.state = State::BackOff { until: at.now + rules.backoff_first };
         } else {

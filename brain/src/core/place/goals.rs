@@ -11,7 +11,7 @@ use shared::llm::{Loads, ModelVerb};
 use shared::name::Name;
 
 use super::plan::Step;
-use super::world::{Kind, Stage, World};
+use super::world::{Stage, WorkKind, World};
 use crate::core::detect::condition::Conditions;
 use crate::core::words::at::At;
 use crate::core::words::command::{Command, say};
@@ -86,7 +86,7 @@ impl Goals {
     fn forget(&mut self, world: &World) {
         self.since.retain(|(worker, model), _since| {
             let place = world.places.iter().find(|place| place.workers.contains(worker));
-            let kind = Kind::Model(model.clone());
+            let kind = WorkKind::Model(model.clone());
             let demand = world.demands.iter().find(|demand| demand.kind == kind);
             place.is_some_and(|place| {
                 (place.is_usable() || world.is_stuck(worker, model))
@@ -101,7 +101,7 @@ impl Goals {
     fn nowhere(&mut self, at: At, world: &World, out: &mut Vec<Command>) {
         let mut nowhere = BTreeSet::new();
         for demand in &world.demands {
-            let Kind::Model(model) = &demand.kind else { continue };
+            let WorkKind::Model(model) = &demand.kind else { continue };
             let served = world.places.iter().any(|place| place.serves(&demand.kind));
             let mut places = world
                 .places

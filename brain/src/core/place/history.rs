@@ -1,7 +1,7 @@
 //! Loads that failed: when one is asked for again.
 
 use queue::wire::ledger_line::Brief;
-use queue::wire::model_stats::Measured;
+use queue::wire::model_stats::ModelStats;
 use shared::event::Event;
 use shared::llm::ModelVerb;
 use shared::outcome::{Cause, Outcome};
@@ -18,7 +18,7 @@ pub(crate) fn back_off(failures: u32) -> f64 {
 }
 
 /// What is to be said about an attempt that ended, once it is measured.
-pub(crate) fn told(measured: &Measured, brief: &Brief) -> Option<Event> {
+pub(crate) fn told(measured: &ModelStats, brief: &Brief) -> Option<Event> {
     let (cause, worker, model) = (brief.cause?, brief.worker.clone()?, brief.task.model.clone()?);
     if brief.task.verb != Some(ModelVerb::Load) || brief.outcome != Outcome::Failed {
         return None;

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use queue::wire::brain_state::Warning;
-use queue::wire::model_stats::Measured;
+use queue::wire::model_stats::ModelStats;
 use shared::event::Event;
 use shared::llm::ModelVerb;
 use shared::name::Name;
@@ -35,12 +35,12 @@ use shared::time::Moment;
 
 use super::words::at::At;
 use super::words::command::{Command, say};
-use super::words::placement::{Decision, Request};
+use super::words::placement::{ModelRequest, PlacementDecision};
 use super::words::snapshot::{Paused, Snapshot};
 use goals::Goals;
 use observe::View;
 use plan::Step;
-use stuck_loads::Hangs;
+use stuck_loads::StuckLoads;
 
 /// The settings of placement.
 #[derive(Clone, Debug)]
@@ -73,9 +73,9 @@ const AGAIN_MILLIS: i64 = 5_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Placer {
     rules: Rules,
-    measured: Measured,
+    measured: ModelStats,
     goals: Goals,
-    hangs: Hangs,
+    hangs: StuckLoads,
     /// When each worker was last asked for something.
     asked: BTreeMap<Name, Moment>,
 }
@@ -85,20 +85,20 @@ impl Placer {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             rules: Rules::new(settings),
-            measured: Measured::default(),
+            measured: ModelStats::default(),
             goals: Goals::default(),
-            hangs: Hangs::default(),
+            hangs: StuckLoads::default(),
             asked: BTreeMap::new(),
         }
     }
 
     /// What the last brain had measured.
-    pub(crate) fn remember(&mut self, measured: Measured) {
+    pub(crate) fn remember(&mut self, measured: ModelStats) {
         self.measured = measured;
     }
 
     /// What was measured so far.
-    pub(crate) fn measured(&self) -> &Measured {
+    pub(crate) fn measured(&self) -> &ModelStats {
         &self.measured
     }
 
@@ -178,8 +178,8 @@ fn tell(at: At, cycle: u64, step: &Step, out: &mut Vec<Command>) {
             ModelVerb::Unload => Event::UnloadInserted { placement: placement.clone() },
         },
     );
-    out.push(Command::RecordPlacement(Decision { timestamp: at.wall, cycle, placement }));
-    out.push(Command::Request(Request {
+    out.push(Command::RecordPlacement(PlacementDecision { timestamp: at.wall, cycle, placement }));
+    out.push(Command::Request(ModelRequest {
         worker: step.worker.clone(),
         verb: step.verb,
         model: step.model.clone(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use queue::eligible::{self, Candidate};
 use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lane::Requirements;
-use queue::wire::model_stats::Measured;
+use queue::wire::model_stats::ModelStats;
 use shared::llm::{Health, HeldState, Loads, ModelServer, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::{Cause, Outcome};
@@ -13,7 +13,9 @@ use shared::reason::Code;
 use shared::task::Class;
 
 use super::Rules;
-use super::world::{Asked, Demand, Doing, Hang, Kind, Place, Resident, Stage, Standing, World};
+use super::world::{
+    Asked, Demand, Doing, Place, Resident, Stage, Standing, StuckLoad, WorkKind, World,
+};
 use crate::core::words::at::At;
 use crate::core::words::snapshot::Held;
 use crate::core::words::snapshot::{Lane, Snapshot};
@@ -37,7 +39,7 @@ pub(super) struct View<'a> {
     pub(super) seen: &'a Snapshot,
     pub(super) hung: &'a BTreeSet<Name>,
     pub(super) rules: &'a Rules,
-    pub(super) measured: &'a Measured,
+    pub(super) measured: &'a ModelStats,
 }
 
 impl View<'_> {
@@ -68,14 +70,14 @@ impl View<'_> {
                 continue;
             }
             let model = bare_name(model).to_owned();
-            let goal = task.goal.as_deref().map(Kind::of_word);
+            let goal = task.goal.as_deref().map(WorkKind::of_word);
             let made = i64::try_from(held.name.id.unix_millis()).unwrap_or(i64::MAX);
             let made = shared::time::Moment::from_unix_millis(made);
             all.push(Asked {
                 name: held.name,
                 worker: held.worker.clone(),
                 verb,
-                goal: goal.unwrap_or_else(|| Kind::Model(model.clone())),
+                goal: goal.unwrap_or_else(|| WorkKind::Model(model.clone())),
                 model,
                 stage,
                 age: self.at.wall.seconds_since(made),
@@ -109,7 +111,7 @@ impl View<'_> {
             evidence.insert("health".into(), json!(server.health));
             evidence.insert("error".into(), json!(server.error));
         }
-        Stage::Stuck(Hang { seconds, limit, evidence })
+        Stage::Stuck(StuckLoad { seconds, limit, evidence })
     }
 
     fn wanted(&self) -> BTreeSet<String> {
@@ -152,7 +154,7 @@ impl View<'_> {
     }
 
     fn demands(&self) -> Vec<Demand> {
-        let mut all: BTreeMap<Kind, Demand> = BTreeMap::new();
+        let mut all: BTreeMap<WorkKind, Demand> = BTreeMap::new();
         for lane in self.seen.lanes.iter().filter(|lane| lane.limited.is_none()) {
             let Some(demand) = self.demand(lane) else { continue };
             match all.entry(demand.kind.clone()) {
@@ -168,16 +170,20 @@ impl View<'_> {
     fn demand(&self, lane: &Lane) -> Option<Demand> {
         let needs = lane.needs.as_deref();
         let kind = match (lane.count.class, &lane.count.model) {
-            (Class::Llm, Some(model)) => Kind::Model(bare_name(model).to_owned()),
-            (Class::Script, _) if needs.is_some_and(|needs| self.could_run(needs)) => Kind::Scripts,
+            (Class::Llm, Some(model)) => WorkKind::Model(bare_name(model).to_owned()),
+            (Class::Script, _) if needs.is_some_and(|needs| self.could_run(needs)) => {
+                WorkKind::Scripts
+            }
             (Class::Llm | Class::Script | Class::Cpu | Class::Resource, _) => return None,
         };
         let (seconds, load) = match &kind {
-            Kind::Model(model) => (
+            WorkKind::Model(model) => (
                 self.measured.answer_seconds(model).unwrap_or(UNKNOWN_ANSWER),
                 self.measured.load_seconds(model).unwrap_or(UNKNOWN_LOAD),
             ),
-            Kind::Scripts => (self.measured.scripts.seconds().unwrap_or(UNKNOWN_SCRIPT), UNLOAD),
+            WorkKind::Scripts => {
+                (self.measured.scripts.seconds().unwrap_or(UNKNOWN_SCRIPT), UNLOAD)
+            }
         };
         let age = lane.count.oldest.map_or(0.0, |oldest| self.at.wall.seconds_since(oldest));
         let own = needs.and_then(|needs| needs.max_wait);
@@ -281,13 +287,13 @@ impl View<'_> {
             let Some(last) = self.measured.last.get(&member.worker) else { continue };
             if last.at > member.at {
                 let loaded = last.verb == ModelVerb::Load && last.outcome == Outcome::Succeeded;
-                let towards = || Some(Kind::Model(last.model.clone()));
+                let towards = || Some(WorkKind::Model(last.model.clone()));
                 return if loaded { Standing::Moving(towards()) } else { Standing::Unclear };
             }
         }
         // A load or unload that a worker began by itself.
         let by_itself = server.models.iter().find_map(|held| match held.state {
-            HeldState::Loading => Some(Some(Kind::Model(bare_name(&held.model).to_owned()))),
+            HeldState::Loading => Some(Some(WorkKind::Model(bare_name(&held.model).to_owned()))),
             HeldState::Unloading => Some(None),
             HeldState::Loaded | HeldState::Unproven => None,
         });

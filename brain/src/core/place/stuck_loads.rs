@@ -5,18 +5,18 @@ use shared::event::Event;
 use shared::llm::ModelVerb;
 use shared::name::Name;
 
-use super::world::{Hang, Stage, World};
+use super::world::{Stage, StuckLoad, World};
 use crate::core::detect::condition::Conditions;
 use crate::core::words::at::At;
 use crate::core::words::command::{Command, say};
 
 /// What is said about them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hangs {
+pub(crate) struct StuckLoads {
     told: Conditions<(Name, ModelVerb, String)>,
 }
 
-impl Hangs {
+impl StuckLoads {
     /// Takes in a look.
     pub(crate) fn look(&mut self, at: At, world: &World, out: &mut Vec<Command>) {
         let mut there = Vec::new();
@@ -25,7 +25,7 @@ impl Hangs {
             let (worker, verb, model) = (asked.worker.clone(), asked.verb, asked.model.clone());
             let key = (worker.clone(), verb, model.clone());
             if let Some(count) = self.told.holds(at, &key) {
-                let Hang { seconds, limit, evidence } = hang.clone();
+                let StuckLoad { seconds, limit, evidence } = hang.clone();
                 let hangs =
                     Event::LoadStuck { worker, verb, model, seconds, limit, count, evidence };
                 say(out, hangs);

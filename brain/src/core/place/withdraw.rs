@@ -2,7 +2,7 @@
 
 use shared::llm::ModelVerb;
 
-use super::world::{Asked, Kind, Place, Stage, Standing, World};
+use super::world::{Asked, Place, Stage, Standing, WorkKind, World};
 
 /// Each with the reason, in words.
 pub(crate) fn withdrawals(world: &World) -> Vec<(&Asked, &'static str)> {
@@ -30,8 +30,10 @@ fn gone(world: &World, asked: &Asked) -> Option<&'static str> {
         ModelVerb::Unload => {
             let held = place.held.iter().any(|held| held.model == asked.model);
             let wanted = match &asked.goal {
-                Kind::Model(model) => world.wanted.contains(model),
-                Kind::Scripts => world.demands.iter().any(|demand| demand.kind == Kind::Scripts),
+                WorkKind::Model(model) => world.wanted.contains(model),
+                WorkKind::Scripts => {
+                    world.demands.iter().any(|demand| demand.kind == WorkKind::Scripts)
+                }
             };
             match (held, wanted) {
                 (false, _) => Some("it is not loaded"),

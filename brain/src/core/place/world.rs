@@ -12,14 +12,14 @@ use shared::task::TaskName;
 
 /// One kind of work that a place can be prepared for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum WorkKind {
     /// Tasks of this model.
     Model(String),
     /// Tasks that need a GPU without a model on it.
     Scripts,
 }
 
-impl Kind {
+impl WorkKind {
     /// As a request's label says it.
     pub(crate) fn word(&self) -> &str {
         match self {
@@ -37,7 +37,7 @@ impl Kind {
 /// Work of one kind that waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Demand {
-    pub(crate) kind: Kind,
+    pub(crate) kind: WorkKind,
     pub(crate) tasks: u64,
     /// How long one of them takes.
     pub(crate) seconds: f64,
@@ -75,7 +75,7 @@ pub(crate) struct Asked {
     pub(crate) verb: ModelVerb,
     pub(crate) model: String,
     /// The work it is for.
-    pub(crate) goal: Kind,
+    pub(crate) goal: WorkKind,
     pub(crate) stage: Stage,
     /// For how long it has been asked for.
     pub(crate) age: f64,
@@ -89,7 +89,7 @@ pub(crate) enum Stage {
     /// Its worker is at it.
     Taken,
     /// Its worker has been at it for longer than it may.
-    Stuck(Hang),
+    Stuck(StuckLoad),
 }
 
 /// How a place stands.
@@ -98,7 +98,7 @@ pub(crate) enum Standing {
     /// As it says.
     Steady,
     /// It is being prepared for this work (`None`: for what, nobody knows).
-    Moving(Option<Kind>),
+    Moving(Option<WorkKind>),
     /// Something has just ended there, and it has not said yet how it stands since.
     Unclear,
     /// Nothing can be asked of it.
@@ -165,12 +165,12 @@ impl Place {
     }
 
     /// Whether it works for this kind, or is about to.
-    pub(crate) fn serves(&self, kind: &Kind) -> bool {
+    pub(crate) fn serves(&self, kind: &WorkKind) -> bool {
         match (&self.standing, kind) {
             (Standing::Out | Standing::Hung(_) | Standing::Unclear, _) => false,
             (Standing::Moving(towards), _) => towards.as_ref() == Some(kind),
-            (Standing::Steady, Kind::Model(model)) => self.has_loaded(model),
-            (Standing::Steady, Kind::Scripts) => self.is_cold() && self.takes_scripts,
+            (Standing::Steady, WorkKind::Model(model)) => self.has_loaded(model),
+            (Standing::Steady, WorkKind::Scripts) => self.is_cold() && self.takes_scripts,
         }
     }
 }
@@ -200,7 +200,7 @@ impl World {
 
     /// LLM tasks that wait, of all models.
     pub(crate) fn llm_waiting(&self) -> u64 {
-        let models = self.demands.iter().filter(|demand| demand.kind != Kind::Scripts);
+        let models = self.demands.iter().filter(|demand| demand.kind != WorkKind::Scripts);
         models.map(|demand| demand.tasks).sum()
     }
 
@@ -217,7 +217,7 @@ impl World {
         {
             return Some("its tasks are addressed to other workers".to_owned());
         }
-        let Kind::Model(model) = &demand.kind else {
+        let WorkKind::Model(model) = &demand.kind else {
             return (!place.takes_scripts).then(|| "it takes no scripts".to_owned());
         };
         if let Some(cause) = place.refused.get(model) {
@@ -236,7 +236,7 @@ impl World {
 
     /// Whether waiting alone will not change that.
     pub(crate) fn is_hopeless(&self, place: &Place, demand: &Demand) -> bool {
-        let Kind::Model(model) = &demand.kind else { return false };
+        let WorkKind::Model(model) = &demand.kind else { return false };
         let cause = place.refused.get(model);
         cause.is_some_and(|cause| matches!(cause, Cause::ModelMissing | Cause::Oom))
     }
@@ -252,7 +252,7 @@ impl World {
 
 /// A request that has run for longer than it may.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Hang {
+pub(crate) struct StuckLoad {
     pub(crate) seconds: f64,
     pub(crate) limit: f64,
     /// What its worker says of it and of the server.

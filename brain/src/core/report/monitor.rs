@@ -22,12 +22,12 @@ const ACTIVE_UTILIZATION: u32 = 10;
 
 /// Remembers what was said last.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct MonitorLine {
     interval: Duration,
     said: Option<(Duration, Monitor)>,
 }
 
-impl Watch {
+impl MonitorLine {
     /// With the interval of the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {

@@ -4,9 +4,9 @@ use shared::event;
 use shared::name::Name;
 use shared::task::TaskName;
 
-use super::decision::Decision;
+use super::decision::ScalingDecision;
 use super::placement;
-use super::worker_spec::Place;
+use super::worker_spec::WorkerSpec;
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +14,7 @@ pub enum Command {
     /// Say it.
     Say(event::Event),
     /// Start this worker, and report back.
-    Spawn(Place),
+    Spawn(WorkerSpec),
     /// Ask a worker to end a task's job because it makes no progress.
     Stall {
         /// Which worker.
@@ -29,11 +29,11 @@ pub enum Command {
     /// Take that back: the worker is gone.
     Undrain(Name),
     /// Write a decision down.
-    Record(Decision),
+    Record(ScalingDecision),
     /// Write down a decision about a model.
-    RecordPlacement(placement::Decision),
+    RecordPlacement(placement::PlacementDecision),
     /// Ask a worker to load or unload a model.
-    Request(placement::Request),
+    Request(placement::ModelRequest),
     /// Take back such a request that nobody has taken.
     Withdraw(TaskName),
     /// Tell a worker that we started to end.

@@ -6,7 +6,7 @@ use shared::time::Moment;
 
 /// A decision, as it is written down.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Decision {
+pub struct ScalingDecision {
     /// When.
     pub timestamp: Moment,
     /// The figures it was made from.

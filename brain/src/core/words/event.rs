@@ -1,11 +1,11 @@
 //! What the core is told.
 
-use queue::wire::model_stats::Measured;
+use queue::wire::model_stats::ModelStats;
 use shared::name::Name;
 
 use super::death;
 use super::snapshot::Snapshot;
-use super::worker_spec::Exit;
+use super::worker_spec::WorkerExit;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -42,10 +42,10 @@ pub enum Event {
         /// Its process.
         pid: u32,
         /// How.
-        exit: Exit,
+        exit: WorkerExit,
     },
     /// What the last brain had measured.
-    Remembered(Box<Measured>),
+    Remembered(Box<ModelStats>),
     /// A signal asks the brain to end. The second one asks to hurry.
     Shutdown {
         /// Which signal.

@@ -7,7 +7,7 @@ use shared::time::Moment;
 
 /// A load or an unload to be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct ModelRequest {
     /// Of whom.
     pub worker: Name,
     /// What.
@@ -20,7 +20,7 @@ pub struct Request {
 
 /// A decision, as it is written down.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Decision {
+pub struct PlacementDecision {
     /// When.
     pub timestamp: Moment,
     /// In which cycle.

@@ -4,16 +4,16 @@ use shared::name::Name;
 
 /// Where a worker can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct WorkerSpec {
     /// The worker's name.
     pub worker: Name,
     /// What it works with.
-    pub kind: Kind,
+    pub kind: WorkerKind,
 }
 
 /// What a worker works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum WorkerKind {
     /// A GPU.
     Gpu(u32),
     /// Cores only.
@@ -22,7 +22,7 @@ pub enum Kind {
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum WorkerExit {
     /// By itself, with this code.
     Code(i32),
     /// By this signal.

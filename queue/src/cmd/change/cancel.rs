@@ -10,7 +10,7 @@ use queue::dir::find::places;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::lookup::{self, Standing};
 use queue::dir::operate::{Change, Ender, Reason};
-use queue::dir::signal::control::{self, Message, Verb};
+use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::view::{self, Brain};
 use queue::wire::ledger_line::Writer;
 use serde_json::json;
@@ -180,7 +180,7 @@ impl Canceller<'_> {
         if !self.asked.insert(found.name) {
             return Ok(());
         }
-        let message = Message::new(Verb::Cancel, &me());
+        let message = Message::new(ControlVerb::Cancel, &me());
         control::ask_about(self.pool.layout(), worker, found.name, message)?;
         let (task, attempt) = (found.name.id, found.name.attempt);
         shared::emit!(Event::TaskCancelAsked { task, attempt, worker: worker.clone(), by: me() });

@@ -1,7 +1,7 @@
 //! `queue models`: which models are asked for, held, known, and where they could not be loaded.
 
 use clap::Args;
-use queue::view::models::{self, Holder, Model};
+use queue::view::models::{self, ModelHolder, SeenModel};
 use queue::view::{self, Count, View};
 use serde_json::{Value, json};
 use shared::exit;
@@ -36,7 +36,7 @@ impl Models {
     }
 }
 
-fn table(app: &mut App, view: &View, models: &[Model]) -> Result<(), Stop> {
+fn table(app: &mut App, view: &View, models: &[SeenModel]) -> Result<(), Stop> {
     let rows = models.iter().map(|model| {
         let held: Vec<_> = model.workers.iter().map(|holder| held(app, view, holder)).collect();
         vec![
@@ -52,7 +52,7 @@ fn table(app: &mut App, view: &View, models: &[Model]) -> Result<(), Stop> {
 }
 
 /// `worker-0 loaded 3m 2s, 4.7GiB`, and how much of it is not in GPU memory.
-fn held(app: &App, view: &View, holder: &Holder) -> String {
+fn held(app: &App, view: &View, holder: &ModelHolder) -> String {
     let tone = match holder.state {
         HeldState::Loaded => Tone::Good,
         HeldState::Loading | HeldState::Unproven | HeldState::Unloading => Tone::Warn,
@@ -74,7 +74,7 @@ fn names(workers: &[Name]) -> String {
     workers.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn failed_loads(app: &mut App, view: &View, models: &[Model]) -> Result<(), Stop> {
+fn failed_loads(app: &mut App, view: &View, models: &[SeenModel]) -> Result<(), Stop> {
     for model in models {
         for failed in &model.failed_loads {
             let (worker, load) = (&failed.worker, &failed.load);

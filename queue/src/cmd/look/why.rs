@@ -5,7 +5,7 @@ use queue::Pool;
 use queue::cli::Resolved;
 use queue::dir::lookup;
 use queue::view::{self, Count};
-use queue::why::{self, Look, Verdict, Word};
+use queue::why::{self, Explanation, Look, Word};
 use queue::wire::lane::Requirements;
 use shared::name::Name;
 use shared::task::Task;
@@ -37,7 +37,7 @@ impl Why {
     }
 }
 
-fn ask(app: &App, look: &Look<'_>, text: &str) -> Result<Verdict, Stop> {
+fn ask(app: &App, look: &Look<'_>, text: &str) -> Result<Explanation, Stop> {
     // A worker may be called like the end of an id; who is known by a name is meant by it.
     if let Ok(name) = text.parse::<Name>()
         && let Some(worker) = look.view.workers.iter().find(|worker| worker.name == name)
@@ -64,7 +64,7 @@ fn ask(app: &App, look: &Look<'_>, text: &str) -> Result<Verdict, Stop> {
     }
 }
 
-fn say(app: &mut App, verdict: &Verdict) -> Result<(), Stop> {
+fn say(app: &mut App, verdict: &Explanation) -> Result<(), Stop> {
     if app.json() {
         return app.out.json("why", verdict);
     }

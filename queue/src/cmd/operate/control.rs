@@ -2,7 +2,7 @@
 
 use clap::Args;
 use queue::cli::Resolved;
-use queue::dir::signal::control::{self, Message, Verb};
+use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::dir::signal::doorbell;
 use queue::{Pool, view};
 use serde_json::json;
@@ -50,7 +50,7 @@ pub(crate) struct Drain {
 impl Pause {
     pub(in crate::cmd) fn run(self, app: &mut App) -> Result<u8, Stop> {
         let (pool, resolved) = app.ready()?;
-        let message = Message { why: self.why, ..Message::new(Verb::Pause, &me()) };
+        let message = Message { why: self.why, ..Message::new(ControlVerb::Pause, &me()) };
         let scope = match &self.worker {
             Some(text) => {
                 let worker = workers::known(&pool, &resolved.settings, text)?;
@@ -75,8 +75,8 @@ impl Resume {
         let (scope, was) = match &self.worker {
             Some(text) => {
                 let name = workers::known(&pool, &resolved.settings, text)?.name;
-                let paused = control::withdraw(layout, &name, Verb::Pause)?;
-                let draining = control::withdraw(layout, &name, Verb::Drain)?;
+                let paused = control::withdraw(layout, &name, ControlVerb::Pause)?;
+                let draining = control::withdraw(layout, &name, ControlVerb::Drain)?;
                 (name.to_string(), paused || draining)
             }
             None => {
@@ -100,7 +100,7 @@ impl Drain {
             let text = format!("{} is not running; there is nothing to drain", worker.name);
             return Err(Stop::no_match(text));
         }
-        control::send(pool.layout(), &worker.name, &Message::new(Verb::Drain, &me()))?;
+        control::send(pool.layout(), &worker.name, &Message::new(ControlVerb::Drain, &me()))?;
         shared::emit!(Event::DrainAsked { worker: worker.name.clone(), by: me() });
         if self.wait && !wait_for(&pool, &resolved, &worker.name, self.timeout)? {
             note(format!("timeout: {} has not stopped yet", worker.name));

@@ -10,8 +10,8 @@ use shared::task::Class;
 use super::limit_slots::UsedUp;
 use super::note::Note;
 use super::one::Claim;
-use super::prefetch::Ahead;
-use super::row::{Hands, LaneView, Look, Taken};
+use super::prefetch::Prefetched;
+use super::row::{Hands, LaneView, LookDepth, Taken};
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
@@ -53,7 +53,7 @@ pub struct Cursor {
     /// Lanes of which it was told that they cannot be understood.
     obscure: BTreeSet<LaneName>,
     /// What is claimed next, as far as it was read ahead.
-    ahead: Option<Ahead>,
+    prefetched: Option<Prefetched>,
 }
 
 impl Cursor {
@@ -61,15 +61,22 @@ impl Cursor {
     #[must_use]
     pub fn new(pool: &Pool, worker: &Name) -> Self {
         let (freshness, lanes, obscure) = (Freshness::UNKNOWN, Vec::new(), BTreeSet::new());
-        Self { pool: pool.clone(), worker: worker.clone(), freshness, lanes, obscure, ahead: None }
+        Self {
+            pool: pool.clone(),
+            worker: worker.clone(),
+            freshness,
+            lanes,
+            obscure,
+            prefetched: None,
+        }
     }
 
     /// Tries to claim one task. Looks afresh before it says that there is nothing.
     pub fn pass(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<Pass, Error> {
         // A pool.toml that cannot be read changes nothing: the brain says it, and each command.
         let _as_before = self.pool.follow_limits();
-        match self.look(wish, Look::Cached, see)? {
-            Pass::Nothing { lost: before, .. } => match self.look(wish, Look::Afresh, see)? {
+        match self.look(wish, LookDepth::Cached, see)? {
+            Pass::Nothing { lost: before, .. } => match self.look(wish, LookDepth::Afresh, see)? {
                 Pass::Nothing { lost, closed, limited } => {
                     Ok(Pass::Nothing { lost: lost + before, closed, limited })
                 }
@@ -82,11 +89,11 @@ impl Cursor {
     fn look(
         &mut self,
         wish: &Wish<'_>,
-        look: Look,
+        look: LookDepth,
         see: &mut dyn FnMut(Note),
     ) -> Result<Pass, Error> {
-        let is_fresh = self.ahead.as_ref().is_some_and(Ahead::is_fresh);
-        if look == Look::Afresh || !is_fresh {
+        let is_fresh = self.prefetched.as_ref().is_some_and(Prefetched::is_fresh);
+        if look == LookDepth::Afresh || !is_fresh {
             self.refresh(look, see)?;
         }
         self.list_rivals(wish, see)?;
@@ -97,7 +104,8 @@ impl Cursor {
                 closed.push((lane.name.clone(), lane.requirements.clone()));
                 continue;
             }
-            let hands = Hands { pool: &self.pool, worker: &self.worker, ahead: &mut self.ahead };
+            let hands =
+                Hands { pool: &self.pool, worker: &self.worker, prefetched: &mut self.prefetched };
             match lane.take(hands, priority, see)? {
                 Taken::Claim(claim) => {
                     return Ok(Pass::Claimed { claim, lane: lane.name.clone() });
@@ -112,17 +120,17 @@ impl Cursor {
 
     /// Reads the task that is claimed next, unless others are faster, as far as that can be told
     /// without listing anything. For whoever waits for something else.
-    pub fn look_ahead(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
-        self.refresh(Look::Cached, see)?;
+    pub fn prefetch(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
+        self.refresh(LookDepth::Cached, see)?;
         let heads = self.order(wish.classes).into_iter().filter_map(|(index, priority)| {
             let lane = self.lanes.get(index).filter(|lane| (wish.open)(&lane.requirements))?;
             let row = lane.rows.get(&priority)?;
             Some((lane, priority, row.segments.front()?, *row.names.front()?))
         });
         let layout = self.pool.layout();
-        self.ahead = heads.into_iter().next().and_then(|(lane, priority, segment, name)| {
+        self.prefetched = heads.into_iter().next().and_then(|(lane, priority, segment, name)| {
             let dir = layout.pending_segment(&lane.name, priority, segment);
-            Ahead::read(layout, dir.join(name.file_name()), name.id)
+            Prefetched::read(layout, dir.join(name.file_name()), name.id)
         });
         Ok(())
     }
@@ -171,10 +179,10 @@ impl Cursor {
         rows.into_iter().map(|(_key, row)| row).collect()
     }
 
-    fn refresh(&mut self, look: Look, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
+    fn refresh(&mut self, look: LookDepth, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
         let layout = self.pool.layout().clone();
         let now = self.freshness.look(&layout.pending())?;
-        if look == Look::Afresh || !now.is_current() {
+        if look == LookDepth::Afresh || !now.is_current() {
             self.relist_lanes(&layout, see)?;
         }
         self.freshness = now;

@@ -7,7 +7,7 @@ use shared::name::Name;
 use shared::task::{Task, TaskName};
 
 use super::limit_slots::{self, Slots};
-use super::prefetch::Ahead;
+use super::prefetch::Prefetched;
 use crate::Error;
 use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::reject;
@@ -172,7 +172,7 @@ pub enum Try {
 
 /// One task that can be tried for.
 #[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
+pub struct ClaimTarget<'a> {
     /// Its lane.
     pub lane: &'a LaneName,
     /// What the lane requires.
@@ -189,8 +189,8 @@ pub struct Target<'a> {
 pub(in crate::dir) fn try_claim(
     pool: &Pool,
     worker: &Name,
-    target: Target<'_>,
-    ahead: Option<Ahead>,
+    target: ClaimTarget<'_>,
+    prefetched: Option<Prefetched>,
 ) -> Result<Try, Error> {
     let slots = match limit_slots::take(pool, &target.requirements.limits)? {
         Ok(slots) => slots,
@@ -211,7 +211,7 @@ pub(in crate::dir) fn try_claim(
         }
     }
     let name = target.name;
-    let read = match ahead.and_then(|ahead| ahead.of_moved(&from, &path)) {
+    let read = match prefetched.and_then(|prefetched| prefetched.of_moved(&from, &path)) {
         Some(task) => Ok(Some(task)),
         None => reject::read_task(layout, &path, name.id),
     };

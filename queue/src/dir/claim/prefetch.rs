@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_millis(2);
 
 /// A pending task and its file.
 #[derive(Debug)]
-pub(in crate::dir) struct Ahead {
+pub(in crate::dir) struct Prefetched {
     at: Instant,
     from: PathBuf,
     version: Version,
@@ -30,7 +30,7 @@ fn version_of(path: &Path) -> Option<Version> {
     fs::symlink_metadata(path).ok().as_ref().map(Version::from)
 }
 
-impl Ahead {
+impl Prefetched {
     /// Reads a pending task. `None` where anything is wrong with it: whoever claims it sees to that.
     pub(in crate::dir) fn read(layout: &Layout, from: PathBuf, id: TaskId) -> Option<Self> {
         let at = Instant::now();

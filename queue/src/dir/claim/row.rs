@@ -9,8 +9,8 @@ use shared::task::TaskName;
 
 use super::limit_slots::UsedUp;
 use super::note::Note;
-use super::one::{self, Claim, Target, Try};
-use super::prefetch::Ahead;
+use super::one::{self, Claim, ClaimTarget, Try};
+use super::prefetch::Prefetched;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
@@ -50,7 +50,7 @@ const REACH: usize = 4;
 
 /// How thoroughly to look.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum LookDepth {
     /// What is known already, where nothing seems to have changed.
     Cached,
     /// All of it again.
@@ -61,7 +61,7 @@ pub(crate) enum Look {
 pub(crate) struct Hands<'a> {
     pub(super) pool: &'a Pool,
     pub(super) worker: &'a Name,
-    pub(super) ahead: &'a mut Option<Ahead>,
+    pub(super) prefetched: &'a mut Option<Prefetched>,
 }
 
 /// What came of trying one row.
@@ -77,10 +77,10 @@ impl LaneView {
         Self { name, requirements, freshness: Freshness::UNKNOWN, rows: BTreeMap::new() }
     }
 
-    pub(super) fn refresh(&mut self, layout: &Layout, look: Look) -> Result<(), Error> {
+    pub(super) fn refresh(&mut self, layout: &Layout, look: LookDepth) -> Result<(), Error> {
         let dir = layout.pending().join(self.name.as_str());
         let now = self.freshness.look(&dir)?;
-        if look == Look::Afresh || !now.is_current() {
+        if look == LookDepth::Afresh || !now.is_current() {
             let priorities = listing::priorities(layout, &self.name)?;
             self.rows.retain(|priority, _row| priorities.contains(priority));
             for priority in priorities {
@@ -105,7 +105,7 @@ impl LaneView {
         priority: u8,
         see: &mut dyn FnMut(Note),
     ) -> Result<Taken, Error> {
-        let Hands { pool, worker, ahead } = hands;
+        let Hands { pool, worker, prefetched } = hands;
         let (mut lost, mut stuck, mut reach) = (0, 0, 1);
         let dir = pool.layout().pending_priority(&self.name, priority);
         let Some(row) = self.rows.get_mut(&priority) else {
@@ -114,9 +114,9 @@ impl LaneView {
         row.tried.clear();
         while let Some((segment, name)) = row.pick(pool.layout(), &dir, reach, see)? {
             let (lane, requirements) = (&self.name, &self.requirements);
-            let target = Target { lane, requirements, priority, segment: &segment, name };
+            let target = ClaimTarget { lane, requirements, priority, segment: &segment, name };
             see(Note::Attempt(name));
-            match one::try_claim(pool, worker, target, ahead.take()) {
+            match one::try_claim(pool, worker, target, prefetched.take()) {
                 Ok(Try::Won(claim)) => return Ok(Taken::Claim(claim)),
                 Ok(Try::LostRace) => {
                     lost += 1;
@@ -153,15 +153,15 @@ impl LaneView {
 }
 
 impl Row {
-    fn refresh(&mut self, dir: &Path, look: Look) -> Result<(), Error> {
+    fn refresh(&mut self, dir: &Path, look: LookDepth) -> Result<(), Error> {
         let now = self.freshness.look(dir)?;
-        if look == Look::Cached && now.is_current() {
+        if look == LookDepth::Cached && now.is_current() {
             return Ok(());
         }
         self.segments = listing::segments(dir)?.into();
         self.freshness = now;
         // Names of a directory that is not the oldest any more come after those that are older.
-        if look == Look::Afresh || self.listed.as_ref() != self.segments.front() {
+        if look == LookDepth::Afresh || self.listed.as_ref() != self.segments.front() {
             self.names.clear();
             self.listed = None;
         }

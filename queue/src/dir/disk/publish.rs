@@ -106,7 +106,7 @@ fn rename_over(from: &Path, to: &Path) -> Result<(), Error> {
 
 /// Whether a directory had to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum TargetDirectory {
     /// It was there. Whoever made it has perhaps not flushed its name yet.
     Found,
     /// It was made, and this is the topmost one of its ancestors that was made with it, or itself.
@@ -121,8 +121,8 @@ pub(crate) fn move_new(from: &Path, to: &Path) -> Result<Moved, Error> {
 }
 
 /// The same, and says whether the target's directory was made.
-pub(crate) fn move_into(from: &Path, to: &Path) -> Result<(Moved, Target), Error> {
-    let mut made = Target::Found;
+pub(crate) fn move_into(from: &Path, to: &Path) -> Result<(Moved, TargetDirectory), Error> {
+    let mut made = TargetDirectory::Found;
     loop {
         fault::step("rename").at("move", from)?;
         let moved = match rename_noreplace(from, to) {
@@ -137,7 +137,7 @@ pub(crate) fn move_into(from: &Path, to: &Path) -> Result<(Moved, Target), Error
                 } else if is_there(from)? {
                     // The target's directory was removed while it was empty, as anyone may.
                     if let Some(topmost) = make_dirs_flushed(parent(to))? {
-                        made = Target::Made(topmost);
+                        made = TargetDirectory::Made(topmost);
                     }
                     continue;
                 } else {
@@ -258,16 +258,16 @@ pub fn make_dirs_flushed(path: &Path) -> Result<Option<PathBuf>, Error> {
 
 /// Which directory has a name: an emptied one may have been removed and made again since.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct DirectoryIdentity {
     file: (u64, u64),
     made: Option<SystemTime>,
 }
 
 /// Flushes a directory, and with it the names in it. Says which directory that was.
-pub(crate) fn flush_and_identify(path: &Path) -> Result<Identity, Error> {
+pub(crate) fn flush_and_identify(path: &Path) -> Result<DirectoryIdentity, Error> {
     let dir = open_and_flush(path)?;
     let meta = dir.metadata().at("look at", path)?;
-    Ok(Identity { file: (meta.dev(), meta.ino()), made: meta.created().ok() })
+    Ok(DirectoryIdentity { file: (meta.dev(), meta.ino()), made: meta.created().ok() })
 }
 
 /// Flushes a directory, and with it the names in it.

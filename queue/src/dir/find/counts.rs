@@ -17,7 +17,7 @@ use crate::wire::lane::LaneName;
 
 /// Counts of directories, remembered by modification time.
 #[derive(Clone, Debug, Default)]
-pub struct Census {
+pub struct Counter {
     known: HashMap<PathBuf, Known>,
     round: u64,
 }
@@ -30,7 +30,7 @@ struct Known {
     round: u64,
 }
 
-impl Census {
+impl Counter {
     /// Counts everything.
     pub fn take(&mut self, layout: &Layout) -> Result<Counts, Error> {
         self.round += 1;

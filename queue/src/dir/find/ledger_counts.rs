@@ -21,7 +21,7 @@ const WINDOW: usize = 200;
 
 /// The ends of tasks that can be told from their outcome alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct LedgerCounts {
     /// Tasks that succeeded.
     pub complete: u64,
     /// Tasks that were cancelled.
@@ -29,17 +29,17 @@ pub struct Tally {
 }
 
 /// Counts what the ledger says beyond the given offsets (none: all of it).
-pub fn count(layout: &Layout, from: &BTreeMap<PathBuf, u64>) -> Result<Tally, Error> {
-    let mut tally = Tally::default();
+pub fn count(layout: &Layout, from: &BTreeMap<PathBuf, u64>) -> Result<LedgerCounts, Error> {
+    let mut ledger_counts = LedgerCounts::default();
     for path in crate::dir::ledger::search::files_since(layout, "")? {
         let start = from.get(&path).copied().unwrap_or(0);
         each_end(&path, start, |_id, outcome| match outcome {
-            Outcome::Succeeded => tally.complete += 1,
-            Outcome::Cancelled => tally.cancelled += 1,
+            Outcome::Succeeded => ledger_counts.complete += 1,
+            Outcome::Cancelled => ledger_counts.cancelled += 1,
             Outcome::Failed | Outcome::Returned => {}
         })?;
     }
-    Ok(tally)
+    Ok(ledger_counts)
 }
 
 /// The ids in the ledger for which `wanted` says yes; an id may come several times.
@@ -124,8 +124,8 @@ mod tests {
         text.extend(&line(Verdict::Succeeded)[..300]);
         std::fs::write(&path, text).unwrap();
         let all = count(&layout, &BTreeMap::new()).unwrap();
-        assert_eq!(all, Tally { complete: 2, cancelled: 1 });
+        assert_eq!(all, LedgerCounts { complete: 2, cancelled: 1 });
         let later = count(&layout, &BTreeMap::from([(path, first.len() as u64)])).unwrap();
-        assert_eq!(later, Tally { complete: 1, cancelled: 1 });
+        assert_eq!(later, LedgerCounts { complete: 1, cancelled: 1 });
     }
 }

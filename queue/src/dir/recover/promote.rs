@@ -21,8 +21,7 @@ use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::{self, Change, Ender};
 
-pub use crate::dir::find::dependencies::states_of;
-pub use crate::store::dependency::{Dependency, Verdict, verdict};
+use crate::store::dependency::{Dependency, Readiness, verdict};
 
 /// One thing that was done.
 #[derive(Debug)]
@@ -272,10 +271,10 @@ impl Promoter {
     fn decide(&mut self, ledger: &Ledger, done: &mut Vec<Promotion>) -> Result<(), Error> {
         let state =
             |id| self.ended.get(&id).map_or(Dependency::Open, |end| Dependency::Ended(end.outcome));
-        let mut decided: Vec<(Waiting, Verdict)> = Vec::new();
+        let mut decided: Vec<(Waiting, Readiness)> = Vec::new();
         for task in self.waiting.values() {
             let verdict = verdict(&task.after, state);
-            if verdict != Verdict::Wait {
+            if verdict != Readiness::Wait {
                 decided.push((task.clone(), verdict));
             }
         }
@@ -307,21 +306,21 @@ impl Promoter {
         &self,
         found: &Found,
         task: &Waiting,
-        verdict: Verdict,
+        verdict: Readiness,
         ender: Option<&Ender<'_>>,
     ) -> Result<Option<Promotion>, Error> {
         let name = task.name;
         let (change, promotion) = match (verdict, ender) {
-            (Verdict::Ready, _) => {
+            (Readiness::Ready, _) => {
                 let after = task.after.iter().map(|(id, _on)| *id).collect();
                 (self.make_ready(found)?, Promotion::Ready { name, after })
             }
-            (Verdict::Hopeless(needed), Some(ender)) => {
+            (Readiness::Hopeless(needed), Some(ender)) => {
                 let change =
                     ender.end(found, operate::Reason::Dependency { needed: Some(needed) })?;
                 (change, Promotion::Hopeless { name, needed })
             }
-            (Verdict::Hopeless(_), None) | (Verdict::Wait, _) => return Ok(None),
+            (Readiness::Hopeless(_), None) | (Readiness::Wait, _) => return Ok(None),
         };
         Ok((change == Change::Done).then_some(promotion))
     }

@@ -261,7 +261,8 @@ impl Settler<'_> {
         }
         let log = self.pool.layout().run_log(name.id, name.attempt);
         let mark = Mark::new(name.id, name.attempt, &log).at("look at", &log)?;
-        let pids = |found: Vec<fence::Found>| found.iter().map(|process| process.pid).collect();
+        let pids =
+            |found: Vec<fence::FoundProcess>| found.iter().map(|process| process.pid).collect();
         let ended = fence::end(&mark, grace, self.patience.give_up);
         Ok(match ended.at("look for the processes of", &log)? {
             fence::Ended::Gone { ended } => Fenced::Gone(pids(ended)),

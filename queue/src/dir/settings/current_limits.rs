@@ -2,7 +2,6 @@
 //! that run already: workers look at it before each look for work, the brain once a cycle.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,6 +77,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_changed_file_is_followed_and_a_wrong_one_changes_nothing() {

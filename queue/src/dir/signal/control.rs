@@ -16,7 +16,7 @@ use crate::dir::layout::Layout;
 
 shared::words! {
     /// What is asked of a worker.
-    Verb {
+    ControlVerb {
         /// End the task's job; the task is cancelled.
         Cancel = "cancel",
         /// End the task's job because it makes no progress.
@@ -35,7 +35,7 @@ shared::words! {
 #[serde(deny_unknown_fields)]
 pub struct Message {
     /// What is asked.
-    pub verb: Verb,
+    pub verb: ControlVerb,
     /// About which attempt of which task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
@@ -51,7 +51,7 @@ pub struct Message {
 impl Message {
     /// A message from `by`, now.
     #[must_use]
-    pub fn new(verb: Verb, by: &str) -> Self {
+    pub fn new(verb: ControlVerb, by: &str) -> Self {
         Self { verb, task: None, by: by.to_owned(), at: Moment::now(), why: None }
     }
 
@@ -115,7 +115,7 @@ pub fn done(path: &Path) -> Result<(), Error> {
 
 /// Whether a person has asked to cancel this attempt.
 pub fn has_cancel(layout: &Layout, worker: &Name, name: TaskName) -> Result<bool, Error> {
-    let file = format!("{}-{name}.json", Verb::Cancel);
+    let file = format!("{}-{name}.json", ControlVerb::Cancel);
     publish::is_there(&layout.control_of(worker).join(file))
 }
 
@@ -130,14 +130,18 @@ pub fn clear_tasks(layout: &Layout, worker: &Name) -> Result<(), Error> {
 }
 
 /// Takes away a standing message: a pause or a drain. `false` when there was none.
-pub fn withdraw(layout: &Layout, worker: &Name, verb: Verb) -> Result<bool, Error> {
+pub fn withdraw(layout: &Layout, worker: &Name, verb: ControlVerb) -> Result<bool, Error> {
     let removed = publish::remove(&layout.control_of(worker).join(format!("{verb}.json")))?;
     doorbell::ring_worker(layout, worker);
     Ok(removed)
 }
 
 /// A standing message to a worker, if there is one.
-pub fn standing(layout: &Layout, worker: &Name, verb: Verb) -> Result<Option<Message>, Error> {
+pub fn standing(
+    layout: &Layout,
+    worker: &Name,
+    verb: ControlVerb,
+) -> Result<Option<Message>, Error> {
     read(&layout.control_of(worker).join(format!("{verb}.json")))
 }
 

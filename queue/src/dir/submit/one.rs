@@ -15,7 +15,7 @@ use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::lane_files::ensure_lane;
 use crate::dir::disk::lock::Lock;
-use crate::dir::disk::publish::{self, Identity, Moved};
+use crate::dir::disk::publish::{self, DirectoryIdentity, Moved};
 use crate::dir::disk::reserve;
 use crate::dir::layout::{Segment, Shelf};
 use crate::error::OrGone as _;
@@ -30,7 +30,7 @@ pub struct Submitter {
     _lock: Lock,
     lanes: HashSet<LaneName>,
     /// Directories whose names, up to the root, are on the disk.
-    durable_dirs: HashMap<PathBuf, Identity>,
+    durable_dirs: HashMap<PathBuf, DirectoryIdentity>,
 }
 
 impl Submitter {
@@ -79,14 +79,14 @@ impl Submitter {
     }
 
     /// Makes sure that a task's name is on the disk, and those of the directories above it.
-    fn flush(&mut self, target: &Path, made: &publish::Target) -> Result<(), Error> {
+    fn flush(&mut self, target: &Path, made: &publish::TargetDirectory) -> Result<(), Error> {
         let (root, dir) = (self.pool.root(), target.parent().unwrap_or(target));
         let known = self.durable_dirs.get(dir);
         let flushed = publish::flush_and_identify(dir).and_then(|identity| {
             match made {
-                publish::Target::Found if known == Some(&identity) => {}
-                publish::Target::Found => publish::flush_up_to(root, dir)?,
-                publish::Target::Made(topmost) => {
+                publish::TargetDirectory::Found if known == Some(&identity) => {}
+                publish::TargetDirectory::Found => publish::flush_up_to(root, dir)?,
+                publish::TargetDirectory::Made(topmost) => {
                     publish::flush_up_to(root, topmost.parent().unwrap_or(topmost))?;
                 }
             }

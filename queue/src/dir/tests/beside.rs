@@ -15,7 +15,7 @@ use crate::dir::fixture::{claim, cursor, end, ledger, name, submit};
 use crate::dir::operate::{Ender, Reason};
 use crate::dir::presence::heartbeats;
 use crate::dir::presence::lease::Lease;
-use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::signal::control::{self, ControlVerb, Message};
 use crate::dir::{Pool, lookup};
 use crate::store::contract::line;
 use crate::wire::heartbeat::Heartbeat;
@@ -61,7 +61,7 @@ fn a_cancel_that_was_asked_of_a_worker_is_heard_or_was_not_asked() {
         },
         act: &|pool, _ledger, (id, _lease): (TaskId, Lease), _notes| {
             let found = places::find(pool.layout(), id)?.expect("its worker has it");
-            let message = Message::new(Verb::Cancel, "ann");
+            let message = Message::new(ControlVerb::Cancel, "ann");
             control::ask_about(pool.layout(), &name("worker-1"), found.name, message)
         },
         check: &|pool, notes, acted| {
@@ -82,7 +82,7 @@ fn a_pause_is_read_wholly_or_not_at_all() {
     play(&Scene {
         prepare: &|_pool, _notes| (),
         act: &|pool, _ledger, (), _notes| {
-            control::pause_pool(pool.layout(), &Message::new(Verb::Pause, "ann"))
+            control::pause_pool(pool.layout(), &Message::new(ControlVerb::Pause, "ann"))
         },
         check: &|pool, _notes, acted| {
             let paused = control::pool_pause(pool.layout()).unwrap().is_some();

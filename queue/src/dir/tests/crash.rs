@@ -333,7 +333,7 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                 match left {
                     Left::Running => {}
                     Left::CancelAsked => {
-                        let message = Message::new(control::Verb::Cancel, "ann");
+                        let message = Message::new(control::ControlVerb::Cancel, "ann");
                         let (worker, name) = (lease.worker(), claim.name());
                         control::ask_about(pool.layout(), worker, name, message).unwrap();
                     }

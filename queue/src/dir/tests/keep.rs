@@ -11,7 +11,7 @@ use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
 use shared::task::{Task, TaskName};
 
-use crate::dir::find::counts::Census;
+use crate::dir::find::counts::Counter;
 use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, record, scratch, submit};
 use crate::dir::ledger::append::Ledger;
@@ -224,7 +224,7 @@ fn seed_001_b16_a_key_survives_its_submitter_between_intent_and_submit() {
 #[test]
 fn a_census_counts_again_only_what_has_changed_and_is_never_wrong() {
     let (_home, pool) = pool();
-    let mut census = Census::default();
+    let mut census = Counter::default();
     let mut count = || {
         let counts = census.take(pool.layout()).unwrap();
         (counts.pending, counts.processing, counts.held, counts.delayed)

@@ -10,7 +10,7 @@ use brain::core::fleet::Fleet;
 use brain::core::words::at::At;
 use brain::core::words::command::Command;
 use brain::core::words::event::Event as Seen;
-use brain::core::words::placement::Request;
+use brain::core::words::placement::ModelRequest;
 use brain::core::words::snapshot::Lane;
 use queue::wire::ledger_line::Brief;
 use shared::id::TaskId;
@@ -54,7 +54,7 @@ pub(super) enum Doing {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Open {
     pub(super) name: TaskName,
-    pub(super) what: Request,
+    pub(super) what: ModelRequest,
 }
 
 /// One worker and its server.

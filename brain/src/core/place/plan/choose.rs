@@ -4,7 +4,7 @@ use shared::event::Purpose;
 use shared::llm::Loads;
 
 use super::{Planner, deadline};
-use crate::core::place::world::{Demand, Doing, Kind, Place, Resident, Standing};
+use crate::core::place::world::{Demand, Doing, Place, Resident, Standing, WorkKind};
 
 /// Off by so many places, scripts and models are shared anew.
 const UNEVEN: f64 = 0.75;
@@ -29,7 +29,7 @@ impl Planner<'_> {
     /// Whether a place that stands still, and was not taken in this plan, could be prepared for it.
     fn can_have(&self, index: usize, wanted: &Demand) -> bool {
         let place = &self.world.places[index];
-        let pointless = wanted.kind == Kind::Scripts && place.is_cold();
+        let pointless = wanted.kind == WorkKind::Scripts && place.is_cold();
         place.standing == Standing::Steady
             && place.loads == Loads::OnRequest
             && !self.taken[index]
@@ -39,15 +39,15 @@ impl Planner<'_> {
 
     fn has_room(&self, place: &Place, wanted: &Demand) -> bool {
         match &wanted.kind {
-            Kind::Scripts => false,
-            Kind::Model(model) => place.is_cold() || self.world.fits_beside(place, model),
+            WorkKind::Scripts => false,
+            WorkKind::Model(model) => place.is_cold() || self.world.fits_beside(place, model),
         }
     }
 
     /// A place where the model certainly fits beside another one, which loses nothing.
     pub(in crate::core::place) fn room_beside(&self, demand: usize) -> Option<usize> {
         let wanted = &self.world.demands[demand];
-        let Kind::Model(model) = &wanted.kind else { return None };
+        let WorkKind::Model(model) = &wanted.kind else { return None };
         self.indices().find(|index| {
             let place = &self.world.places[*index];
             let beside = !place.is_cold() && self.world.fits_beside(place, model);
@@ -122,7 +122,7 @@ impl Planner<'_> {
 
     /// Scripts and models share the places by the work that waits, each at least one.
     pub(in crate::core::place) fn share(&mut self) {
-        let Some(scripts) = self.position(&Kind::Scripts) else { return };
+        let Some(scripts) = self.position(&WorkKind::Scripts) else { return };
         let models: Vec<usize> = (0..self.serving.len()).filter(|d| *d != scripts).collect();
         let work: f64 = models.iter().map(|d| self.world.demands[*d].work()).sum();
         let (for_scripts, places) = (self.script_places(), self.usable());
@@ -141,13 +141,13 @@ impl Planner<'_> {
         }
     }
 
-    fn position(&self, kind: &Kind) -> Option<usize> {
+    fn position(&self, kind: &WorkKind) -> Option<usize> {
         self.world.demands.iter().position(|demand| demand.kind == *kind)
     }
 
     fn script_places(&self) -> usize {
         let all = self.indices().filter(|index| !self.taken[*index]);
-        all.filter(|index| self.world.places[*index].serves(&Kind::Scripts)).count()
+        all.filter(|index| self.world.places[*index].serves(&WorkKind::Scripts)).count()
     }
 
     fn usable(&self) -> usize {

@@ -20,7 +20,7 @@ use shared::llm::{Loads, ModelVerb};
 use shared::name::Name;
 
 use super::Rules;
-use super::world::{Demand, Doing, Kind, Place, Standing, World};
+use super::world::{Demand, Doing, Place, Standing, WorkKind, World};
 
 /// What is asked of a worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,7 @@ pub(crate) struct Step {
     pub(crate) worker: Name,
     pub(crate) verb: ModelVerb,
     pub(crate) model: String,
-    pub(crate) goal: Kind,
+    pub(crate) goal: WorkKind,
     pub(crate) placement: Placement,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Planner<'a> {
             let own = world.places.iter().filter(|place| place.serves(&demand.kind));
             let (places, slots) =
                 own.fold((0, 0), |(count, slots), place| (count + 1, slots + place.slots));
-            let scripts = demand.kind == Kind::Scripts;
+            let scripts = demand.kind == WorkKind::Scripts;
             let (more, idle) = if scripts { (helpers, helpers_idle) } else { (0, 0) };
             serving.push(places + more);
             capacity.push(slots + more);
@@ -82,7 +82,7 @@ impl<'a> Planner<'a> {
         }
         let mut loading: BTreeMap<&str, u64> = BTreeMap::new();
         for place in &world.places {
-            if let Standing::Moving(Some(Kind::Model(_))) = place.standing {
+            if let Standing::Moving(Some(WorkKind::Model(_))) = place.standing {
                 *loading.entry(&place.host).or_default() += 1;
             }
         }
@@ -181,15 +181,17 @@ impl<'a> Planner<'a> {
         let (world, place) = (self.world, &self.world.places[index]);
         let wanted = &world.demands[demand];
         let (verb, model) = match &wanted.kind {
-            Kind::Model(model) if self.can_load(place, model) => (ModelVerb::Load, model.clone()),
-            Kind::Model(_) | Kind::Scripts => match self.least_wanted(place) {
+            WorkKind::Model(model) if self.can_load(place, model) => {
+                (ModelVerb::Load, model.clone())
+            }
+            WorkKind::Model(_) | WorkKind::Scripts => match self.least_wanted(place) {
                 Some(model) => (ModelVerb::Unload, model),
                 None => return false,
             },
         };
         let most = self.rules.loads_at_once.unwrap_or(u64::MAX);
         let loading = self.loading.entry(&place.host).or_default();
-        if wanted.kind != Kind::Scripts {
+        if wanted.kind != WorkKind::Scripts {
             if *loading >= most {
                 return false;
             }
@@ -210,7 +212,7 @@ impl<'a> Planner<'a> {
 
     fn least_wanted(&self, place: &Place) -> Option<String> {
         let work = |model: &str| {
-            let kind = Kind::Model(model.to_owned());
+            let kind = WorkKind::Model(model.to_owned());
             let demand = self.world.demands.iter().find(|demand| demand.kind == kind);
             demand.map_or(0.0, Demand::work)
         };
@@ -225,7 +227,7 @@ impl<'a> Planner<'a> {
         self.free[index] = false;
         for other in 0..self.serving.len() {
             let kind = &self.world.demands[other].kind;
-            let lost = verb == ModelVerb::Unload || *kind == Kind::Scripts;
+            let lost = verb == ModelVerb::Unload || *kind == WorkKind::Scripts;
             if other != demand && lost && place.serves(kind) {
                 self.serving[other] = self.serving[other].saturating_sub(1);
                 self.capacity[other] = self.capacity[other].saturating_sub(place.slots);

@@ -17,7 +17,7 @@ use shared::time::Moment;
 
 use crate::core::fixture::{Stage, name};
 use crate::core::words::command::Command;
-use crate::core::words::placement::Request;
+use crate::core::words::placement::ModelRequest;
 use crate::core::words::snapshot::{About, Held, Lane};
 
 /// An hour after the beginning of all time: tasks can be older than the stage.
@@ -130,7 +130,7 @@ pub(in crate::core::place) fn asked(commands: &[Command]) -> Vec<String> {
     let requests = commands.iter().filter_map(|command| {
         if let Command::Request(request) = command { Some(request) } else { None }
     });
-    let text = |Request { worker, verb, model, goal }: &Request| {
+    let text = |ModelRequest { worker, verb, model, goal }: &ModelRequest| {
         let room = if goal == model { String::new() } else { format!(" for {goal}") };
         format!("{worker} {verb} {model}{room}")
     };

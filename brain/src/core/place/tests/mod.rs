@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::wire::heartbeat::Standing;
+use queue::wire::heartbeat::StandingOrder;
 use shared::id::TaskId;
 use shared::llm::{FailedLoad, Health, Loads, ModelVerb};
 use shared::name::Name;
@@ -80,14 +80,14 @@ fn who_cannot_be_asked_is_not_asked() {
             stage.beat("worker-1", |beat| {
                 let since = Moment::from_unix_millis(0);
                 beat.ability.draining =
-                    Some(Standing { by: "ann".into(), since, scope: "worker-1".into() });
+                    Some(StandingOrder { by: "ann".into(), since, scope: "worker-1".into() });
             });
         }),
         ("paused", |stage| {
             stage.beat("worker-1", |beat| {
                 let since = Moment::from_unix_millis(0);
                 beat.ability.paused =
-                    Some(Standing { by: "ann".into(), since, scope: "worker-1".into() });
+                    Some(StandingOrder { by: "ann".into(), since, scope: "worker-1".into() });
             });
         }),
         ("dead", |stage| stage.worker("worker-1").life = Life::Over),

@@ -22,8 +22,8 @@ fn pool_with<const N: usize>() -> (tempfile::TempDir, Pool, [TaskId; N]) {
     (home, pool, ids)
 }
 
-fn look_ahead(cursor: &mut Cursor) {
-    cursor.look_ahead(&ANY, &mut |note: Note| panic!("{note:?}")).unwrap();
+fn prefetch(cursor: &mut Cursor) {
+    cursor.prefetch(&ANY, &mut |note: Note| panic!("{note:?}")).unwrap();
 }
 
 /// The files of pending tasks, oldest first.
@@ -48,11 +48,11 @@ fn what_was_read_ahead_is_claimed_in_its_turn() {
     let (_home, pool, ids) = pool_with::<3>();
     let mut cursor = cursor(&pool, "worker-1");
     // Before anything is listed, while there is something, and after the last one.
-    look_ahead(&mut cursor);
+    prefetch(&mut cursor);
     for id in ids {
         let claim = claim(&mut cursor).unwrap();
         assert_eq!((claim.name().id, claim.task().id), (id, id));
-        look_ahead(&mut cursor);
+        prefetch(&mut cursor);
     }
     assert!(claim(&mut cursor).is_none());
 }
@@ -62,7 +62,7 @@ fn what_others_took_meanwhile_is_theirs() {
     let (_home, pool, ids) = pool_with::<4>();
     let (mut mine, mut theirs) = (cursor(&pool, "worker-1"), cursor(&pool, "worker-2"));
     assert_eq!(claim(&mut mine).unwrap().name().id, ids[0]);
-    look_ahead(&mut mine);
+    prefetch(&mut mine);
     assert_eq!(claim(&mut theirs).unwrap().name().id, ids[1]);
     let next = claim(&mut mine).unwrap();
     assert!(ids[2..].contains(&next.name().id));
@@ -75,7 +75,7 @@ fn a_file_that_was_changed_or_replaced_meanwhile_counts_as_it_is_now() {
         let (_home, pool, _ids) = pool_with::<2>();
         let mut cursor = cursor(&pool, "worker-1");
         let _first = claim(&mut cursor).unwrap();
-        look_ahead(&mut cursor);
+        prefetch(&mut cursor);
         let [file] = &pending(&pool)[..] else { panic!("one is left") };
         let mut task = Task::parse(&fs::read(file).unwrap()).unwrap();
         task.spec.shell = Some("something else".into());
@@ -94,6 +94,6 @@ fn what_is_no_task_is_left_to_whoever_claims_it() {
     let mut cursor = cursor(&pool, "worker-1");
     let _first = claim(&mut cursor).unwrap();
     fs::write(&pending(&pool)[0], "no task").unwrap();
-    look_ahead(&mut cursor);
+    prefetch(&mut cursor);
     assert_eq!(claim(&mut cursor).unwrap().name().id, ids[2]);
 }

@@ -5,7 +5,7 @@ use super::{Promise, Scene, Stage, play};
 use crate::dir::fixture::ledger;
 use crate::dir::operate::{Ender, Reason};
 use crate::dir::recover::reconcile::ready;
-use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::signal::control::{self, ControlVerb, Message};
 use crate::dir::submit::bulk::Bulk;
 use crate::dir::tests::plug::{lease_of, put_right};
 use crate::dir::{Pool, fault};
@@ -76,7 +76,7 @@ fn a_death_and_a_cancel_that_was_heard_survive_a_second_power_cut() {
                     let claim = take(stage, "worker-1");
                     if cancel {
                         let (layout, worker) = (stage.pool.layout(), claim.worker());
-                        let message = Message::new(Verb::Cancel, "ann");
+                        let message = Message::new(ControlVerb::Cancel, "ann");
                         control::ask_about(layout, worker, claim.name(), message).unwrap();
                         stage.promise(Promise::CancelHeard(id));
                     }

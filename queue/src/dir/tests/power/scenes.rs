@@ -14,7 +14,7 @@ use crate::dir::fixture::{claim, cursor, end_all, ledger};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::recover::promote::Promoter;
-use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::signal::control::{self, ControlVerb, Message};
 use crate::dir::submit::keys::Keys;
 use crate::dir::submit::one::Submitter;
 use crate::dir::tests::plug::{lease_of, settle};
@@ -222,7 +222,7 @@ fn a_cancel_that_a_worker_was_asked_for_is_honoured_after_the_restart() {
                 (id, take(stage, "worker-1"))
             },
             act: &|stage, (id, claim)| {
-                let message = Message::new(Verb::Cancel, "ann");
+                let message = Message::new(ControlVerb::Cancel, "ann");
                 let layout = stage.pool.layout();
                 control::ask_about(layout, claim.worker(), claim.name(), message).unwrap();
                 stage.promise(Promise::CancelHeard(id));

@@ -22,7 +22,7 @@ use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{Change, Ender, Reason};
 use crate::dir::presence::lease::Lease;
 use crate::dir::recover::promote::Promoter;
-use crate::dir::signal::control::{self, Message, Verb};
+use crate::dir::signal::control::{self, ControlVerb, Message};
 use crate::dir::{Pool, fault};
 use crate::store::contract::line;
 use crate::wire::lease_record::Record;
@@ -125,7 +125,7 @@ impl World {
                 Change::Done => return self.saw(Seen::Cancelled(id)),
                 Change::Moved => {}
                 Change::Running { worker } => {
-                    let message = Message::new(Verb::Cancel, "ann");
+                    let message = Message::new(ControlVerb::Cancel, "ann");
                     let layout = self.pool.layout();
                     return control::ask_about(layout, &worker, found.name, message).unwrap();
                 }
