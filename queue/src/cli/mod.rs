@@ -11,12 +11,10 @@ use clap::{Args, ValueEnum};
 use shared::event::Level;
 use shared::exit;
 use shared::log::StderrForm;
-use shared::settings::{self, Flags, GroupPool, Origin, Settings};
+use shared::settings::{self, Flags, GroupPool, Settings};
 
 use crate::Error;
-use crate::dir::settings::current_limits::Source;
 use crate::dir::{Pool, Privacy, Rules};
-use crate::wire::retry::Policy;
 
 /// Under which heading the help lists the words that every program and command takes.
 pub const COMMON: &str = "Common options";
@@ -140,24 +138,5 @@ impl Resolved {
             GroupPool::Shared => Privacy::Group,
         };
         Ok(ready(Pool::create(&self.root, Rules::from(&self.settings), privacy)?)?)
-    }
-}
-
-impl From<&Settings> for Rules {
-    fn from(settings: &Settings) -> Self {
-        Self {
-            retry: Policy {
-                max_attempts: settings.max_attempts,
-                poison_deaths: settings.poison_deaths,
-                backoff_first: settings.retry_backoff_first.0,
-                backoff_max: settings.retry_backoff_max.0,
-            },
-            limits: settings.limits.0.clone(),
-            limits_from: match settings.origin("limits") {
-                Some(Origin::Flag | Origin::Environment(_)) => Source::Fixed,
-                Some(Origin::File(..) | Origin::Default) | None => Source::PoolToml,
-            },
-            disk_low: settings.disk_low,
-        }
     }
 }

@@ -1,11 +1,12 @@
 //! What a person's commands do to a task: cancel, hold, release, retry. Each is one rename; only
 //! ending a task takes more steps, and can be finished by anyone.
 
+use crate::wire::retry::AttemptEnd;
 use std::collections::HashSet;
 
 use shared::id::TaskId;
 use shared::name::Name;
-use shared::outcome::{Cause, Next};
+use shared::outcome::Cause;
 use shared::task::{Task, TaskName};
 use shared::time::Moment;
 
@@ -190,7 +191,7 @@ impl<'a> Ender<'a> {
 
     fn record(&self, task: Task, name: TaskName, reason: Reason) -> Result<Line, Error> {
         let verdict = Verdict::Cancelled(reason.cause());
-        let mut line = Line::new(task, name, verdict, (Next::End, name));
+        let mut line = Line::new(task, name, verdict, AttemptEnd::for_good(name, Moment::now()));
         line.error_message = reason.message();
         line.written_by = Some(self.ledger.writer().name.to_string());
         self.ledger.append(&line)?;

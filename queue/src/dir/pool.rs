@@ -16,6 +16,7 @@ use crate::Error;
 use crate::error::{At as _, OrGone as _};
 use crate::wire::lane::Requirements;
 use crate::wire::retry::Policy;
+use shared::settings::{Origin, Settings};
 use shared::task::Task;
 
 /// An opened pool: paths and rules. Cheap to clone; holds no lock.
@@ -37,6 +38,25 @@ pub struct Rules {
     pub limits_from: Source,
     /// Submissions are refused when less than this is free.
     pub disk_low: shared::quantity::Bytes,
+}
+
+impl From<&Settings> for Rules {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            retry: Policy {
+                max_attempts: settings.max_attempts,
+                poison_deaths: settings.poison_deaths,
+                backoff_first: settings.retry_backoff_first.0,
+                backoff_max: settings.retry_backoff_max.0,
+            },
+            limits: settings.limits.0.clone(),
+            limits_from: match settings.origin("limits") {
+                Some(Origin::Flag | Origin::Environment(_)) => Source::Fixed,
+                Some(Origin::File(..) | Origin::Default) | None => Source::PoolToml,
+            },
+            disk_low: settings.disk_low,
+        }
+    }
 }
 
 /// Who may use a pool that is made.

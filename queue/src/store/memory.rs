@@ -1,6 +1,7 @@
 //! The smallest store: a map under a lock. It keeps the contract honest, and lets what is built on
 //! the seam be tested without a disk.
 
+use crate::wire::retry::AttemptEnd;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -105,7 +106,8 @@ impl Tables {
     fn cancel(&mut self, id: TaskId, cause: Cause) {
         let Some(entry) = self.tasks.get(&id) else { return };
         let verdict = Verdict::Cancelled(cause);
-        let line = Line::new(entry.task.clone(), entry.name, verdict, (Next::End, entry.name));
+        let end = AttemptEnd::for_good(entry.name, Moment::now());
+        let line = Line::new(entry.task.clone(), entry.name, verdict, end);
         self.carry_out(&line);
     }
 
@@ -240,8 +242,8 @@ impl Store for MemoryStore {
                 false => Verdict::WorkerDied,
             };
             let policy = Policy::default().of(&task);
-            let next = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
-            tables.carry_out(&Line::new(task, name, verdict, next));
+            let end = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
+            tables.carry_out(&Line::new(task, name, verdict, end));
         }
         Ok(SettleAnswer::Dead { settled, left: 0 })
     }

@@ -12,7 +12,7 @@ use shared::outcome::{Cause, Next, Outcome};
 use shared::task::{Class, Task, TaskName};
 use shared::time::Moment;
 
-use crate::wire::retry::Verdict;
+use super::retry::{AttemptEnd, Verdict};
 
 /// The schema that every line names.
 pub const SCHEMA: &str = "brainstem.ledger/1";
@@ -72,19 +72,19 @@ mod stem {
 impl Line {
     /// A line about the attempt `name` of `task`, with what follows from `verdict`.
     #[must_use]
-    pub fn new(task: Task, name: TaskName, verdict: Verdict, next: (Next, TaskName)) -> Self {
+    pub fn new(task: Task, name: TaskName, verdict: Verdict, end: AttemptEnd) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
             id: name.id,
             attempt: name.attempt,
             outcome: verdict.outcome(),
             cause: verdict.cause(),
-            next: next.0,
-            next_name: next.1,
+            next: end.next,
+            next_name: end.next_name,
             worker: None,
             gpu_uuid: None,
             started_at: None,
-            ended_at: Moment::now(),
+            ended_at: end.at,
             exit_code: None,
             signal: None,
             error_message: None,

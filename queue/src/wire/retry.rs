@@ -84,9 +84,39 @@ impl Verdict {
     }
 }
 
-/// Where the task goes, and under which name. `jitter` is between 0 and 1.
+/// What follows from how an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttemptEnd {
+    /// When it ended.
+    pub at: Moment,
+    /// Where the task goes.
+    pub next: Next,
+    /// Its file's name from then on: the new counters.
+    pub next_name: TaskName,
+}
+
+impl AttemptEnd {
+    /// The task ends with this attempt.
+    #[must_use]
+    pub const fn for_good(name: TaskName, at: Moment) -> Self {
+        Self { at, next: Next::End, next_name: name }
+    }
+}
+
+/// Where a task goes whose attempt ended `now`, and under which name. `jitter` is between 0 and 1.
 #[must_use]
 pub fn next(
+    name: TaskName,
+    verdict: Verdict,
+    policy: &Policy,
+    now: Moment,
+    jitter: f64,
+) -> AttemptEnd {
+    let (next, next_name) = follow(name, verdict, policy, now, jitter);
+    AttemptEnd { at: now, next, next_name }
+}
+
+fn follow(
     name: TaskName,
     verdict: Verdict,
     policy: &Policy,
@@ -136,7 +166,8 @@ mod tests {
     use shared::id::TaskId;
 
     fn follow(name: TaskName, verdict: Verdict) -> (Next, TaskName) {
-        next(name, verdict, &Policy::default(), Moment::from_unix_millis(0), 0.0)
+        let end = next(name, verdict, &Policy::default(), Moment::from_unix_millis(0), 0.0);
+        (end.next, end.next_name)
     }
 
     fn in_seconds(seconds: i64) -> Next {

@@ -89,8 +89,8 @@ impl Dying {
 
     /// Writes the ledger's line about the attempt, and does not do what it says.
     fn records(&self, verdict: Verdict) {
-        let next = retry::next(self.name(), verdict, &Policy::default(), Moment::now(), 0.0);
-        let mut line = Line::new(self.claim.task().clone(), self.name(), verdict, next);
+        let end = retry::next(self.name(), verdict, &Policy::default(), Moment::now(), 0.0);
+        let mut line = Line::new(self.claim.task().clone(), self.name(), verdict, end);
         line.worker = Some(self.writer.name.clone());
         Ledger::new(self.inside.layout().clone(), self.writer.clone()).append(&line).unwrap();
     }

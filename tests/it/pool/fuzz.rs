@@ -142,9 +142,8 @@ fn read_as_words(text: &str) {
             Verdict::NotReady(Cause::ExitCode),
             Verdict::WorkerDied,
         ] {
-            let (_next, after) =
-                retry::next(named, verdict, &Policy::default(), Moment::now(), 0.5);
-            assert!(after.attempt >= named.attempt);
+            let end = retry::next(named, verdict, &Policy::default(), Moment::now(), 0.5);
+            assert!(end.next_name.attempt >= named.attempt);
         }
         assert_eq!(named.retried().failures, 0);
     }

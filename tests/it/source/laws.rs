@@ -140,7 +140,8 @@ fn no_two_public_types_of_a_crate_have_the_same_name() {
     hold("types of one name", found, &[]);
 }
 
-/// 7. What a type can do stands where the type stands.
+/// 7. What a type can do stands where the type stands; what a trait means for it, there or where the
+/// trait stands.
 #[test]
 fn blocks_stand_in_the_file_or_folder_of_their_type() {
     let mut found = BTreeSet::new();
@@ -149,8 +150,10 @@ fn blocks_stand_in_the_file_or_folder_of_their_type() {
         for (path, module) in target.product() {
             for block in &module.blocks {
                 let Some(home) = home_of(target, &block.of) else { continue };
-                let folder = home.parent().expect("it is in a folder");
-                if !module.file.starts_with(folder) {
+                let at_trait = block.of_trait.as_ref().and_then(|of| home_of(target, of));
+                if !is_beside(&module.file, home)
+                    && !at_trait.is_some_and(|home| is_beside(&module.file, home))
+                {
                     let of = block.of.item.as_deref().unwrap_or_default();
                     found.insert(format!("{} has an impl of {of}", words(path)));
                 }
@@ -160,7 +163,12 @@ fn blocks_stand_in_the_file_or_folder_of_their_type() {
     hold("blocks far from their type", found, &[]);
 }
 
-/// The file in which a type of this crate is defined.
+/// Whether a file is in another one's folder, or below it.
+fn is_beside(file: &Path, home: &Path) -> bool {
+    file.starts_with(home.parent().expect("it is in a folder"))
+}
+
+/// The file in which a type or a trait of this crate is defined.
 fn home_of<'a>(target: &'a Target, of: &Import) -> Option<&'a Path> {
     let module: &ModulePath = &of.module;
     (module.first()? == &target.name).then(|| target.modules.get(module))?.map(|m| &*m.file)

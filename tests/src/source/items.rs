@@ -1,5 +1,6 @@
 //! What the tests of the source ask about items: types that others may name, where `impl` blocks
 //! stand, and parameters that are tuples.
+#![expect(clippy::wildcard_enum_match_arm, reason = "syn's enums list all of Rust, and grow")]
 
 use quote::ToTokens as _;
 use syn::{Attribute, FnArg, Item, ItemImpl, Signature, TraitItem, Type, Visibility};
@@ -17,8 +18,10 @@ pub struct PublicType {
 /// An `impl` block.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The type that it is about, where that is one of this workspace.
+    /// The type that it is about; one of this workspace.
     pub of: Import,
+    /// The trait that it is an `impl` of, where that is one of this workspace.
+    pub of_trait: Option<Import>,
 }
 
 /// A parameter that is a tuple.
@@ -93,19 +96,30 @@ pub(super) fn blocks(scope: &Scope<'_>, exports: &Exports<'_>, items: &[Item]) -
         Item::Impl(block) if !is_for_tests(&block.attrs) => Some(block),
         _ => None,
     });
-    blocks.filter_map(|block| Some(Block { of: type_of(scope, exports, block)? })).collect()
+    let resolved = blocks.filter_map(|block| {
+        let trait_path = block.trait_.as_ref().map(|(_not, path, _for)| words_of(path));
+        let known = |words: &[String]| scope.resolve(words).map(|path| exports.definition(&path));
+        Some(Block {
+            of: known(&type_words(block)?)?,
+            of_trait: trait_path.and_then(|w| known(&w)),
+        })
+    });
+    resolved.collect()
 }
 
-fn type_of(scope: &Scope<'_>, exports: &Exports<'_>, block: &ItemImpl) -> Option<Import> {
+/// The path of the type that a block is about. A name that nothing brings in is defined in the
+/// block's own module, or is not ours: neither is resolved.
+fn type_words(block: &ItemImpl) -> Option<Vec<String>> {
     let mut of = &*block.self_ty;
     while let Type::Reference(reference) = of {
         of = &reference.elem;
     }
     let Type::Path(path) = of else { return None };
-    let words: Vec<String> =
-        path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-    // A name that nothing brings in is defined here, or is not ours.
-    scope.resolve(&words).map(|path| exports.definition(&path))
+    Some(words_of(&path.path))
+}
+
+fn words_of(path: &syn::Path) -> Vec<String> {
+    path.segments.iter().map(|segment| segment.ident.to_string()).collect()
 }
 
 pub(super) fn tuple_parameters(items: &[Item]) -> Vec<Parameter> {

@@ -66,8 +66,8 @@ pub(crate) fn line(context: &AttemptContext, claim: &Claim, result: AttemptResul
     let (name, task) = (claim.name(), claim.task());
     let pool = &context.surroundings.pool;
     let policy = pool.rules().retry.of(task);
-    let next = retry::next(name, result.verdict, &policy, Moment::now(), fastrand::f64());
-    let mut line = Line::new(task.clone(), name, result.verdict, next);
+    let end = retry::next(name, result.verdict, &policy, Moment::now(), fastrand::f64());
+    let mut line = Line::new(task.clone(), name, result.verdict, end);
     let log = pool.layout().run_log(name.id, name.attempt);
     line.worker = Some(context.worker_state.name().clone());
     line.gpu_uuid.clone_from(&context.gpu_uuid);

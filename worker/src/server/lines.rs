@@ -116,7 +116,7 @@ impl<R: Read> Lines<R> {
     /// The next event of a stream of server-sent events.
     pub(super) fn next_event(&mut self) -> Result<Sent, LineError> {
         loop {
-            let Some(line) = self.next()? else { return Ok(Sent::Finished) };
+            let Some(line) = self.next()? else { return Ok(Sent::Ended) };
             // Comments (pings), names and numbers of events, and the empty lines between them.
             let Some((field, data)) = split(line) else { continue };
             if !matches!(field, b"data" | b"error") {
@@ -157,7 +157,7 @@ pub(super) enum Sent {
     /// The final marker.
     Done,
     /// Nothing: the stream ended.
-    Finished,
+    Ended,
 }
 
 fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(lines.next_event().unwrap(), Sent::Json(json!({"a": 1})));
         assert_eq!(lines.next_event().unwrap(), Sent::Json(json!({"error": {"m": 2}})));
         assert_eq!(lines.next_event().unwrap(), Sent::Done);
-        assert_eq!(lines.next_event().unwrap(), Sent::Finished);
+        assert_eq!(lines.next_event().unwrap(), Sent::Ended);
     }
 
     #[test]

@@ -85,8 +85,9 @@ fn quick(line: &[u8]) -> Option<(&str, Outcome)> {
 mod tests {
     use super::*;
     use crate::wire::ledger_line::Line;
+    use crate::wire::retry::AttemptEnd;
     use crate::wire::retry::Verdict;
-    use shared::outcome::{Cause, Next};
+    use shared::outcome::Cause;
     use shared::task::{Task, TaskName, parse_spec};
     use shared::time::Moment;
 
@@ -100,7 +101,7 @@ mod tests {
             spec: parse_spec(br#"{"shell": "echo '\"outcome\":\"failed\"'"}"#).unwrap(),
         };
         let name = TaskName::first(task.id);
-        Line::new(task, name, verdict, (Next::End, name)).to_bytes()
+        Line::new(task, name, verdict, AttemptEnd::for_good(name, Moment::now())).to_bytes()
     }
 
     #[test]

@@ -195,8 +195,8 @@ impl Settler<'_> {
         let verdict =
             if cancel { Verdict::Cancelled(Cause::Cancelled) } else { Verdict::WorkerDied };
         let policy = self.pool.rules().retry.of(&task);
-        let next = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
-        let mut line = Line::new(task, name, verdict, next);
+        let end = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
+        let mut line = Line::new(task, name, verdict, end);
         line.worker = Some(worker.clone());
         line.error_message = (!cancel).then(|| format!("worker {worker} died"));
         line.leaked = u32::try_from(ended.len()).unwrap_or(u32::MAX);

@@ -134,7 +134,7 @@ fn pieces(mut reply: Reply<'_>, start: Instant, sink: &mut dyn Sink) -> Result<A
     let mut first = None;
     loop {
         match lines.next_event().map_err(|error| reply.broken(&error))? {
-            Sent::Finished => {
+            Sent::Ended => {
                 return Err(Failure::transport(reply.what(), "the answer ended without [DONE]"));
             }
             Sent::Done => break,

@@ -191,10 +191,11 @@ fn text(line: &Line) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use queue::wire::retry::AttemptEnd;
     use queue::wire::retry::Verdict;
     use shared::id::TaskId;
     use shared::llm::Answer;
-    use shared::outcome::{Cause, Next};
+    use shared::outcome::Cause;
     use shared::task::{Task, TaskName, parse_spec};
     use shared::time::Moment;
 
@@ -208,7 +209,7 @@ mod tests {
             spec: parse_spec(spec.as_bytes()).unwrap(),
         };
         let name = TaskName::first(task.id);
-        Line::new(task, name, verdict, (Next::End, name))
+        Line::new(task, name, verdict, AttemptEnd::for_good(name, Moment::now()))
     }
 
     fn answered() -> Line {

@@ -76,8 +76,8 @@ fn claim(cursor: &mut Cursor) -> Box<Claim> {
 
 fn line(task: &Task, name: TaskName) -> Line {
     let policy = Policy::default().of(task);
-    let next = retry::next(name, Verdict::Succeeded, &policy, Moment::now(), 0.0);
-    Line::new(task.clone(), name, Verdict::Succeeded, next)
+    let end = retry::next(name, Verdict::Succeeded, &policy, Moment::now(), 0.0);
+    Line::new(task.clone(), name, Verdict::Succeeded, end)
 }
 
 /// One such process, from outside.
