@@ -4,15 +4,15 @@ use queue::dir::disk::freshness::Version;
 use shared::gpu::GpuReading;
 use shared::name::Name;
 
-use crate::core::fleet::WorkerExit;
 use crate::core::words::death::{Death, Settlement};
+use crate::core::words::worker_spec::WorkerEnd;
 
 /// What the threads report.
 pub(crate) enum Message {
     /// About workers that died.
     Watch(Report),
     /// A worker that we had started ended.
-    Exited { worker: Name, pid: u32, exit: WorkerExit },
+    Exited(WorkerEnd),
     /// What the GPUs say.
     Gpus(Vec<GpuReading>),
     /// Nobody can ask the GPUs, and why.

@@ -38,7 +38,7 @@ impl FakeOllama {
     /// When it does not start.
     #[must_use]
     pub fn named(pool: &Pool, name: &str, settings: Value) -> Self {
-        Self::at(pool, (name, 0), settings)
+        Self::at(pool, name, 0, settings)
     }
 
     /// The same at a port.
@@ -47,7 +47,7 @@ impl FakeOllama {
     ///
     /// When it does not start.
     #[must_use]
-    pub fn at(pool: &Pool, (name, port): (&str, u16), settings: Value) -> Self {
+    pub fn at(pool: &Pool, name: &str, port: u16, settings: Value) -> Self {
         let file = |end: &str| PathBuf::from(pool.at(&format!("{name}.{end}")));
         let (settings_file, requests) = (file("json"), file("requests"));
         write(&settings_file, &requests, settings);

@@ -16,11 +16,12 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use super::Core;
-use super::fleet::{Fleet, WorkerKind, WorkerSpec};
+use super::fleet::Fleet;
 use super::words::at::At;
 use super::words::command::Command;
 use super::words::event::Event;
 use super::words::snapshot::{About, Held, Lane, Life, Snapshot, Worker};
+use super::words::worker_spec::{WorkerKind, WorkerSpec};
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()

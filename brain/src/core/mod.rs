@@ -88,9 +88,7 @@ impl Core {
             Event::SpawnFailed { worker, error } => {
                 self.fleet.spawn_failed(at, &worker, error, &mut out);
             }
-            Event::Exited { worker, pid, exit } => {
-                self.fleet.exited(at, (&worker, pid), exit, &mut out);
-            }
+            Event::Exited(end) => self.fleet.exited(at, &end, &mut out),
             Event::Remembered(measured) => self.placer.remember(*measured),
             Event::Shutdown { signal } => self.fleet.shut_down(at, &signal, &mut out),
         }
@@ -128,7 +126,7 @@ impl Core {
         let measured = self.placer.measured().clone();
         self.view = Findings { stuck: self.stuck.view(), warnings: self.warnings(), measured };
         let stuck = self.view.stuck.len() as u64;
-        self.monitor.look(at, seen, (self.fleet.names(), stuck), out);
+        self.monitor.look(at, report::monitor::figures(seen, &self.fleet.names(), stuck), out);
     }
 
     fn warnings(&self) -> Vec<Warning> {

@@ -11,10 +11,10 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use super::fixture::{Stage, gpus, name, names, words};
-use super::fleet::WorkerExit;
 use super::words::command::Command;
 use super::words::event::Event;
 use super::words::snapshot::{Life, Paused};
+use super::words::worker_spec::{WorkerEnd, WorkerExit};
 
 fn stage() -> Stage {
     Stage::new(&Settings::default())
@@ -287,7 +287,7 @@ fn a_crashed_worker_is_restarted_after_a_pause_and_after_its_affairs_are_settled
     assert_eq!(spawned(&stage.pass(3)), 0);
     stage.worker("worker-0").life = Life::Unsettled;
     let exit = WorkerExit::Signal(9);
-    let out = stage.tell(Event::Exited { worker: name("worker-0"), pid: 9, exit });
+    let out = stage.tell(Event::Exited(WorkerEnd { worker: name("worker-0"), pid: 9, exit }));
     assert_eq!(names(&out), ["spawn.exited", "spawn.back_off"]);
     assert_eq!(spawned(&stage.pass(20)), 0, "its affairs are open");
     stage.worker("worker-0").life = Life::Over;
@@ -305,11 +305,11 @@ fn a_worker_that_fails_too_often_is_left_alone_for_a_while() {
             spawns += 1;
             stage.tell(Event::Spawned { worker: name("worker-0"), pid: 9 });
             let exit = WorkerExit::Code(1);
-            said.extend(names(&stage.tell(Event::Exited {
+            said.extend(names(&stage.tell(Event::Exited(WorkerEnd {
                 worker: name("worker-0"),
                 pid: 9,
                 exit,
-            })));
+            }))));
         }
     }
     assert_eq!(spawns, 5);
@@ -327,7 +327,7 @@ fn a_drained_worker_stays_away_until_the_drain_is_taken_back() {
     stage.seen.drains.insert(name("worker-0"), "ann".into());
     stage.look();
     let exit = WorkerExit::Code(0);
-    let out = stage.tell(Event::Exited { worker: name("worker-0"), pid: 9, exit });
+    let out = stage.tell(Event::Exited(WorkerEnd { worker: name("worker-0"), pid: 9, exit }));
     assert!(out.is_empty(), "it said itself that it drained");
     assert_eq!(spawned(&stage.pass(100)), 0);
     stage.seen.drains.clear();
@@ -349,7 +349,7 @@ fn fewer_workers_than_places_follow_the_work_and_idle_ones_retire() {
     let drain = Command::Drain(name("worker-0"));
     assert_eq!(commands.iter().filter(|command| **command == drain).count(), 1);
     let exit = WorkerExit::Code(0);
-    let out = stage.tell(Event::Exited { worker: name("worker-0"), pid: 9, exit });
+    let out = stage.tell(Event::Exited(WorkerEnd { worker: name("worker-0"), pid: 9, exit }));
     assert_eq!(names(&out), ["spawn.retired"]);
     assert!(out.contains(&Command::Undrain(name("worker-0"))));
 }
@@ -367,7 +367,7 @@ fn the_first_signal_drains_and_the_second_kills() {
     let mut stage = running();
     assert!(stage.tell(signal()).contains(&terminate));
     let exit = WorkerExit::Code(0);
-    let out = stage.tell(Event::Exited { worker: name("worker-0"), pid: 9, exit });
+    let out = stage.tell(Event::Exited(WorkerEnd { worker: name("worker-0"), pid: 9, exit }));
     assert_eq!(out, [Command::Finish]);
     assert_eq!(spawned(&stage.pass(10)), 0);
 

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shared::name::Name;
 
-use crate::core::fleet::{WorkerExit, WorkerKind, WorkerSpec};
+use crate::core::words::worker_spec::{WorkerEnd, WorkerExit, WorkerKind, WorkerSpec};
 use crate::effects::model_servers::Servers;
 use crate::message::Message;
 
@@ -108,7 +108,7 @@ impl Children {
             // Not our child: that it ended can be seen, but not how. Its lease may tell.
             while let Err(Errno::INTR) = poll(&mut [PollFd::new(&watched, PollFlags::IN)], None) {}
             let exit = last_word(&pool, &worker, &whose);
-            let _ = tell.send(Message::Exited { worker, pid, exit });
+            let _ = tell.send(Message::Exited(WorkerEnd { worker, pid, exit }));
         });
         if waiting.is_err() {
             return false;
@@ -156,7 +156,7 @@ impl Children {
         let waiting = thread.spawn(move || {
             let exit = child.wait().map_or(WorkerExit::Unknown, exit);
             // Nobody listens any more: the brain has ended.
-            let _ = tell.send(Message::Exited { worker, pid, exit });
+            let _ = tell.send(Message::Exited(WorkerEnd { worker, pid, exit }));
         });
         waiting.map(|_ends_with_the_child| ()).map_err(|err| format!("no thread for it: {err}"))
     }

@@ -4,7 +4,7 @@ use queue::cli::Failure;
 use queue::cli::servers::ServerArgs;
 use shared::settings::{BasePort, Origin, Settings};
 
-use crate::core::fleet::WorkerKind;
+use crate::core::words::worker_spec::WorkerKind;
 
 /// The servers of the workers to be started.
 #[derive(Clone, Debug)]

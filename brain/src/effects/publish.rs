@@ -42,7 +42,8 @@ impl Publisher {
         &mut self,
         seen: &Snapshot,
         view: &Findings,
-        (observer, children): (&Observer, &Children),
+        observer: &Observer,
+        children: &Children,
     ) -> Result<(), Error> {
         let passed = self.last.as_ref().map(|(when, _state)| when.elapsed());
         let children = children.list();

@@ -59,7 +59,7 @@ impl Brain {
     pub(super) fn publish(&mut self, snapshot: &Snapshot) {
         self.step("publish", |brain| {
             let Brain { core, observer, publisher, children, .. } = brain;
-            publisher.publish(snapshot, core.view(), (observer, children))
+            publisher.publish(snapshot, core.view(), observer, children)
         });
     }
 

@@ -122,7 +122,7 @@ impl Brain {
         let patience = Patience { grace: settings.grace_period.0, give_up: GIVE_UP };
         let before = last_state(&pool);
         Ok(Self {
-            watchers: Watchers::new(&pool, &ledger, patience, (tell.clone(), end)),
+            watchers: Watchers::new(&pool, &ledger, patience, tell.clone(), end),
             children: Children::new(pool.clone(), spawning, tell),
             publisher: Publisher::new(&pool, record, before.as_ref()),
             observer: Observer::new(&pool, before.as_ref()),
@@ -246,9 +246,9 @@ impl Brain {
                     Report::Over(_worker, _version) => {}
                 }
             }
-            Message::Exited { worker, pid, exit } => {
-                self.children.ended(&worker);
-                self.tell(Event::Exited { worker, pid, exit });
+            Message::Exited(end) => {
+                self.children.ended(&end.worker);
+                self.tell(Event::Exited(end));
             }
             Message::Gpus(readings) => self.gpus = Some(readings),
             Message::NoGpus(error) => emit!(Said::NoGpuLibrary { error }),

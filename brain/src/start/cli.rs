@@ -7,7 +7,8 @@ use queue::dir::presence::lease::host_name;
 use shared::name::Name;
 use shared::settings::{Flags, Settings};
 
-use crate::core::fleet::{Fleet, WorkerKind, WorkerSpec};
+use crate::core::fleet::Fleet;
+use crate::core::words::worker_spec::{WorkerKind, WorkerSpec};
 
 /// Watches the pool, recovers what dead workers left, releases what waits, and starts workers
 #[derive(Parser, Clone, Debug)]

@@ -217,17 +217,21 @@ pub fn worker(
     let works = record.as_ref().is_some_and(|record| record.role == Role::Working);
     let ours = |beat: &Heartbeat| record.as_ref().is_none_or(|record| record.life == beat.life);
     let heartbeat = heartbeat.filter(|beat| !works || ours(beat));
-    let life = life(holder, record.as_ref(), heartbeat.as_ref(), &held, (settings, now));
+    let seen = Seen { holder, record: record.as_ref(), beat: heartbeat.as_ref(), held: &held };
+    let life = life(seen, settings, now);
     Ok(Some(Worker { name, life, record, heartbeat, held }))
 }
 
-fn life(
+/// What says whether a worker lives.
+struct Seen<'a> {
     holder: Holder,
-    record: Option<&Record>,
-    beat: Option<&Heartbeat>,
-    held: &[TaskName],
-    (settings, now): (&Settings, Moment),
-) -> Life {
+    record: Option<&'a Record>,
+    beat: Option<&'a Heartbeat>,
+    held: &'a [TaskName],
+}
+
+fn life(seen: Seen<'_>, settings: &Settings, now: Moment) -> Life {
+    let Seen { holder, record, beat, held } = seen;
     let warn = settings.heartbeat_warn.0.as_secs_f64();
     let age = beat.map(|beat| heartbeats::age(beat, now));
     let last_seen = beat.map(|beat| beat.at).or(record.map(|record| record.since));

@@ -76,14 +76,15 @@ fn alive(look: &Look<'_>, beat: &Heartbeat) -> Result<(Word, String, Vec<Reason>
         reasons.push(Reason::new(Code::QueueEmpty, "no task is pending").worker(name));
     }
     reasons.extend(beat.claim.reasons.iter().filter(|r| r.code == Code::RacesLost).cloned());
-    Ok(judge(look, beat, stopped, (open, reasons)))
+    Ok(judge(look, beat, stopped, open, reasons))
 }
 
 fn judge(
     look: &Look<'_>,
     beat: &Heartbeat,
     stopped: Option<String>,
-    (open, mut reasons): (u64, Vec<Reason>),
+    open: u64,
+    mut reasons: Vec<Reason>,
 ) -> (Word, String, Vec<Reason>) {
     let name = &beat.worker;
     let looked =

@@ -117,7 +117,7 @@ impl ModelStats {
                 }
             }
             (Some(Class::Resource), Some(model), Some(verb)) => {
-                self.request_ended(brief, (verb, model), seconds);
+                self.request_ended(brief, verb, model, seconds);
             }
             (Some(Class::Script), ..) if brief.outcome == Outcome::Succeeded => {
                 seconds.into_iter().for_each(|seconds| self.scripts.add(seconds));
@@ -126,12 +126,7 @@ impl ModelStats {
         }
     }
 
-    fn request_ended(
-        &mut self,
-        brief: &Brief,
-        (verb, model): (ModelVerb, &str),
-        seconds: Option<f64>,
-    ) {
+    fn request_ended(&mut self, brief: &Brief, verb: ModelVerb, model: &str, seconds: Option<f64>) {
         let Some(worker) = &brief.worker else { return };
         let (at, outcome) = (brief.ended_at, brief.outcome);
         let last = LastRequest { at, verb, model: bare_name(model).to_owned(), outcome };

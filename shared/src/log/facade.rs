@@ -6,7 +6,7 @@ use ::log::{LevelFilter, Log, Metadata, Record};
 use serde_json::Map;
 
 use super::Handle;
-use super::line::{Line, Source};
+use super::line::{Line, Said, Source};
 use crate::event::Level;
 
 /// Crates of this project: they speak in events, and what they say otherwise keeps its level.
@@ -53,7 +53,8 @@ impl Log for Facade {
         let mut fields = Fields(Map::new());
         // The visitor never fails; a source that does has given what it could.
         let _ = record.key_values().visit(&mut fields);
-        let said = (record.target().replace("::", "."), record.args().to_string());
+        let logger = record.target().replace("::", ".");
+        let said = Said { logger, message: record.args().to_string() };
         let line = Line::foreign(level(record.level()), said, source, &self.0.shared.config);
         self.0.say(line.extra(fields.0));
     }

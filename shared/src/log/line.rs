@@ -47,6 +47,12 @@ pub(super) struct Source {
     pub(super) function: Option<String>,
 }
 
+/// What a line says, and which part of the program says it.
+pub(super) struct Said {
+    pub(super) logger: String,
+    pub(super) message: String,
+}
+
 impl Line {
     pub(super) fn of(event: &Event, place: Place, context: Context, config: &LogConfig) -> Self {
         let context = context.about(event.task());
@@ -55,28 +61,19 @@ impl Line {
             line: Some(place.line),
             function: Some(place.module.to_owned()),
         };
-        let (logger, message) = (event.logger().to_owned(), event.message());
-        let line = Self::bare(event.level(), (logger, message), source, config);
+        let said = Said { logger: event.logger().to_owned(), message: event.message() };
+        let line = Self::bare(event.level(), said, source, config);
         Self { event: Some(event.name()), extra: event.extra(), ..line }.with(context)
     }
 
     /// A line that no event stands behind: other people's code said it.
-    pub(super) fn foreign(
-        level: Level,
-        said: (String, String),
-        source: Source,
-        config: &LogConfig,
-    ) -> Self {
-        let (logger, message) = said;
-        Self::bare(level, (logger, printable(&message)), source, config).with(super::current())
+    pub(super) fn foreign(level: Level, said: Said, source: Source, config: &LogConfig) -> Self {
+        let said = Said { message: printable(&said.message), ..said };
+        Self::bare(level, said, source, config).with(super::current())
     }
 
-    fn bare(
-        level: Level,
-        (logger, message): (String, String),
-        source: Source,
-        config: &LogConfig,
-    ) -> Self {
+    fn bare(level: Level, said: Said, source: Source, config: &LogConfig) -> Self {
+        let Said { logger, message } = said;
         Self {
             timestamp: super::now(),
             level,

@@ -36,8 +36,7 @@ fn each_worker_of_the_brain_has_the_server_beside_its_gpu() {
     let pool = quick(SOON);
     let base = free_port_pair();
     let _servers = [(0, "left"), (1, "right")].map(|(gpu, model)| {
-        let place = (model, base + gpu);
-        FakeOllama::at(&pool, place, json!({"models": {model: {}}}))
+        FakeOllama::at(&pool, model, base + gpu, json!({"models": {model: {}}}))
     });
     let _brain = pool.brain(&["--gpus", "0,1", "--ollama-base-port", &base.to_string()]);
     let workers = answered_by(&pool, &["left", "right", "left", "right"]);
@@ -91,7 +90,7 @@ fn a_server_that_comes_later_is_used() {
     let _brain = pool.brain(&["--gpus", "0", "--ollama-base-port", &base.to_string()]);
     // Asked for, so its absence is a warning.
     pool.until_event("worker-worker-0", "server.down");
-    let _server = FakeOllama::at(&pool, ("late", base), json!({"models": {"tiny": {}}}));
+    let _server = FakeOllama::at(&pool, "late", base, json!({"models": {"tiny": {}}}));
     assert_eq!(answered_by(&pool, &["tiny"]), ["worker-0".to_owned()].into());
 }
 

@@ -36,7 +36,7 @@ fn words(path: &[String]) -> String {
     path.join("::")
 }
 
-/// 1. Parent and child do not count: a module is there for what is in it.
+/// Law 1: Parent and child do not count: a module is there for what is in it.
 #[test]
 fn no_modules_import_each_other_in_a_circle() {
     let mut found = BTreeSet::new();
@@ -49,7 +49,7 @@ fn no_modules_import_each_other_in_a_circle() {
     hold("siblings in a circle", found, &[]);
 }
 
-/// 2. What decides or explains is told everything: it looks nowhere. Words that others write are
+/// Law 2: What decides or explains is told everything: it looks nowhere. Words that others write are
 /// shapes and rules.
 #[test]
 fn what_is_pure_touches_no_disk_clock_thread_or_process() {
@@ -70,7 +70,7 @@ fn what_is_pure_touches_no_disk_clock_thread_or_process() {
         for (path, module) in WORKSPACE.target(target).product() {
             let name = words(path);
             let inside = |root: &&str| name == **root || name.starts_with(&format!("{root}::"));
-            if !PURE.iter().any(|root| inside(&root)) {
+            if !PURE.iter().any(inside) {
                 continue;
             }
             for import in &module.imports {
@@ -101,7 +101,7 @@ fn code_of(file: &Path) -> String {
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// 4. A folder is looked through at one glance.
+/// Law 4: A folder is looked through at one glance.
 #[test]
 fn no_folder_has_more_than_twelve_files() {
     let mut folders: BTreeMap<PathBuf, usize> = BTreeMap::new();
@@ -122,7 +122,7 @@ fn every_file_is_a_module_of_some_target() {
     hold("no module", forgotten.map(|file| file.display().to_string()).collect(), &[]);
 }
 
-/// 5. One word for one thing: a reader who meets a type's name knows which one it is.
+/// Law 5: One word for one thing: a reader who meets a type's name knows which one it is.
 #[test]
 fn no_two_public_types_of_a_crate_have_the_same_name() {
     let mut found = BTreeSet::new();
@@ -140,7 +140,7 @@ fn no_two_public_types_of_a_crate_have_the_same_name() {
     hold("types of one name", found, &[]);
 }
 
-/// 7. What a type can do stands where the type stands; what a trait means for it, there or where the
+/// Law 7: What a type can do stands where the type stands; what a trait means for it, there or where the
 /// trait stands.
 #[test]
 fn blocks_stand_in_the_file_or_folder_of_their_type() {
@@ -174,17 +174,13 @@ fn home_of<'a>(target: &'a Target, of: &Import) -> Option<&'a Path> {
     (module.first()? == &target.name).then(|| target.modules.get(module))?.map(|m| &*m.file)
 }
 
-/// 8. Parts of a parameter have names.
+/// Law 8: parts of a parameter have names.
 #[test]
-fn no_parameter_is_a_tuple_of_more_than_two_or_of_tuples() {
+fn no_parameter_is_a_tuple() {
     let mut found = BTreeSet::new();
     for target in &WORKSPACE.targets {
         for (path, module) in &target.modules {
-            for parameter in &module.tuples {
-                if parameter.parts > 2 || parameter.is_nested {
-                    found.insert(format!("{}::{}", words(path), parameter.function));
-                }
-            }
+            found.extend(module.tuples.iter().map(|of| format!("{}::{of}", words(path))));
         }
     }
     hold("parameters with nameless parts", found, &[]);

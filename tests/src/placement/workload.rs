@@ -49,13 +49,13 @@ pub fn mixed(workers: usize, prompts: usize, arrivals: Arrivals, max_wait: u64) 
         })
         .collect();
     if let Arrivals::Stream(busy) = arrivals {
-        spread(&mut all, (workers, busy), &mut rng);
+        spread(&mut all, workers, busy, &mut rng);
     }
     SetUp { workers, gpu_gib: Some(8), models, prompts: all, max_wait }
 }
 
 /// The prompts come at random times, so that the workers are busy for this part of the time.
-fn spread(all: &mut [Prompt], (workers, busy): (usize, f64), rng: &mut fastrand::Rng) {
+fn spread(all: &mut [Prompt], workers: usize, busy: f64, rng: &mut fastrand::Rng) {
     let work: u64 = all.iter().map(|prompt| prompt.runs).sum();
     let span = work as f64 / busy / workers as f64;
     let mut times: Vec<u64> = all.iter().map(|_| (rng.f64() * span) as u64).collect();
@@ -85,7 +85,7 @@ pub fn random(seed: u64, prompts: usize) -> SetUp {
         })
         .collect();
     let busy = 0.2 + 0.7 * rng.f64();
-    spread(&mut all, (workers, busy), &mut rng);
+    spread(&mut all, workers, busy, &mut rng);
     let gpu_gib = [None, Some(8), Some(12)][rng.usize(0..3)];
     SetUp { workers, gpu_gib, models, prompts: all, max_wait: rng.u64(10_000..=300_000) }
 }

@@ -72,6 +72,11 @@ impl<'a> Scope<'a> {
         scope
     }
 
+    /// What is defined in this module itself.
+    pub(super) fn own(&self, name: &str) -> Import {
+        Import { module: self.here.clone(), item: Some(name.to_owned()) }
+    }
+
     /// The full path that a path in this module means. `None` where it is nothing of the workspace.
     pub(super) fn resolve(&self, words: &[String]) -> Option<ModulePath> {
         let (first, rest) = words.split_first()?;

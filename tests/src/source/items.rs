@@ -24,17 +24,6 @@ pub struct Block {
     pub of_trait: Option<Import>,
 }
 
-/// A parameter that is a tuple.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    /// The function's name.
-    pub function: String,
-    /// How many parts it has.
-    pub parts: usize,
-    /// Whether one of its parts is a tuple itself.
-    pub is_nested: bool,
-}
-
 /// Whether something is compiled for tests only.
 pub(super) fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
@@ -96,13 +85,21 @@ pub(super) fn blocks(scope: &Scope<'_>, exports: &Exports<'_>, items: &[Item]) -
         Item::Impl(block) if !is_for_tests(&block.attrs) => Some(block),
         _ => None,
     });
+    let traits: Vec<String> = items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Trait(item) => Some(item.ident.to_string()),
+            _ => None,
+        })
+        .collect();
     let resolved = blocks.filter_map(|block| {
         let trait_path = block.trait_.as_ref().map(|(_not, path, _for)| words_of(path));
         let known = |words: &[String]| scope.resolve(words).map(|path| exports.definition(&path));
-        Some(Block {
-            of: known(&type_words(block)?)?,
-            of_trait: trait_path.and_then(|w| known(&w)),
-        })
+        let of_trait = trait_path.and_then(|words| {
+            let own = words.last().filter(|name| traits.contains(*name));
+            known(&words).or_else(|| own.map(|name| scope.own(name)))
+        });
+        Some(Block { of: known(&type_words(block)?)?, of_trait })
     });
     resolved.collect()
 }
@@ -122,7 +119,8 @@ fn words_of(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.to_string()).collect()
 }
 
-pub(super) fn tuple_parameters(items: &[Item]) -> Vec<Parameter> {
+/// The functions that have a parameter which is a tuple.
+pub(super) fn tuple_parameters(items: &[Item]) -> Vec<String> {
     let mut found = Vec::new();
     for item in items {
         match item {
@@ -147,18 +145,16 @@ pub(super) fn tuple_parameters(items: &[Item]) -> Vec<Parameter> {
     found
 }
 
-fn tuples_of(signature: &Signature, found: &mut Vec<Parameter>) {
+fn tuples_of(signature: &Signature, found: &mut Vec<String>) {
     for input in &signature.inputs {
         let FnArg::Typed(input) = input else { continue };
         let mut of = &*input.ty;
         while let Type::Reference(reference) = of {
             of = &reference.elem;
         }
-        let Type::Tuple(tuple) = of else { continue };
-        found.push(Parameter {
-            function: signature.ident.to_string(),
-            parts: tuple.elems.len(),
-            is_nested: tuple.elems.iter().any(|part| matches!(part, Type::Tuple(_))),
-        });
+        // A unit has no parts.
+        if matches!(of, Type::Tuple(tuple) if !tuple.elems.is_empty()) {
+            found.push(signature.ident.to_string());
+        }
     }
 }

@@ -79,10 +79,10 @@ fn read_file(root: &Path, all: &mut RawModules, path: ModulePath, file: PathBuf,
         _ => file.with_extension(""),
     };
     // A program of one file in `bin/` has no folder of its own.
-    add_module(root, all, (path, base), Raw { file, is_test, items: parsed.items });
+    add_module(root, all, path, &base, Raw { file, is_test, items: parsed.items });
 }
 
-fn add_module(root: &Path, all: &mut RawModules, (path, base): (ModulePath, PathBuf), raw: Raw) {
+fn add_module(root: &Path, all: &mut RawModules, path: ModulePath, base: &Path, raw: Raw) {
     for item in &raw.items {
         let Item::Mod(inner) = item else { continue };
         let name = inner.ident.to_string();
@@ -91,9 +91,9 @@ fn add_module(root: &Path, all: &mut RawModules, (path, base): (ModulePath, Path
         match &inner.content {
             Some((_brace, items)) => {
                 let block = Raw { file: raw.file.clone(), is_test, items: items.clone() };
-                add_module(root, all, (child, base.join(&name)), block);
+                add_module(root, all, child, &base.join(&name), block);
             }
-            None => read_file(root, all, child, file_of(root, &base, inner), is_test),
+            None => read_file(root, all, child, file_of(root, base, inner), is_test),
         }
     }
     all.insert(path, raw);

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use circles::{Circle, circles};
-pub use items::{Block, Parameter, PublicType};
+pub use items::{Block, PublicType};
 pub use map::Map;
 
 /// A module's place: the target's name, then one word per level, as `queue`, `dir`, `claim`.
@@ -51,8 +51,8 @@ pub struct Module {
     pub types: Vec<PublicType>,
     /// Its `impl` blocks.
     pub blocks: Vec<Block>,
-    /// Parameters of its functions that are tuples.
-    pub tuples: Vec<Parameter>,
+    /// Its functions that have a parameter which is a tuple.
+    pub tuples: Vec<String>,
 }
 
 /// Something that a module names of another one.

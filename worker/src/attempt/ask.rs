@@ -117,7 +117,8 @@ pub(crate) struct Begun {
 /// the server works nobody waits for a file to be made.
 pub(crate) struct Log {
     path: PathBuf,
-    run: (TaskId, u32),
+    task: TaskId,
+    attempt: u32,
     file: OnceCell<File>,
 }
 
@@ -126,7 +127,7 @@ impl Log {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let file = job::run_log(&self.path, self.run).map_err(io::Error::from)?;
+        let file = job::run_log(&self.path, self.task, self.attempt).map_err(io::Error::from)?;
         Ok(self.file.get_or_init(|| file))
     }
 }
@@ -137,7 +138,7 @@ impl Begun {
         let Work { context, claim, .. } = work;
         let name = claim.name();
         let path = context.surroundings.pool.layout().run_log(name.id, name.attempt);
-        let log = Log { path, run: (name.id, name.attempt), file: OnceCell::new() };
+        let log = Log { path, task: name.id, attempt: name.attempt, file: OnceCell::new() };
         let begun = Self { log, at: Moment::now(), since: Instant::now() };
         context.worker_state.update(name, |job| job.run.started_at = Some(begun.at));
         begun

@@ -36,7 +36,7 @@ pub(crate) fn load_or_unload(work: Work<'_>, verb: ModelVerb, model: &str) -> At
             begun.result(Verdict::Succeeded, None)
         }
         Err(failure) => {
-            remember(work, (verb, model), &failure, gave_up);
+            remember(work, verb, model, &failure, gave_up);
             once(begun.failed(&failure, gave_up))
         }
     }
@@ -93,7 +93,7 @@ fn unload(work: Work<'_>, model: &str) -> Result<(), Failure> {
 }
 
 /// A load that failed is not asked for again in vain; one that was given up says nothing.
-fn remember(work: Work<'_>, (verb, model): (ModelVerb, &str), failure: &Failure, gave_up: GaveUp) {
+fn remember(work: Work<'_>, verb: ModelVerb, model: &str, failure: &Failure, gave_up: GaveUp) {
     let Work { context, models, .. } = work;
     let failed = match (verb, gave_up, failure.again) {
         (ModelVerb::Load, GaveUp::Timeout, _) => Some(Cause::Timeout),

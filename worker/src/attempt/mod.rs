@@ -29,7 +29,8 @@ use job_run::{order, run};
 pub fn attempt(
     context: &Arc<AttemptContext>,
     claim: Box<Claim>,
-    (stop, meanwhile): (&Stop, &dyn Fn()),
+    stop: &Stop,
+    meanwhile: &dyn Fn(),
 ) -> Finished {
     let (name, task) = (claim.name(), claim.task());
     let _scope = scope(Context {

@@ -194,7 +194,7 @@ pub fn start(order: Order, stop: &Stop) -> Result<Running, StartError> {
     // meanwhile has copies of them, and with them the lock, for the moment before it becomes its
     // program.
     let turn = super::children::turn();
-    let mut log = open_log(&order.log_path, (order.task, order.attempt))?;
+    let mut log = open_log(&order.log_path, order.task, order.attempt)?;
     let log_identity = LogIdentity::of_file(&log).map_err(file("look at", &order.log_path))?;
     let started = (Instant::now(), Moment::now());
     let spawned = prepared.and_then(|prepared| spawn(&order, prepared, &log));
@@ -275,11 +275,11 @@ fn make_parents(log_path: &Path) -> Result<(), StartError> {
 ///
 /// # Errors
 /// Also when an earlier run's processes can still write there.
-pub fn run_log(path: &Path, run: (TaskId, u32)) -> Result<File, StartError> {
-    open_log(path, run)
+pub fn run_log(path: &Path, task: TaskId, attempt: u32) -> Result<File, StartError> {
+    open_log(path, task, attempt)
 }
 
-fn open_log(path: &Path, run: (TaskId, u32)) -> Result<File, StartError> {
+fn open_log(path: &Path, task: TaskId, attempt: u32) -> Result<File, StartError> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
     let options = options.append(true).create(true).mode(0o600).custom_flags(flags);
@@ -295,12 +295,12 @@ fn open_log(path: &Path, run: (TaskId, u32)) -> Result<File, StartError> {
         Ok(()) => Ok(log),
         Err(TryLockError::Error(source)) => Err(file("lock log", path)(source)),
         Err(TryLockError::WouldBlock) => {
-            Err(StartError::LogHeld { log: path.to_owned(), holders: holders(path, run) })
+            Err(StartError::LogHeld { log: path.to_owned(), holders: holders(path, task, attempt) })
         }
     }
 }
 
-fn holders(path: &Path, (task, attempt): (TaskId, u32)) -> String {
+fn holders(path: &Path, task: TaskId, attempt: u32) -> String {
     let found = Mark::new(task, attempt, path).and_then(|m| fence::processes(&m));
     let names: Vec<_> = found.into_iter().flatten().map(|found| found.to_string()).collect();
     if names.is_empty() { "a process that cannot be seen".to_owned() } else { names.join(", ") }

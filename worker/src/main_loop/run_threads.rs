@@ -77,7 +77,7 @@ impl RunThread {
     fn run(&self, (claim, stop): Work) {
         let name = claim.name();
         let meanwhile = || self.prefetch(name);
-        let attempt = || attempt::attempt(&self.context, claim, (&stop, &meanwhile));
+        let attempt = || attempt::attempt(&self.context, claim, &stop, &meanwhile);
         let ran = catch_unwind(AssertUnwindSafe(attempt));
         match ran {
             Ok(finished) => {

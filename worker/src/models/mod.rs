@@ -206,7 +206,7 @@ impl Models {
         let failure = match self.server.canary(model, self.patience.canary) {
             Ok(took) => {
                 self.note(worker_state, |server_state, now| {
-                    server_state.proven(model, (took, load), now)
+                    server_state.proven(model, took, load, now)
                 });
                 return Ok(took);
             }

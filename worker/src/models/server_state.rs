@@ -242,7 +242,8 @@ impl ServerState {
     pub fn proven(
         &mut self,
         model: &str,
-        (took, load): (Duration, Option<Duration>),
+        took: Duration,
+        load: Option<Duration>,
         now: Now,
     ) -> Vec<Event> {
         let mut events = self.answers(model, now);

@@ -43,7 +43,7 @@ fn one_failed_look_is_a_doubt_and_two_are_a_server_that_is_down() {
     let (mut server_state, gone) = (server_state(), failure(Cause::ServerError, Again::Maybe));
     assert_eq!(names(&server_state.holds(vec![held("tiny")], REQUEST, at(1))), ["server.up"]);
     assert_eq!(states(&server_state), [("tiny", HeldState::Unproven)]);
-    let loaded = server_state.proven("tiny", (Duration::ZERO, None), at(1));
+    let loaded = server_state.proven("tiny", Duration::ZERO, None, at(1));
     assert_eq!(names(&loaded), ["model.loaded"]);
     assert_eq!(names(&server_state.silent(&gone, at(6))), [""; 0]);
     assert_eq!(
@@ -68,7 +68,7 @@ fn a_server_that_was_never_there_is_down_at_once() {
 fn pings_without_canaries_make_a_wedged_server() {
     let (mut server_state, dead) = (server_state(), failure(Cause::Timeout, Again::Maybe));
     server_state.holds(vec![held("tiny")], REQUEST, at(1));
-    server_state.proven("tiny", (Duration::ZERO, None), at(1));
+    server_state.proven("tiny", Duration::ZERO, None, at(1));
     assert_eq!(names(&server_state.mute("tiny", &dead, at(61))), ["model.silent"]);
     assert_eq!(states(&server_state), [("tiny", HeldState::Unproven)]);
     assert_eq!(names(&server_state.mute("tiny", &dead, at(91))), ["server.wedged"]);
@@ -76,7 +76,7 @@ fn pings_without_canaries_make_a_wedged_server() {
     server_state.holds(vec![held("tiny")], REQUEST, at(96));
     assert_eq!(server_state.server().health, Health::Wedged, "pings are no proof");
     assert_eq!(names(&server_state.mute("tiny", &dead, at(121))), [""; 0], "said once");
-    let back = server_state.proven("tiny", (Duration::ZERO, None), at(150));
+    let back = server_state.proven("tiny", Duration::ZERO, None, at(150));
     assert_eq!(names(&back), ["server.up"]);
     assert_eq!(states(&server_state), [("tiny", HeldState::Loaded)]);
 }
@@ -100,8 +100,8 @@ fn a_model_counts_as_loaded_when_it_is_held_and_has_answered() {
     assert_eq!(states(&server_state), [("tiny", HeldState::Loading)], "a look does not end a load");
     server_state.holds(vec![held("tiny:latest")], REQUEST, at(7));
     assert_eq!(states(&server_state), [("tiny:latest", HeldState::Loading)]);
-    let took = (Duration::from_millis(3), Some(Duration::from_secs(5)));
-    let loaded = server_state.proven("tiny", took, at(8));
+    let (took, load) = (Duration::from_millis(3), Some(Duration::from_secs(5)));
+    let loaded = server_state.proven("tiny", took, load, at(8));
     let text = "Loaded tiny on worker-1 in 5.0s: it answers (1 GiB, all of it in GPU memory)";
     assert_eq!(loaded[0].message(), text);
     assert_eq!(states(&server_state), [("tiny:latest", HeldState::Loaded)]);
@@ -113,7 +113,7 @@ fn a_model_that_is_partly_on_the_processor_is_told_with_figures() {
     let mut server_state = server_state();
     let partly = shared::llm::HeldModel { vram: Some(Bytes(1 << 29)), ..held("tiny") };
     server_state.holds(vec![partly], REQUEST, at(1));
-    let events = server_state.proven("tiny", (Duration::ZERO, None), at(1));
+    let events = server_state.proven("tiny", Duration::ZERO, None, at(1));
     assert_eq!(names(&events), ["model.loaded", "model.on_cpu"]);
     assert!(events[1].message().contains("512 MiB of 1 GiB"), "{}", events[1].message());
 }
@@ -132,7 +132,7 @@ fn failed_loads_are_remembered_until_something_changes() {
     server_state.knows(vec!["tiny".into()]);
     assert_eq!(server_state.server().failed_loads.len(), 1, "the list is the same");
     server_state.holds(vec![held("tiny")], REQUEST, at(5));
-    server_state.proven("tiny", (Duration::ZERO, None), at(5));
+    server_state.proven("tiny", Duration::ZERO, None, at(5));
     assert_eq!(server_state.server().failed_loads.len(), 0, "it is loaded");
 }
 
@@ -143,7 +143,7 @@ fn canaries_go_to_doubtful_models_at_once_and_to_others_when_idle() {
     assert_eq!(server_state.due(at(0), idle), None);
     server_state.holds(vec![held("tiny")], REQUEST, at(1));
     assert_eq!(server_state.due(at(1), Pace::Busy).as_deref(), Some("tiny"));
-    server_state.proven("tiny", (Duration::ZERO, None), at(2));
+    server_state.proven("tiny", Duration::ZERO, None, at(2));
     assert_eq!(
         (server_state.due(at(61), idle), server_state.due(at(99), Pace::Busy)),
         (None, None)

@@ -46,6 +46,12 @@ struct First {
     beat: Option<u64>,
 }
 
+/// For how long a task has made no progress, and what says so.
+struct Quiet {
+    seconds: f64,
+    evidence: Map<String, Value>,
+}
+
 impl StuckTasks {
     /// With the limits of the settings.
     #[must_use]
@@ -74,7 +80,7 @@ impl StuckTasks {
             let Progress::None { seconds, runs_for, evidence } = progress else { continue };
             self.ask(held, seen.run_of(held), seconds, out);
             if seconds >= self.after.as_secs_f64() {
-                list.push(self.quiet(at, held, (seconds, evidence), &mut count));
+                list.push(self.quiet(at, held, Quiet { seconds, evidence }, &mut count));
             } else {
                 self.moving(at, held, out);
                 self.slow(held, runs_for, evidence, out);
@@ -118,13 +124,8 @@ impl StuckTasks {
         }
     }
 
-    fn quiet(
-        &mut self,
-        at: At,
-        held: &Held,
-        (seconds, evidence): (f64, Map<String, Value>),
-        count: &mut Option<u64>,
-    ) -> StuckTask {
+    fn quiet(&mut self, at: At, held: &Held, quiet: Quiet, count: &mut Option<u64>) -> StuckTask {
+        let Quiet { seconds, evidence } = quiet;
         let key = (held.worker.clone(), held.name);
         *count = (*count).max(self.stuck.holds(at, &key));
         let (task_id, worker) = (held.name.id, held.worker.clone());

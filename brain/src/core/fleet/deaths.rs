@@ -29,6 +29,13 @@ struct Tally {
     ended: u64,
 }
 
+/// What became of one task that a dead worker had.
+struct TaskFate<'a> {
+    worker: &'a Name,
+    name: TaskName,
+    fate: &'a Fate,
+}
+
 impl Deaths {
     /// A worker died.
     pub fn died(&mut self, death: &Death, out: &mut Vec<Command>) {
@@ -56,7 +63,7 @@ impl Deaths {
             Ok(fates) => {
                 for (name, fate) in fates {
                     match fate {
-                        Ok(fate) => self.fate(at, (worker, *name), fate, out),
+                        Ok(fate) => self.fate(at, TaskFate { worker, name: *name, fate }, out),
                         Err(err) => self.failed(at, worker, err.to_string(), out),
                     }
                 }
@@ -77,13 +84,8 @@ impl Deaths {
         }
     }
 
-    fn fate(
-        &mut self,
-        at: At,
-        (worker, name): (&Name, TaskName),
-        fate: &Fate,
-        out: &mut Vec<Command>,
-    ) {
+    fn fate(&mut self, at: At, task: TaskFate<'_>, out: &mut Vec<Command>) {
+        let TaskFate { worker, name, fate } = task;
         let (task, attempt) = (name.id, name.attempt);
         let tally = self.tallies.entry(worker.clone()).or_default();
         let key = (worker.clone(), name);

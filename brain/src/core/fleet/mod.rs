@@ -17,9 +17,9 @@ use super::detect::activity::Activity;
 use super::words::at::At;
 use super::words::command::{Command, say};
 use super::words::snapshot::{Life, Snapshot};
-use slot::{Rules, Slot, State};
+use slot::{Rules, Slot, State, Unasked};
 
-pub use super::words::worker_spec::{WorkerExit, WorkerKind, WorkerSpec};
+use super::words::worker_spec::{WorkerEnd, WorkerKind, WorkerSpec};
 
 /// What was done to come nearer to the number of workers wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,15 @@ pub struct Adjusted {
     pub down: Vec<Name>,
     /// Places where a worker is wanted, and starting it keeps failing.
     pub blocked: u64,
+}
+
+/// How many workers there should be, and which of those there are do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// So many.
+    pub desired: u64,
+    /// Since when each worker has done nothing.
+    pub activity: &'a Activity,
 }
 
 /// How many workers there are.
@@ -150,15 +159,16 @@ impl Fleet {
         &mut self,
         at: At,
         seen: &Snapshot,
-        (desired, activity): (u64, &Activity),
+        wanted: Wanted<'_>,
         out: &mut Vec<Command>,
     ) -> Adjusted {
+        let Wanted { desired, activity } = wanted;
         self.drains = seen.drains.keys().cloned().collect();
         self.wake(at, out);
         match self.mode {
             Mode::Working => {}
             Mode::Stopping { until, killed } => {
-                self.stop(at, (until, killed), out);
+                self.stop(at, until, killed, out);
                 return Adjusted::default();
             }
         }
@@ -172,7 +182,7 @@ impl Fleet {
             slot.batch = (number, of);
             out.push(Command::Spawn(slot.place.clone()));
         }
-        self.retire(at, (desired, current), activity, &mut adjusted);
+        self.retire(at, current.saturating_sub(desired), activity, &mut adjusted);
         out.extend(adjusted.down.iter().cloned().map(Command::Drain));
         adjusted
     }
@@ -203,26 +213,20 @@ impl Fleet {
         }
     }
 
-    /// The last places first.
-    fn retire(
-        &mut self,
-        at: At,
-        (desired, mut current): (u64, u64),
-        activity: &Activity,
-        adjusted: &mut Adjusted,
-    ) {
+    /// The last places first, until there is no surplus.
+    fn retire(&mut self, at: At, mut surplus: u64, activity: &Activity, adjusted: &mut Adjusted) {
         let leaving =
             self.slots.iter().filter(|slot| matches!(slot.state, State::Retiring { .. })).count();
-        current = current.saturating_sub(leaving as u64);
+        surplus = surplus.saturating_sub(leaving as u64);
         for slot in self.slots.iter_mut().rev() {
             let State::Running { since } = slot.state else { continue };
             let Some(idle) = activity.idle_for(at, &slot.place.worker) else { continue };
-            if current <= desired || idle < RETIRE_AFTER {
+            if surplus == 0 || idle < RETIRE_AFTER {
                 continue;
             }
             slot.state = State::Retiring { since, idle };
             adjusted.down.push(slot.place.worker.clone());
-            current -= 1;
+            surplus -= 1;
         }
     }
 
@@ -290,19 +294,13 @@ impl Fleet {
     }
 
     /// A worker that we had started ended.
-    pub fn exited(
-        &mut self,
-        at: At,
-        (worker, pid): (&Name, u32),
-        exit: WorkerExit,
-        out: &mut Vec<Command>,
-    ) {
+    pub fn exited(&mut self, at: At, end: &WorkerEnd, out: &mut Vec<Command>) {
         let (rules, mode) = (self.rules, self.mode);
-        let drained = self.drains.contains(worker);
-        let Some(slot) = self.slot(worker) else { return };
+        let drained = self.drains.contains(&end.worker);
+        let Some(slot) = self.slot(&end.worker) else { return };
         let since = match slot.state {
             State::Retiring { since, idle } => {
-                let (worker, idle_seconds) = (worker.clone(), idle.as_secs_f64());
+                let (worker, idle_seconds) = (end.worker.clone(), idle.as_secs_f64());
                 say(out, Event::WorkerRetired { worker: worker.clone(), idle_seconds });
                 out.push(Command::Undrain(worker));
                 slot.state = State::Vacant;
@@ -322,7 +320,8 @@ impl Fleet {
                 out.push(Command::Finish);
             }
         } else if slot.state != State::Vacant {
-            slot.ended(at, (rules, drained), (pid, lived, exit), out);
+            let (pid, exit) = (end.pid, end.exit);
+            slot.ended(at, rules, Unasked { pid, lived, exit, drained }, out);
         }
     }
 
@@ -352,7 +351,7 @@ impl Fleet {
         }
     }
 
-    fn stop(&mut self, at: At, (until, killed): (Duration, Killed), out: &mut Vec<Command>) {
+    fn stop(&mut self, at: At, until: Duration, killed: Killed, out: &mut Vec<Command>) {
         if at.now >= until && killed == Killed::NotYet {
             self.mode = Mode::Stopping { until, killed: Killed::Yes };
             let running = self.slots.iter().filter(|slot| slot.has_process());

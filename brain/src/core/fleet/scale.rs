@@ -6,7 +6,7 @@ use shared::event::{Event, Scaling, Step};
 use shared::settings::Settings;
 use shared::task::Class;
 
-use super::{Adjusted, Fleet};
+use super::{Adjusted, Fleet, Wanted};
 use crate::core::detect::activity::Activity;
 use crate::core::detect::count_jump;
 use crate::core::words::at::At;
@@ -51,15 +51,15 @@ impl Scale {
         let queued = claimable(seen, fleet);
         let active = seen.counts.as_ref().map(|counts| counts.processing);
         let desired = self.desired(queued, active);
-        let counter = fleet.count(seen);
-        let adjusted = fleet.adjust(at, seen, (desired, activity), &mut out);
+        let counts = fleet.count(seen);
+        let adjusted = fleet.adjust(at, seen, Wanted { desired, activity }, &mut out);
         if fleet.is_stopping() {
             return out;
         }
         let scaling = Scaling {
             cycle: seen.cycle,
-            active_workers: counter.active,
-            spawning: counter.spawning,
+            active_workers: counts.active,
+            spawning: counts.spawning,
             desired,
             step: step(&adjusted),
             queued,
@@ -67,7 +67,7 @@ impl Scale {
             max: self.max,
         };
         let up = adjusted.up.len() as u64;
-        let before = counter.active + counter.spawning;
+        let before = counts.active + counts.spawning;
         let rapid = count_jump::rapid_scale_up(up, before, queued);
         self.tell(at, scaling, adjusted, &mut out);
         out.extend(rapid.map(Command::Say));

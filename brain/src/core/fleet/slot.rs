@@ -62,6 +62,15 @@ pub(super) enum State {
     Drained,
 }
 
+/// The end of a worker's process that nobody had asked for.
+pub(super) struct Unasked {
+    pub(super) pid: u32,
+    pub(super) lived: Duration,
+    pub(super) exit: WorkerExit,
+    /// Whether somebody had asked the worker to drain.
+    pub(super) drained: bool,
+}
+
 impl Slot {
     pub(super) fn new(place: WorkerSpec) -> Self {
         let failures = VecDeque::new();
@@ -96,13 +105,8 @@ impl Slot {
 
 impl Slot {
     /// Its process ended while nobody had asked for that.
-    pub(super) fn ended(
-        &mut self,
-        at: At,
-        (rules, drained): (Rules, bool),
-        (pid, lived, exit): (u32, Duration, WorkerExit),
-        out: &mut Vec<Command>,
-    ) {
+    pub(super) fn ended(&mut self, at: At, rules: Rules, end: Unasked, out: &mut Vec<Command>) {
+        let Unasked { pid, lived, exit, drained } = end;
         if matches!(exit, WorkerExit::Code(0) | WorkerExit::Unknown) && drained {
             self.state = State::Drained;
             return;

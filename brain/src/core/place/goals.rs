@@ -25,15 +25,18 @@ pub(crate) struct Goals {
     nowhere: Conditions<String>,
 }
 
+/// What was decided in one look, and from what.
+pub(crate) struct Planned<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) steps: &'a [Step],
+    /// A goal that is not met after this long is said.
+    pub(crate) warn: Duration,
+}
+
 impl Goals {
     /// Takes in a look and what was asked for in it.
-    pub(crate) fn look(
-        &mut self,
-        at: At,
-        (world, steps): (&World, &[Step]),
-        warn: Duration,
-        out: &mut Vec<Command>,
-    ) {
+    pub(crate) fn look(&mut self, at: At, planned: Planned<'_>, out: &mut Vec<Command>) {
+        let Planned { world, steps, warn } = planned;
         self.note(at, world, steps);
         self.forget(world);
         let mut late: BTreeMap<String, (f64, Vec<Name>)> = BTreeMap::new();

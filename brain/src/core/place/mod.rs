@@ -37,7 +37,7 @@ use super::words::at::At;
 use super::words::command::{Command, say};
 use super::words::placement::{ModelRequest, PlacementDecision};
 use super::words::snapshot::{Paused, Snapshot};
-use goals::Goals;
+use goals::{Goals, Planned};
 use observe::View;
 use plan::Step;
 use stuck_loads::StuckLoads;
@@ -133,7 +133,8 @@ impl Placer {
             tell(at, seen.cycle, step, out);
         }
         self.hangs.look(at, &world, out);
-        self.goals.look(at, (&world, &steps), self.rules.load_warn, out);
+        let planned = Planned { world: &world, steps: &steps, warn: self.rules.load_warn };
+        self.goals.look(at, planned, out);
     }
 
     fn measure(&mut self, seen: &Snapshot, out: &mut Vec<Command>) {

@@ -35,14 +35,7 @@ impl MonitorLine {
     }
 
     /// Takes in a look. `wanted` are the workers there should be.
-    pub fn look(
-        &mut self,
-        at: At,
-        seen: &Snapshot,
-        (wanted, stuck): (Vec<Name>, u64),
-        out: &mut Vec<Command>,
-    ) {
-        let monitor = figures(seen, wanted, stuck);
+    pub fn look(&mut self, at: At, monitor: Monitor, out: &mut Vec<Command>) {
         let due = match &self.said {
             None => true,
             Some((when, last)) => {
@@ -57,7 +50,8 @@ impl MonitorLine {
     }
 }
 
-fn figures(seen: &Snapshot, wanted: Vec<Name>, stuck: u64) -> Monitor {
+/// What the line says of this look. `wanted` are the workers that should be there.
+pub(crate) fn figures(seen: &Snapshot, wanted: &[Name], stuck: u64) -> Monitor {
     let alive = seen.alive_names();
     let all: BTreeSet<&Name> = wanted.iter().chain(&alive).collect();
     let (gpus_active, gpus) = gpus(seen);

@@ -5,7 +5,7 @@ use shared::name::Name;
 
 use super::death;
 use super::snapshot::Snapshot;
-use super::worker_spec::WorkerExit;
+use super::worker_spec::WorkerEnd;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -36,14 +36,7 @@ pub enum Event {
         error: String,
     },
     /// A worker that we had started ended.
-    Exited {
-        /// Which.
-        worker: Name,
-        /// Its process.
-        pid: u32,
-        /// How.
-        exit: WorkerExit,
-    },
+    Exited(WorkerEnd),
     /// What the last brain had measured.
     Remembered(Box<ModelStats>),
     /// A signal asks the brain to end. The second one asks to hurry.

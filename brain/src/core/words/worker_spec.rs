@@ -30,3 +30,14 @@ pub enum WorkerExit {
     /// Nobody could tell.
     Unknown,
 }
+
+/// A worker that we had started, and that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerEnd {
+    /// Its name.
+    pub worker: Name,
+    /// The number of the process that ended.
+    pub pid: u32,
+    /// How it ended.
+    pub exit: WorkerExit,
+}

@@ -65,7 +65,8 @@ impl Watchers {
         pool: &Pool,
         ledger: &Arc<Ledger>,
         patience: Patience,
-        (tell, end): (Sender<Message>, Receiver<()>),
+        tell: Sender<Message>,
+        end: Receiver<()>,
     ) -> Self {
         let means = Means { pool: pool.clone(), ledger: ledger.clone(), patience, tell, end };
         Self { means, workers: BTreeMap::new(), orphaned: BTreeMap::new(), looks: 0 }

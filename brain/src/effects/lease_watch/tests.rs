@@ -30,7 +30,7 @@ fn scene() -> Scene {
     let patience =
         Patience { grace: Duration::from_millis(100), give_up: Duration::from_millis(100) };
     let ((tell, heard), (end, ended)) = (unbounded(), bounded(0));
-    let watchers = Watchers::new(&pool, &ledger, patience, (tell, ended));
+    let watchers = Watchers::new(&pool, &ledger, patience, tell, ended);
     Scene { _dir: dir, pool, watchers, heard, _end: end }
 }
 

@@ -116,7 +116,7 @@ const fn state_of(place: &Place) -> Option<State> {
 }
 
 /// In the order in which people look: what runs, then what comes next; inside it the oldest first.
-fn rank((place, names): &(Place, Vec<TaskName>)) -> (Option<State>, u8, String) {
+fn rank(place: &Place, names: &[TaskName]) -> (Option<State>, u8, String) {
     let (priority, time) = match place {
         Place::Pending { priority, segment, .. } => (u8::MAX - priority, segment.dir_name()),
         Place::Shelf { segment, .. } => (0, segment.dir_name()),
@@ -125,6 +125,13 @@ fn rank((place, names): &(Place, Vec<TaskName>)) -> (Option<State>, u8, String) 
         Place::Ending { verb } => (0, verb.clone()),
     };
     (state_of(place), priority, time)
+}
+
+/// A task that is to be listed, unless it does not fit what was asked for.
+struct Listed<'a> {
+    attempt: u32,
+    standing: &'a Standing,
+    task: &'a Task,
 }
 
 impl Lister<'_> {
@@ -149,7 +156,7 @@ impl Lister<'_> {
         listed.retain(|(place, names)| {
             !names.is_empty() && state_of(place).is_some_and(|state| states.contains(&state))
         });
-        listed.sort_by_cached_key(rank);
+        listed.sort_by_cached_key(|(place, names)| rank(place, names));
         for (place, names) in listed {
             for name in names {
                 if self.is_full() {
@@ -173,7 +180,7 @@ impl Lister<'_> {
         };
         let (state, attempt) = (found.place.state(), found.name.attempt);
         let standing = Standing::There(found);
-        self.show(app, state, attempt, (&standing, &task))
+        self.show(app, state, Listed { attempt, standing: &standing, task: &task })
     }
 
     fn history(&mut self, app: &mut App) -> Result<(), Stop> {
@@ -193,7 +200,7 @@ impl Lister<'_> {
                     let (state, attempt) = (ended_state(line.outcome), line.attempt);
                     let task = line.task.clone();
                     let standing = Standing::Ended(Box::new(line));
-                    self.show(app, state, attempt, (&standing, &task))?;
+                    self.show(app, state, Listed { attempt, standing: &standing, task: &task })?;
                 }
             }
         }
@@ -220,13 +227,8 @@ impl Lister<'_> {
         class && self.wanted.label.iter().all(|label| has_label(task, label))
     }
 
-    fn show(
-        &mut self,
-        app: &mut App,
-        state: &str,
-        attempt: u32,
-        (standing, task): (&Standing, &Task),
-    ) -> Result<(), Stop> {
+    fn show(&mut self, app: &mut App, state: &str, listed: Listed<'_>) -> Result<(), Stop> {
+        let Listed { attempt, standing, task } = listed;
         if !self.fits(task) {
             return Ok(());
         }
@@ -243,19 +245,21 @@ impl Lister<'_> {
         }
         if !self.headed {
             self.headed = true;
-            let head = line("ID", "STATE", "CLASS", ("PRI", "TRY", "AGE"), "NAME");
+            let head = line(["ID", "STATE", "CLASS", "PRI", "TRY", "AGE", "NAME"]);
             let head = app.out.paint(Tone::Head, &head);
             app.out.line(head)?;
         }
         let (priority, attempt) = (task.priority().to_string(), attempt.to_string());
         let age = ago(Some(task.submitted_at), Moment::now());
-        let row = line(
+        let row = line([
             &task.id.short(),
             state,
             task.class().as_str(),
-            (&priority, &attempt, &age),
+            &priority,
+            &attempt,
+            &age,
             &(cut(&task.name(), 60) + &model_words(task, answer)),
-        );
+        ]);
         let row = row.replacen(state, &app.out.state(state), 1);
         app.out.line(row)
     }
@@ -286,8 +290,7 @@ fn model_words(task: &Task, answer: Option<&Answer>) -> String {
     format!(" [{model}{}]", came.unwrap_or_default())
 }
 
-fn line(id: &str, state: &str, class: &str, numbers: (&str, &str, &str), name: &str) -> String {
-    let (priority, attempt, age) = numbers;
+fn line([id, state, class, priority, attempt, age, name]: [&str; 7]) -> String {
     format!("{id:<9} {state:<10} {class:<7} {priority:>3} {attempt:>3} {age:>8}  {name}")
 }
 
@@ -318,7 +321,7 @@ mod tests {
             (on("worker-1"), vec![first]),
             (pending(9), vec![]),
         ];
-        listed.sort_by_cached_key(rank);
+        listed.sort_by_cached_key(|(place, names)| rank(place, names));
         let states: Vec<_> = listed.iter().map(|(place, _names)| place.state()).collect();
         assert_eq!(states, ["processing", "processing", "pending", "pending", "delayed"]);
         assert_eq!(listed[0], (on("worker-1"), vec![first]), "the oldest task, whoever has it");

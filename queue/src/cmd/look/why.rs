@@ -2,12 +2,12 @@
 
 use clap::Args;
 use queue::Pool;
-use queue::cli::Resolved;
 use queue::dir::lookup;
 use queue::view::{self, Count};
 use queue::why::{self, Explanation, Look, Word};
 use queue::wire::lane::Requirements;
 use shared::name::Name;
+use shared::settings::Settings;
 use shared::task::Task;
 
 use super::workers;
@@ -93,12 +93,13 @@ fn say(app: &mut App, verdict: &Explanation) -> Result<(), Stop> {
 /// `submit --dry-run`: whether a task could run here.
 pub(in crate::cmd) fn dry_run(
     app: &mut App,
-    (pool, resolved): (&Pool, &Resolved),
+    pool: &Pool,
+    settings: &Settings,
     task: &Task,
     lane: &Requirements,
 ) -> Result<u8, Stop> {
-    let view = view::see(pool, &resolved.settings, Count::Exact)?;
-    let look = Look { pool, settings: &resolved.settings, view: &view };
+    let view = view::see(pool, settings, Count::Exact)?;
+    let look = Look { pool, settings, view: &view };
     let verdict = why::why_new(&look, task, lane)?;
     if app.json() {
         let mut fields = serde_json::json!(verdict);

@@ -62,7 +62,7 @@ fn show(app: &mut App, only: Option<&str>) -> Result<u8, Stop> {
     let limits = pool.limits();
     let wanted = limits.iter().filter(|(key, _allowed)| only.is_none_or(|only| only == *key));
     let used = |(key, allowed): (&String, &u32)| {
-        Ok((key.clone(), limit_slots::in_use(&pool, key)?, *allowed))
+        Ok(Row { key: key.clone(), used: limit_slots::in_use(&pool, key)?, allowed: *allowed })
     };
     let rows = wanted.map(used).collect::<Result<Vec<_>, Stop>>()?;
     if let Some(key) = only.filter(|_key| rows.is_empty()) {
@@ -74,7 +74,7 @@ fn show(app: &mut App, only: Option<&str>) -> Result<u8, Stop> {
     } else if rows.is_empty() {
         app.out.line("no limits")?;
     } else {
-        let row = |(key, used, allowed): (String, u32, u32)| {
+        let row = |Row { key, used, allowed }: Row| {
             let tone = if used >= allowed { Tone::Warn } else { Tone::Good };
             vec![key, app.out.paint(tone, &used.to_string()), allowed.to_string()]
         };
@@ -84,7 +84,15 @@ fn show(app: &mut App, only: Option<&str>) -> Result<u8, Stop> {
     Ok(exit::OK)
 }
 
-fn to_json((key, used, allowed): &(String, u32, u32)) -> Value {
+/// A limit, how many of its slots are in use, and how many there are.
+struct Row {
+    key: String,
+    used: u32,
+    allowed: u32,
+}
+
+fn to_json(row: &Row) -> Value {
+    let Row { key, used, allowed } = row;
     json!({"key": key, "used": used, "allowed": allowed})
 }
 

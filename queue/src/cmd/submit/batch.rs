@@ -57,7 +57,7 @@ pub(super) fn submit(app: &mut App, mut reading: Reading, wish: &Wish<'_>) -> Re
         return Answer { ids: plan.ids, batch_id: before, existing: true, new: 0 }.say(app);
     }
     let held = keys.as_ref().map(|keys| Held { keys, batch_key: wish.key });
-    let answer = stage(&mut reading, (&pool, bulk), &plan, held.as_ref())?;
+    let answer = stage(&mut reading, &pool, bulk, &plan, held.as_ref())?;
     if let Some(batch) = answer.batch_id.filter(|_| !app.json()) {
         let there = match plan.existing.len() {
             0 => String::new(),
@@ -239,7 +239,8 @@ impl Plan {
 
 fn stage(
     reading: &mut Reading,
-    (pool, mut bulk): (&Pool, Bulk),
+    pool: &Pool,
+    mut bulk: Bulk,
     plan: &Plan,
     held: Option<&Held<'_>>,
 ) -> Result<Answer, Stop> {

@@ -258,7 +258,7 @@ fn try_out(app: &mut App, me: &Submitter, spec: Spec) -> Result<u8, Stop> {
     if let Some(text) = known::unknown(&pool, &resolved, asked)? {
         return Err(Stop::Failure(Failure::new(exit::IMPOSSIBLE, text)));
     }
-    why::dry_run(app, (&pool, &resolved), &task, &lane_of(&pool, &task))
+    why::dry_run(app, &pool, &resolved.settings, &task, &lane_of(&pool, &task))
 }
 
 /// A task in one line.

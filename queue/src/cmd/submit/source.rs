@@ -137,7 +137,7 @@ impl Source {
     ) -> Result<(), Stop> {
         match self.form.clone() {
             Form::Lines => self.each_line(doing, see),
-            Form::Csv { delimiter, columns } => self.each_record(doing, (delimiter, &columns), see),
+            Form::Csv { delimiter, columns } => self.each_record(doing, delimiter, &columns, see),
         }
     }
 
@@ -184,7 +184,8 @@ impl Source {
     fn each_record(
         &mut self,
         doing: &'static str,
-        (delimiter, columns): (u8, &[String]),
+        delimiter: u8,
+        columns: &[String],
         mut see: impl FnMut(u32, &[u8]) -> Result<Go, Stop>,
     ) -> Result<(), Stop> {
         let mut reader = self.csv(delimiter)?;

@@ -218,7 +218,7 @@ pub(in crate::dir) fn try_claim(
     match read {
         Ok(Some(task)) => {
             if let Some(now) = limit_slots::counted_anew(pool, target.requirements, &task) {
-                if let Err(err) = carry_out::to_requirements(pool, &path, &task, (&now, name)) {
+                if let Err(err) = carry_out::to_requirements(pool, &path, &task, &now, name) {
                     publish::move_new(&path, &from)?;
                     return Err(err);
                 }

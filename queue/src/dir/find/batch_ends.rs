@@ -152,7 +152,7 @@ impl Answers {
                     (u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX), 0)
                 }
             };
-            let until = self.read_file(&path, (number, from), &mut ended)?;
+            let until = self.read_file(&path, number, from, &mut ended)?;
             self.read.insert(path, (number, until));
         }
         Ok(ended)
@@ -161,19 +161,20 @@ impl Answers {
     fn read_file(
         &mut self,
         path: &Path,
-        (number, from): (u32, u64),
+        number: u32,
+        from: u64,
         ended: &mut Vec<usize>,
     ) -> Result<u64, Error> {
         each_line(path, from, |offset, line| {
             if let Some(head) = Head::read(line) {
                 let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
-                ended.extend(self.take(head, (number, offset, length)));
+                ended.extend(self.take(head, LinePlace { file: number, offset, length }));
             }
         })
     }
 
     /// Takes note of a line; the number of its task, if that has ended with it.
-    fn take(&mut self, head: Head, (file, offset, length): (u32, u64, u32)) -> Option<usize> {
+    fn take(&mut self, head: Head, place: LinePlace) -> Option<usize> {
         let index = *self.places.get(&head.id)? as usize;
         let newer = match self.slots[index] {
             Slot::Unknown => true,
@@ -186,10 +187,18 @@ impl Answers {
         }
         let first = !matches!(self.slots[index], Slot::Ended(_));
         let (outcome, attempt, at) = (head.outcome, head.attempt, head.at);
+        let LinePlace { file, offset, length } = place;
         self.slots[index] = Slot::Ended(End { outcome, attempt, at, file, offset, length });
         self.open -= usize::from(first);
         first.then_some(index)
     }
+}
+
+/// Where a line stands: in which file, from which byte on, how many bytes.
+struct LinePlace {
+    file: u32,
+    offset: u64,
+    length: u32,
 }
 
 /// Reads lines where [`Answers`] says that they are; keeps the files open.

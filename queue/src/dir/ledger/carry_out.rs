@@ -47,7 +47,7 @@ fn anybody_waits(layout: &Layout) -> bool {
 /// Makes a task claimable under the name `name`, and rings for it.
 pub fn to_pending(pool: &Pool, from: &Path, task: &Task, name: TaskName) -> Result<(), Error> {
     let lane = ensure_lane(pool.layout(), &pool.requirements_of(task), &mut HashSet::new())?;
-    to_lane(pool, from, task, (&lane, name))
+    to_lane(pool, from, task, &lane, name)
 }
 
 /// Makes a task claimable in a lane in which other limits count it than in the one it was in.
@@ -55,17 +55,19 @@ pub(in crate::dir) fn to_requirements(
     pool: &Pool,
     from: &Path,
     task: &Task,
-    (requirements, name): (&Requirements, TaskName),
+    requirements: &Requirements,
+    name: TaskName,
 ) -> Result<(), Error> {
     let lane = ensure_lane(pool.layout(), requirements, &mut HashSet::new())?;
-    to_lane(pool, from, task, (&lane, name))
+    to_lane(pool, from, task, &lane, name)
 }
 
 fn to_lane(
     pool: &Pool,
     from: &Path,
     task: &Task,
-    (lane, name): (&LaneName, TaskName),
+    lane: &LaneName,
+    name: TaskName,
 ) -> Result<(), Error> {
     let segment = Segment::single(task.id);
     let dir = pool.layout().pending_segment(lane, task.priority(), &segment);

@@ -35,6 +35,16 @@ struct Entry {
     before: Option<BatchId>,
 }
 
+impl Entry {
+    fn new(key: &str, id: TaskId, stage: Stage) -> Self {
+        Self { key: key.to_owned(), id, stage, batch: None, before: None }
+    }
+
+    fn of_batch(self, batch: BatchId, before: Option<BatchId>) -> Self {
+        Self { batch: Some(batch), before, ..self }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Stage {
@@ -70,36 +80,35 @@ impl Keys {
 
     /// Says which task is about to be submitted under a key.
     pub fn intend(&self, key: &str, id: TaskId) -> Result<(), Error> {
-        self.write(key, (id, Stage::Intended), (None, None), Durability::Flushed)
+        self.write(&Entry::new(key, id, Stage::Intended), Durability::Flushed)
     }
 
     /// Says that it was. If this is lost, [`Keys::find`] looks for the task itself; but it must not
     /// be there in half, for then nobody would know for which task to look.
     pub fn submitted(&self, key: &str, id: TaskId) -> Result<(), Error> {
-        self.write(key, (id, Stage::Submitted), (None, None), Durability::Whole)
+        self.write(&Entry::new(key, id, Stage::Submitted), Durability::Whole)
     }
 
     /// Says which batch is about to be submitted under a key, by the first task that is new in it.
     pub fn intend_batch(&self, key: &str, batch: BatchId, first: TaskId) -> Result<(), Error> {
         let before = self.find_batch(key)?;
-        self.write(key, (first, Stage::Intended), (Some(batch), before), Durability::Flushed)
+        self.write(
+            &Entry::new(key, first, Stage::Intended).of_batch(batch, before),
+            Durability::Flushed,
+        )
     }
 
     /// Says that it was.
     pub fn submitted_batch(&self, key: &str, batch: BatchId, first: TaskId) -> Result<(), Error> {
-        self.write(key, (first, Stage::Submitted), (Some(batch), None), Durability::Whole)
+        self.write(
+            &Entry::new(key, first, Stage::Submitted).of_batch(batch, None),
+            Durability::Whole,
+        )
     }
 
-    fn write(
-        &self,
-        key: &str,
-        (id, stage): (TaskId, Stage),
-        (batch, before): (Option<BatchId>, Option<BatchId>),
-        how: Durability,
-    ) -> Result<(), Error> {
-        let entry = Entry { key: key.to_owned(), id, stage, batch, before };
-        let text = serde_json::to_vec(&entry).expect("an entry has only string keys");
-        publish::replace(&path(self.pool.layout(), key), &text, how)
+    fn write(&self, entry: &Entry, how: Durability) -> Result<(), Error> {
+        let text = serde_json::to_vec(entry).expect("an entry has only string keys");
+        publish::replace(&path(self.pool.layout(), &entry.key), &text, how)
     }
 }
 

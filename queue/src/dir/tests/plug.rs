@@ -88,7 +88,7 @@ pub(super) fn play_where<T>(scene: &Scene<'_, T>, holds: Holds) {
         Cut::Error(E::ACCESS),
     ] {
         let mut n = 0;
-        while play_once(scene, holds, (cut, n)) {
+        while play_once(scene, holds, cut, n) {
             n += 1;
             assert!(n < 1000, "the scene does not end");
         }
@@ -97,7 +97,7 @@ pub(super) fn play_where<T>(scene: &Scene<'_, T>, holds: Holds) {
 }
 
 /// Returns whether something was cut.
-fn play_once<T>(scene: &Scene<'_, T>, holds: Holds, (cut, n): (Cut, u32)) -> bool {
+fn play_once<T>(scene: &Scene<'_, T>, holds: Holds, cut: Cut, n: u32) -> bool {
     let home = scratch();
     let root = home.path().join("pool");
     let pool = pool_at(&root);

@@ -66,13 +66,13 @@ fn measure_all(args: &Args) -> ExitCode {
     if [Part::Claim, Part::Idle, Part::Large].into_iter().any(wants) {
         let large = parts::backlog::Large::fill(args, &place, &mut report);
         if wants(Part::Claim) {
-            parts::claim::measure(args, (&place, &large), &mut report);
+            parts::claim::measure(args, &place, &large, &mut report);
         }
         if wants(Part::Idle) {
-            parts::idle::measure(args, (&place, &large), &mut report);
+            parts::idle::measure(args, &place, &large, &mut report);
         }
         if wants(Part::Large) {
-            parts::large::measure(args, (&place, &large), &mut report);
+            parts::large::measure(args, &place, &large, &mut report);
         }
     }
     report.end(args)

@@ -249,7 +249,7 @@ fn ask(call: &Call, models: &Models, settings: &Settings, kind: Kind) -> Result<
             }
         }
     };
-    let (said, tokens) = say(&turn, (settings, &prompt), token_out, || call.is_gone())?;
+    let (said, tokens) = say(&turn, settings, &prompt, token_out, || call.is_gone())?;
     let ended = Ended {
         said,
         tokens,

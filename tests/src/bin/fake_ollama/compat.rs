@@ -15,9 +15,9 @@ pub(crate) fn answer(call: &Call, models: &Models, settings: &Settings) -> io::R
     let body: Map<String, Value> = serde_json::from_slice(&call.body).unwrap_or_default();
     let done = match (call.method.as_str(), call.path.as_str()) {
         ("GET", "/v1/models") => Ok(call.json(200, &list(settings))?),
-        ("POST", "/v1/chat/completions") => ask(call, models, (settings, &body), Kind::Chat),
-        ("POST", "/v1/completions") => ask(call, models, (settings, &body), Kind::Text),
-        ("POST", "/v1/embeddings") => embed(call, models, (settings, &body)),
+        ("POST", "/v1/chat/completions") => ask(call, models, settings, &body, Kind::Chat),
+        ("POST", "/v1/completions") => ask(call, models, settings, &body, Kind::Text),
+        ("POST", "/v1/embeddings") => embed(call, models, settings, &body),
         _ => return call.send(404, "text/plain", b"404 page not found"),
     };
     match done {
@@ -75,7 +75,8 @@ fn text_in(body: &Map<String, Value>, kind: Kind) -> String {
 fn ask(
     call: &Call,
     models: &Models,
-    (settings, body): (&Settings, &Map<String, Value>),
+    settings: &Settings,
+    body: &Map<String, Value>,
     kind: Kind,
 ) -> Result<(), Refused> {
     let prompt = prompt_in(body, text_in(body, kind));
@@ -94,7 +95,7 @@ fn ask(
             Ok(())
         }
     };
-    let (said, tokens) = say(&turn, (settings, &prompt), token_out, || call.is_gone())?;
+    let (said, tokens) = say(&turn, settings, &prompt, token_out, || call.is_gone())?;
     let finish = match said {
         Said::Stop => "stop",
         Said::Length => "length",
@@ -182,7 +183,8 @@ fn head(object: &str, name: &str, choice: Value) -> Value {
 fn embed(
     call: &Call,
     models: &Models,
-    (settings, body): (&Settings, &Map<String, Value>),
+    settings: &Settings,
+    body: &Map<String, Value>,
 ) -> Result<(), Refused> {
     let input: Vec<&str> = match body.get("input") {
         Some(Value::String(text)) => vec![text],

@@ -135,7 +135,8 @@ fn check_options(options: &Map<String, Value>) -> Result<(), Refused> {
 /// Says one token after the other; the same ones for the same prompt.
 pub(crate) fn say(
     turn: &Turn<'_>,
-    (settings, prompt): (&Settings, &Prompt),
+    settings: &Settings,
+    prompt: &Prompt,
     mut out: impl FnMut(&str) -> io::Result<()>,
     gone: impl Fn() -> bool,
 ) -> io::Result<(Said, u64)> {

@@ -12,7 +12,7 @@ use brain::core::words::command::Command;
 use brain::core::words::event::Event as Seen;
 use brain::core::words::placement::ModelRequest;
 use brain::core::words::snapshot::Lane;
-use queue::wire::ledger_line::Brief;
+use queue::wire::ledger_line::{About, Brief};
 use shared::id::TaskId;
 use shared::llm::ModelVerb;
 use shared::outcome::{Cause, Outcome};
@@ -228,9 +228,9 @@ impl<'a> Sim<'a> {
     fn answered(&mut self, index: usize, prompt: usize, began: u64) {
         let what = self.set_up.prompts[prompt];
         let task = self.id(what.arrives);
-        let about = (Class::Llm, self.set_up.models[what.model].name.clone(), None);
-        let mut brief =
-            super::sim::view::brief(index, TaskName::first(task), about, (began, self.now));
+        let model = self.set_up.models[what.model].name.clone();
+        let about = About { class: Some(Class::Llm), model: Some(model), verb: None };
+        let mut brief = view::brief(index, TaskName::first(task), about, began, self.now);
         #[expect(clippy::cast_precision_loss, reason = "answers are short")]
         let seconds = what.runs as f64 / 1e3;
         brief.answer = Some(queue::wire::ledger_line::Took { seconds, load_seconds: None });
@@ -242,8 +242,12 @@ impl<'a> Sim<'a> {
         let refused = self.faults.iter().any(|fault| {
             matches!(fault, Fault::Refuse { worker, until } if *worker == index && began < *until)
         });
-        let about = (Class::Resource, request.what.model.clone(), Some(request.what.verb));
-        let mut brief = super::sim::view::brief(index, request.name, about, (began, self.now));
+        let about = About {
+            class: Some(Class::Resource),
+            model: Some(request.what.model.clone()),
+            verb: Some(request.what.verb),
+        };
+        let mut brief = view::brief(index, request.name, about, began, self.now);
         let now = self.now;
         let held = &mut self.workers[index].held;
         match request.what.verb {

@@ -10,7 +10,7 @@ use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::{About as Ended, Brief};
 use shared::gpu::{GpuReading, Reading};
 use shared::id::Incarnation;
-use shared::llm::{Health, HeldModel, HeldState, Loads, ModelServer, ModelVerb, ServerKind};
+use shared::llm::{Health, HeldModel, HeldState, Loads, ModelServer, ServerKind};
 use shared::name::Name;
 use shared::outcome::{Next, Outcome};
 use shared::quantity::Bytes;
@@ -32,8 +32,9 @@ fn wall(time: u64) -> Moment {
 pub(in crate::placement) fn brief(
     index: usize,
     name: TaskName,
-    (class, model, verb): (Class, String, Option<ModelVerb>),
-    (began, ended): (u64, u64),
+    task: Ended,
+    began: u64,
+    ended: u64,
 ) -> Brief {
     Brief {
         id: name.id,
@@ -46,7 +47,7 @@ pub(in crate::placement) fn brief(
         started_at: Some(wall(began)),
         ended_at: wall(ended),
         answer: None,
-        task: Ended { class: Some(class), model: Some(model), verb },
+        task,
     }
 }
 

@@ -109,7 +109,10 @@ impl Gathering {
     }
 
     fn message(&mut self, text: String) -> Value {
-        let calls: Vec<Value> = self.calls.drain(..).enumerate().map(tool_call).collect();
+        let calls: Vec<Value> = {
+            let calls = self.calls.drain(..).enumerate();
+            calls.map(|(index, call)| tool_call(index, &call)).collect()
+        };
         let content = if text.is_empty() && !calls.is_empty() { Value::Null } else { json!(text) };
         let mut message = Map::new();
         message.insert("role".to_owned(), json!("assistant"));
@@ -125,7 +128,7 @@ impl Gathering {
 }
 
 /// OpenAI has the arguments of a call as a text.
-fn tool_call((index, call): (usize, Value)) -> Value {
+fn tool_call(index: usize, call: &Value) -> Value {
     let function = call.get("function");
     let name = function.and_then(|function| function.get("name"));
     let arguments = function.and_then(|function| function.get("arguments"));

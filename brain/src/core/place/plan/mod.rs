@@ -45,6 +45,14 @@ pub(crate) fn plan(world: &World, rules: &Rules) -> Vec<Step> {
     planner.steps
 }
 
+/// What is asked of whom, and for what purpose.
+struct Order {
+    worker: Name,
+    verb: ModelVerb,
+    model: String,
+    purpose: Purpose,
+}
+
 /// The plan as far as it is made.
 pub(super) struct Planner<'a> {
     pub(super) world: &'a World,
@@ -199,7 +207,8 @@ impl<'a> Planner<'a> {
         }
         let named = |worker: &&Name| wanted.only.as_ref().is_none_or(|only| only.contains(worker));
         let Some(worker) = place.workers.iter().find(named).cloned() else { return false };
-        let placement = self.sums(place, demand, (worker.clone(), verb, model.clone(), purpose));
+        let order = Order { worker: worker.clone(), verb, model: model.clone(), purpose };
+        let placement = self.sums(place, demand, order);
         self.steps.push(Step { worker, verb, model, goal: wanted.kind.clone(), placement });
         self.book(index, demand, verb);
         true
@@ -238,12 +247,8 @@ impl<'a> Planner<'a> {
         self.open[demand] = self.open[demand].saturating_sub(place.slots);
     }
 
-    fn sums(
-        &self,
-        place: &Place,
-        demand: usize,
-        (worker, verb, model, purpose): (Name, ModelVerb, String, Purpose),
-    ) -> Placement {
+    fn sums(&self, place: &Place, demand: usize, order: Order) -> Placement {
+        let Order { worker, verb, model, purpose } = order;
         let (world, wanted) = (self.world, &self.world.demands[demand]);
         Placement {
             worker,

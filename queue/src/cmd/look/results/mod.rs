@@ -79,7 +79,7 @@ impl Results {
         let mut ready = already(&answers);
         loop {
             let waits = self.wait && is_open(&answers) && !deadline.is_over();
-            writer.go_on(app, &answers, (&mut ready, waits))?;
+            writer.go_on(app, &answers, &mut ready, waits)?;
             if !waits {
                 break;
             }
@@ -156,7 +156,8 @@ impl Writer {
         &mut self,
         app: &mut App,
         answers: &Answers,
-        (ready, waits): (&mut Vec<usize>, bool),
+        ready: &mut Vec<usize>,
+        waits: bool,
     ) -> Result<(), Stop> {
         match self.order {
             Order::Completed => {

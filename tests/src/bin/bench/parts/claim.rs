@@ -44,7 +44,7 @@ impl Source {
     }
 }
 
-pub(crate) fn measure(args: &Args, (place, large): (&Place, &Large), report: &mut Report) {
+pub(crate) fn measure(args: &Args, place: &Place, large: &Large, report: &mut Report) {
     let sources = sources(args, place, large);
     let mut curves: Vec<Curve> = Vec::new();
     for workers in [1, 2, 8] {

@@ -13,13 +13,13 @@ use crate::report::{Goal, Report, Row};
 
 const WORKERS: usize = 8;
 
-pub(crate) fn measure(args: &Args, (place, large): (&Place, &Large), report: &mut Report) {
+pub(crate) fn measure(args: &Args, place: &Place, large: &Large, report: &mut Report) {
     let empty = place.pool("idle");
-    measure_one(args, place, (&empty, "empty"), report);
-    measure_one(args, place, (&large.pool, &format!("{} pending", large.count)), report);
+    measure_one(args, place, &empty, "empty", report);
+    measure_one(args, place, &large.pool, &format!("{} pending", large.count), report);
 }
 
-fn measure_one(args: &Args, place: &Place, (pool, what): (&Pool, &str), report: &mut Report) {
+fn measure_one(args: &Args, place: &Place, pool: &Pool, what: &str, report: &mut Report) {
     // They take no script tasks, so the backlog stays.
     let workers = cpu_workers(place, pool, WORKERS);
     let brain = brain(place, pool);

@@ -12,7 +12,7 @@ use crate::report::{Goal, Report, Row};
 
 const WORKERS: usize = 64;
 
-pub(crate) fn measure(args: &Args, (place, large): (&Place, &Large), report: &mut Report) {
+pub(crate) fn measure(args: &Args, place: &Place, large: &Large, report: &mut Report) {
     let pool = &large.pool;
     let brain = brain(place, pool);
     let workers = cpu_workers(place, pool, WORKERS);

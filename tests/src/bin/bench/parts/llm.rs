@@ -33,11 +33,11 @@ pub(crate) fn measure(args: &Args, place: &Place, report: &mut Report) {
     );
     let name = "one-token prompts through the client, one after the other";
     report.add(Row::beside(name, &pair, "/s", Goal::Ratio(0.8)));
-    whole_worker(args, (place, running.port), report);
+    whole_worker(args, place, running.port, report);
 }
 
 /// What is not in the bare loop: claim, log lines, run log, ledger line.
-fn whole_worker(args: &Args, (place, port): (&Place, u16), report: &mut Report) {
+fn whole_worker(args: &Args, place: &Place, port: u16, report: &mut Report) {
     let pool = place.pool("llm");
     let url = format!("http://127.0.0.1:{port}/v1");
     let words = ["--gpu", "0", "--name", "bench", "--cpu-slots", "0", "--openai-url", &url];

@@ -54,17 +54,17 @@ pub(crate) fn measure(args: &Args, report: &mut Report) {
     for workers in [2, 4] {
         let set_up = mixed(workers, prompts, Arrivals::Batch, HOUR);
         let name = format!("batch, {prompts} prompts, {workers} workers");
-        compare(&name, (&set_up, Hope::Kept), report);
+        compare(&name, &set_up, Hope::Kept, report);
     }
     for (workers, busy, seconds, hope) in STREAMS {
         let set_up = mixed(workers, prompts, Arrivals::Stream(busy), seconds * 1_000);
         let name =
             format!("{:.0} %, {seconds} s, {prompts} prompts, {workers} workers", busy * 100.0);
-        compare(&name, (&set_up, hope), report);
+        compare(&name, &set_up, hope, report);
     }
 }
 
-fn compare(name: &str, (set_up, hope): (&SetUp, Hope), report: &mut Report) {
+fn compare(name: &str, set_up: &SetUp, hope: Hope, report: &mut Report) {
     let went = Sim::new(set_up, &[]).run();
     let fifo = first_come_first_served(set_up, Keep::One);
     let lru = first_come_first_served(set_up, Keep::WhatFits);
