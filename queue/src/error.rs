@@ -11,9 +11,9 @@ pub enum Error {
     Io {
         /// What was being done, as it follows "could not".
         what: &'static str,
-        /// With which file.
+        /// The file or directory that it was being done to.
         path: PathBuf,
-        /// Why not.
+        /// What the operating system answered.
         err: io::Error,
     },
     /// There is no pool.
@@ -22,7 +22,7 @@ pub enum Error {
     /// The place is not fit to be a pool.
     #[error("`{}` cannot be a pool: {problem}", path.display())]
     Unfit {
-        /// The place.
+        /// The directory that was to be the pool's.
         path: PathBuf,
         /// Why not, and what would help.
         problem: String,
@@ -30,7 +30,7 @@ pub enum Error {
     /// A file of the pool holds something that cannot be understood.
     #[error("`{}` cannot be understood: {problem}", path.display())]
     Garbled {
-        /// The file.
+        /// The file, or what is in the place of one.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
@@ -38,7 +38,7 @@ pub enum Error {
     /// New tasks would fill the disk.
     #[error("the disk of `{}` is nearly full ({free} left, {needed} are kept free): nothing was submitted; make room and try again", path.display())]
     DiskFull {
-        /// The pool.
+        /// The pool's own directory.
         path: PathBuf,
         /// How much is free.
         free: shared::quantity::Bytes,

@@ -9,7 +9,7 @@ use queue::dir::layout::Shelf;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::operate::Ender;
 use queue::dir::recover::promote::{Promoter, Promotion};
-use queue::dir::recover::strays::Tidy;
+use queue::dir::recover::strays::Strays;
 use queue::{Error, Pool};
 use shared::event::Event;
 use shared::quantity::Bytes;
@@ -22,7 +22,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub(crate) struct Recovery {
     pool: Pool,
     promoter: Option<Promoter>,
-    tidy: Tidy,
+    strays: Strays,
     swept: Option<Instant>,
     reserve: Bytes,
     /// Whether the reserve was there at the last look.
@@ -32,8 +32,8 @@ pub(crate) struct Recovery {
 impl Recovery {
     /// Nothing done yet.
     pub(crate) fn new(pool: &Pool, reserve: Bytes) -> Self {
-        let (pool, tidy) = (pool.clone(), Tidy::new(pool.layout()));
-        Self { pool, promoter: None, tidy, swept: None, reserve, had_reserve: false }
+        let (pool, strays) = (pool.clone(), Strays::new(pool.layout()));
+        Self { pool, promoter: None, strays, swept: None, reserve, had_reserve: false }
     }
 
     /// Bulk submits that are committed and not in place.
@@ -70,8 +70,8 @@ impl Recovery {
     }
 
     /// What lies where only directories belong.
-    pub(crate) fn tidy(&mut self) -> Result<Vec<Event>, Error> {
-        let aside = self.tidy.step()?.into_iter();
+    pub(crate) fn strays(&mut self) -> Result<Vec<Event>, Error> {
+        let aside = self.strays.step()?.into_iter();
         Ok(aside.map(|(file, reason)| Event::TaskRejected { file, reason }).collect())
     }
 

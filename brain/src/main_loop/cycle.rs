@@ -79,7 +79,7 @@ impl Brain {
         self.recovery_step("finish cancels", |recovery| recovery.finish_ends(&ledger));
         self.recovery_step("promote", |recovery| recovery.promote(&ledger));
         self.recovery_step("keep the reserve", |recovery| recovery.keep_reserve());
-        self.recovery_step("tidy", |recovery| recovery.tidy());
+        self.recovery_step("tidy", |recovery| recovery.strays());
         self.recovery_step("sweep", |recovery| recovery.sweep());
     }
 

@@ -89,11 +89,11 @@ impl From<Error> for Failure {
 /// Where the pool is and how it is set up.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// The pool's directory.
+    /// The pool's directory, as it was given, perhaps relative; it may not exist yet.
     pub root: PathBuf,
-    /// What said so.
+    /// What named that directory: the flag, a variable, or nobody, so that it is the default.
     pub origin: settings::Origin,
-    /// The settings.
+    /// What holds for this process: flag over environment over `pool.toml` over default.
     pub settings: Settings,
 }
 

@@ -33,7 +33,7 @@ pub struct ServerArgs {
 /// A model server, as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerSetup {
-    /// Ollama.
+    /// An Ollama that is there already: `--ollama-url`, or a port of this machine.
     Ollama(Address),
     /// One that speaks OpenAI's protocol.
     OpenAi(Address),
@@ -46,7 +46,7 @@ pub enum ServerSetup {
 pub struct OwnServer {
     /// The program, and more words for its command line.
     pub words: Vec<String>,
-    /// Where it listens.
+    /// The port on 127.0.0.1 that the worker starts it on.
     pub port: u16,
     /// Which models it can be started with, if it is a llama-server; else it is an Ollama.
     pub files: Option<BTreeMap<String, PathBuf>>,

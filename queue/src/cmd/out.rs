@@ -39,7 +39,7 @@ pub(crate) enum Tone {
     Head,
 }
 
-/// Stdout.
+/// Stdout, locked and buffered; dropping this flushes it.
 pub(crate) struct Out {
     stdout: BufWriter<StdoutLock<'static>>,
     colored: bool,
@@ -58,7 +58,7 @@ impl Out {
         Self { stdout: BufWriter::with_capacity(1 << 16, io::stdout().lock()), colored }
     }
 
-    /// One line.
+    /// Writes the text and a newline.
     pub(crate) fn line(&mut self, text: impl AsRef<str>) -> Result<(), Stop> {
         self.raw(text.as_ref().as_bytes())?;
         self.raw(b"\n")
@@ -159,7 +159,7 @@ pub(crate) fn span(seconds: f64) -> String {
     shared::quantity::Span::seconds(whole).to_string()
 }
 
-/// How long ago.
+/// How long ago, as [`span`] says it; a dash where that is unknown.
 pub(crate) fn ago(then: Option<Moment>, now: Moment) -> String {
     then.map_or_else(|| "-".to_owned(), |then| span(now.seconds_since(then)))
 }

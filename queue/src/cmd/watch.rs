@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use notify::{EventKind, RecursiveMode, Watcher as _};
 
-/// Notices of changes.
+/// Notices of changes below some directories. Where there can be none, each wait is shorter.
 pub(super) struct Watch {
     changed: Receiver<()>,
     watcher: Option<notify::RecommendedWatcher>,

@@ -60,7 +60,7 @@ impl Segment {
         Self { time: id.segment(), number: 0 }
     }
 
-    /// The directory's name.
+    /// The directory's name, as [`Segment::parse`] reads it.
     #[must_use]
     pub fn dir_name(&self) -> String {
         format!("{}.{}", self.time, self.number)
@@ -109,41 +109,41 @@ impl Layout {
     }
 
     dirs! {
-        /// Settings.
+        /// The pool's settings, written by people and by `queue limit`; often missing.
         settings_file = "pool.toml",
         /// 64 MiB that really exist, given up when the disk is full.
         reserve = "reserve",
-        /// Being written.
+        /// Staged submits that are not committed yet: nobody counts or claims what is there.
         incoming = "incoming",
         /// Committed bulk submits on their way.
         publishing = "publishing",
-        /// Requirements of lanes.
+        /// What each lane requires, a file per lane.
         lanes = "lanes",
-        /// Claimable tasks.
+        /// Claimable tasks, as `<lane>/<priority>/<segment>/<task>`.
         pending = "pending",
-        /// Claimed tasks.
+        /// Claimed tasks, a directory per worker.
         processing = "processing",
-        /// Tasks for later.
+        /// Tasks for later, a directory per second since 1970 at which some are due.
         delayed = "delayed",
-        /// Taken by a person's command that is not finished yet.
+        /// Tasks that somebody is just ending: a person's command, or a failed dependency.
         ending = "ending",
         /// What could not be understood.
         rejected = "rejected",
-        /// Idempotency keys.
+        /// Idempotency keys, a file each: the task or batch that was submitted under it.
         keys = "keys",
         /// Which tasks a bulk submit has, a file each.
         batches = "batches",
-        /// History.
+        /// History: a directory per UTC day, in it a file per life of a process that writes.
         ledger = "ledger",
         /// What attempts left behind.
         runs = "runs",
-        /// Leases of workers.
+        /// Leases of workers, a lock file each.
         worker_locks = "locks/workers",
-        /// Slots of limits.
+        /// Slots of limits: a directory per key, in it a lock file per slot.
         limit_locks = "locks/limits",
         /// GPUs whose hardware identity is unknown.
         gpu_locks = "locks/gpus",
-        /// The brain's lock.
+        /// Held by the pool's one brain for as long as it lives.
         brain_lock = "locks/brain.lock",
         /// Held by a brain that waits for the brain's lock, so that others can see it.
         standby_lock = "locks/standby.lock",
@@ -151,13 +151,13 @@ impl Layout {
         reconcile_lock = "locks/reconcile.lock",
         /// Held while a keyed task is submitted.
         keys_lock = "locks/keys.lock",
-        /// Heartbeats.
+        /// Heartbeats: a file per worker, replaced each time.
         workers = "workers",
-        /// Messages to workers.
+        /// Messages to workers, a directory each, and the pause of the whole pool.
         control = "control",
         /// Files touched to wake whoever waits.
         doorbells = "doorbells",
-        /// Structured logs.
+        /// Logs of the programs as JSON lines, and what model servers print.
         logs = "logs",
         /// What the brain writes for others to read.
         brain = "brain",
@@ -167,7 +167,7 @@ impl Layout {
         brain_decisions = "brain/decisions.jsonl",
     }
 
-    /// A lane's requirements.
+    /// The file that says what a lane requires.
     #[must_use]
     pub fn lane_file(&self, lane: &LaneName) -> PathBuf {
         self.lanes().join(format!("{lane}.json"))
@@ -191,7 +191,7 @@ impl Layout {
         self.processing().join(worker.as_str())
     }
 
-    /// A shelf.
+    /// The directory of a shelf, named as its state is.
     #[must_use]
     pub fn shelf(&self, shelf: Shelf) -> PathBuf {
         self.root.join(shelf.as_str())
@@ -240,13 +240,13 @@ impl Layout {
         self.runs().join(id.segment()).join(format!("{id}.a{attempt}"))
     }
 
-    /// A worker's lease.
+    /// A worker's lease: the file that it keeps locked for its whole life.
     #[must_use]
     pub fn worker_lock(&self, worker: &Name) -> PathBuf {
         self.worker_locks().join(format!("{worker}.lock"))
     }
 
-    /// A worker's heartbeat.
+    /// The file with a worker's last heartbeat.
     #[must_use]
     pub fn heartbeat(&self, worker: &Name) -> PathBuf {
         self.workers().join(format!("{worker}.json"))

@@ -29,7 +29,7 @@ pub enum Named {
 }
 
 impl Named {
-    /// Its tasks.
+    /// The one task, or those of the batch in order.
     #[must_use]
     pub fn tasks(&self) -> &[TaskId] {
         match self {
@@ -45,10 +45,10 @@ pub enum Miss {
     /// It cannot be part of an id.
     #[error("`{}` is no id: give a task's or batch's id, or at least 4 hex digits of its beginning or end", .0.escape_default())]
     NoId(String),
-    /// Nothing has it.
+    /// It could be an id or part of one, but no task or batch has it, in history neither.
     #[error("no task or batch `{}` in this pool (nor in its history)", .0.escape_default())]
     Unknown(String),
-    /// Several have it.
+    /// Several have it: at most ten of them are listed.
     #[error("`{}` could be any of {}", .0.escape_default(), .1.join(", "))]
     Ambiguous(String, Vec<String>),
 }

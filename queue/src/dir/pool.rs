@@ -62,10 +62,10 @@ impl From<&Settings> for Rules {
 /// Who may use a pool that is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Privacy {
-    /// Its owner only.
+    /// Its owner only: the directory gets the mode 700.
     #[default]
     Owner,
-    /// Its owner and group.
+    /// Its owner and group: mode 2770, so that what is made in it belongs to the group too.
     Group,
 }
 
@@ -99,7 +99,7 @@ impl Pool {
         Self { layout, rules, limits }
     }
 
-    /// Where everything is.
+    /// The paths of all that is in it.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -135,7 +135,7 @@ impl Pool {
         self.limits.follow()
     }
 
-    /// Its root.
+    /// The pool's own directory, as an absolute path.
     #[must_use]
     pub fn root(&self) -> &Path {
         self.layout.root()

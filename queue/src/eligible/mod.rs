@@ -34,9 +34,9 @@ impl<'a> From<&'a Heartbeat> for Candidate<'a> {
 /// Which of a worker's two kinds of slot a class uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotKind {
-    /// The GPU.
+    /// One of `gpu_slots`: for script, llm and resource tasks.
     Gpu,
-    /// A core.
+    /// One of `cpu_slots`: for cpu tasks.
     Cpu,
 }
 

@@ -20,7 +20,7 @@ use super::{FoundProcess, Mark, proc};
 /// What became of the processes of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// None is left.
+    /// None is left: two looks in a row found none.
     Gone {
         /// Those that had to be told.
         ended: Vec<FoundProcess>,

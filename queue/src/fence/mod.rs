@@ -107,7 +107,7 @@ impl Mark {
         self.attempt
     }
 
-    /// The log's identity.
+    /// The log's identity. `None` where there was no log: then descriptors are not looked at.
     #[must_use]
     pub fn log(&self) -> Option<LogIdentity> {
         self.log
@@ -149,7 +149,7 @@ impl std::fmt::Display for FoundProcess {
 pub enum LogLock {
     /// Nobody holds its lock.
     Free,
-    /// Somebody does.
+    /// Some process does, perhaps another user's, which cannot be looked into.
     Held,
     /// There is no such file.
     Missing,

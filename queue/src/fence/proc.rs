@@ -21,9 +21,9 @@ pub struct ProcessIdentity {
 pub struct Stat {
     /// R, S, D, T (stopped), t (traced), Z (zombie), …
     pub state: char,
-    /// The parent.
+    /// The parent's number.
     pub parent: u32,
-    /// The process group.
+    /// The process group, by its leader's number.
     pub group: u32,
     /// Time in its own code.
     pub user: u64,

@@ -18,7 +18,7 @@ pub enum Dependency {
 pub enum Readiness {
     /// It goes on waiting.
     Wait,
-    /// It may run.
+    /// All that it waits for ended as needed.
     Ready,
     /// It can never run, because of this one.
     Hopeless(TaskId),

@@ -45,7 +45,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Seat(MemoryStore, Name);
 
-/// A claimed task.
+/// A claimed task: its store, the attempt's name and the task itself.
 #[derive(Debug)]
 pub struct MemoryClaim(MemoryStore, TaskName, Task);
 

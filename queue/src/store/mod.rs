@@ -87,11 +87,11 @@ pub enum State {
     Waiting,
     /// A person holds it.
     Held,
-    /// For later.
+    /// Its time has not come, or the pause before its next attempt is not over.
     Delayed,
     /// Claimable.
     Pending,
-    /// Claimed.
+    /// Claimed, and not put back yet where that worker has died.
     Processing {
         /// By whom.
         worker: Name,
@@ -100,7 +100,7 @@ pub enum State {
     Ending,
     /// It failed for good; a person may retry it.
     Failed,
-    /// It is over.
+    /// It is history, and how it ended.
     Ended(Outcome),
 }
 
@@ -139,7 +139,7 @@ pub enum Answer {
 pub enum SettleAnswer {
     /// It lives: nothing was done.
     Living,
-    /// It is dead.
+    /// It is dead, and its affairs were settled as far as that was possible.
     Dead {
         /// Tasks that were put back or counted out.
         settled: u64,

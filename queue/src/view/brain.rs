@@ -31,7 +31,7 @@ pub struct Brain {
 }
 
 impl Brain {
-    /// Looks for one.
+    /// Looks at the brain's locks and state file. That there is no brain is no error.
     pub fn see(pool: &Pool) -> Result<Self, Error> {
         let layout = pool.layout();
         let alive = Lock::probe(&layout.brain_lock())? == Holder::Somebody;

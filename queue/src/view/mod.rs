@@ -47,7 +47,7 @@ pub struct States {
 /// The whole pool at one moment.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// When.
+    /// When the look began.
     pub at: Moment,
     /// How many tasks are where.
     pub states: States,
@@ -55,15 +55,15 @@ pub struct View {
     pub counts: Counts,
     /// Those who work, or did so lately.
     pub workers: Vec<Worker>,
-    /// The brain.
+    /// The brain, also where none lives: then what the last one left.
     pub brain: Brain,
     /// Who paused the pool.
     pub pause: Option<control::Message>,
-    /// Bytes free on its disk.
+    /// Bytes free on its disk, where that is too little to begin anything new.
     pub disk_short: Option<shared::quantity::Bytes>,
 }
 
-/// How to count.
+/// How exactly to count the tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// What the brain counted a moment ago will do, where there is much to count.
@@ -72,7 +72,7 @@ pub enum Count {
     Exact,
 }
 
-/// Looks at everything.
+/// Looks at the whole pool, part by part: what moves meanwhile may be seen twice or not at all.
 pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error> {
     let at = Moment::now();
     let brain = Brain::see(pool)?;

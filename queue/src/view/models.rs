@@ -10,10 +10,10 @@ use shared::time::Moment;
 
 use super::{View, Worker};
 
-/// One model.
+/// One model that somebody asks for, holds, could load or failed to load.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SeenModel {
-    /// Its name.
+    /// Its name, as it was met first: with or without the tag `latest` it is the same model.
     pub model: String,
     /// Pending tasks that need it.
     pub pending: u64,
@@ -32,11 +32,11 @@ pub struct SeenModel {
 pub struct ModelHolder {
     /// Which worker.
     pub worker: Name,
-    /// Its server's address.
+    /// Its server's address, as `http://127.0.0.1:11437`.
     pub server: String,
     /// Where the model stands.
     pub state: HeldState,
-    /// Since when.
+    /// Since when the state is this one.
     pub since: Moment,
     /// What it takes in all.
     pub size: Option<Bytes>,
@@ -49,7 +49,7 @@ pub struct ModelHolder {
 pub struct Failed {
     /// On which worker's server.
     pub worker: Name,
-    /// How.
+    /// The model, the cause, what the server said, and when; in JSON beside `worker`.
     #[serde(flatten)]
     pub load: FailedLoad,
 }

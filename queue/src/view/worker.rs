@@ -28,7 +28,7 @@ pub enum Life {
     Alive,
     /// It holds its lease, and its heartbeat stands still.
     Hung {
-        /// For so long.
+        /// How old the last heartbeat is, in seconds.
         seconds: f64,
         /// What the kernel says about the process.
         evidence: Map<String, Value>,
@@ -42,12 +42,12 @@ pub enum Life {
     },
     /// It is dead, and nothing is left to settle.
     Over {
-        /// Since when.
+        /// When its lease or, without one, its heartbeat was last written.
         since: Moment,
     },
 }
 
-/// One worker.
+/// One worker, living or not, by its lease, its heartbeat and its directory.
 #[derive(Clone, Debug)]
 pub struct Worker {
     /// Its name.

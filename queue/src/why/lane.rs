@@ -34,7 +34,7 @@ const fn is_for_good(code: Code) -> bool {
     )
 }
 
-/// Asks every worker.
+/// Asks every living worker that has sent a heartbeat, and adds what holds for all of them.
 pub(super) fn ask<'a>(look: &Look<'a>, lane: &Requirements) -> Result<Standing<'a>, Error> {
     let mut standing = Standing { ready: Vec::new(), has_taker: false, reasons: Vec::new() };
     let mut never = Vec::new();

@@ -30,7 +30,7 @@ pub use worker::why_worker;
 shared::words! {
     /// The answer in one word.
     Word {
-        /// A job runs.
+        /// A worker has claimed it, and is not dead.
         Running = "running",
         /// Something stands in the way that can go away.
         Blocked = "blocked",
@@ -66,16 +66,16 @@ impl Word {
 pub struct Subject {
     /// `task`, `worker`, `gpu`, `model` or `pool`.
     pub kind: &'static str,
-    /// Which.
+    /// The task's id, the worker's or model's name, the GPU's identity or index, the pool's path.
     pub id: String,
 }
 
-/// An answer.
+/// The answer of `queue why`; its fields are those of the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
     /// What was asked about.
     pub subject: Subject,
-    /// When.
+    /// When the look at the pool began.
     pub at: Moment,
     /// The answer in one word.
     pub verdict: Word,
@@ -90,7 +90,7 @@ pub struct Explanation {
 pub struct Look<'a> {
     /// The pool.
     pub pool: &'a Pool,
-    /// Its settings.
+    /// The settings of the process that asks; those of a worker or the brain may differ.
     pub settings: &'a Settings,
     /// What is seen of it.
     pub view: &'a View,

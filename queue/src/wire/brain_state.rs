@@ -20,7 +20,7 @@ pub const SCHEMA: &str = "brainstem.brain-state/1";
 /// The content of the brain's lock: who holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BrainRecord {
-    /// The process.
+    /// The process; in JSON its fields stand beside the others.
     #[serde(flatten)]
     pub process: Process,
     /// Which life of the brain.
@@ -41,17 +41,17 @@ pub struct BrainState {
     pub uptime: Option<Uptime>,
     /// Grows with each writing: the sign of life.
     pub seq: u64,
-    /// The brain's process.
+    /// The number of the process that wrote this.
     pub pid: u32,
     /// Since when it is the brain.
     pub since: Moment,
-    /// Its cycle.
+    /// The cycle in which it saw this, from 1 for each life of a brain.
     pub cycle: u64,
     /// Tasks per state.
     pub counts: StateCounts,
     /// Lanes with pending tasks.
     pub lanes: Vec<StateLane>,
-    /// Tasks without progress.
+    /// Claimed tasks that have made no progress for at least the setting `stuck_after`.
     pub stuck: Vec<Stuck>,
     /// What somebody should know.
     pub warnings: Vec<Warning>,
@@ -70,7 +70,7 @@ pub struct BrainState {
 
 /// What says in a worker's environment that a brain has started it. Jobs do not get it.
 pub mod started_by {
-    /// The variable.
+    /// The variable's name.
     pub const VARIABLE: &str = "BRAINSTEM_STARTED_BY";
     /// Its value.
     pub const BRAIN: &str = "brain";
@@ -81,7 +81,7 @@ pub mod started_by {
 pub struct ChildProcess {
     /// Its name.
     pub worker: Name,
-    /// Its process.
+    /// Its process, by which the next brain knows it again.
     pub process: Process,
 }
 

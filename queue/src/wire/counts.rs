@@ -28,13 +28,13 @@ pub struct Counts {
 pub struct LaneCount {
     /// Its name.
     pub lane: LaneName,
-    /// Its class.
+    /// Its class; taken from the lane's name where the lane's file cannot be read.
     pub class: Class,
     /// The model it needs.
     pub model: Option<String>,
     /// The highest priority in it.
     pub priority_max: u8,
-    /// How many wait.
+    /// How many tasks can be claimed in it; never 0.
     pub pending: u64,
     /// The oldest task in it.
     pub head: Option<TaskId>,

@@ -10,9 +10,9 @@ pub enum Fate {
     Finished(Next),
     /// It was put back, or counted out, after its processes were ended.
     PutBack {
-        /// Where to.
+        /// Back to `pending/` or, after too many deaths, to `failed/`.
         next: Next,
-        /// Under which name.
+        /// Its file's name there, in which this death is counted.
         name: TaskName,
         /// Processes that were ended.
         ended: Vec<u32>,

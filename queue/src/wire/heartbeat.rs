@@ -21,9 +21,9 @@ shared::words! {
     Status {
         /// It waits for work.
         Idle = "idle",
-        /// A job runs.
+        /// At least one attempt runs, and none of class resource.
         Processing = "processing",
-        /// A model is being loaded.
+        /// A model is being loaded or unloaded.
         Loading = "loading",
         /// It finishes what runs and then stops.
         Draining = "draining",
@@ -32,14 +32,14 @@ shared::words! {
     }
 }
 
-/// One heartbeat.
+/// What a worker says about itself: the content of `workers/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// [`SCHEMA`].
     pub schema: String,
-    /// Whose.
+    /// The worker's name, which is also the file's.
     pub worker: Name,
-    /// The process.
+    /// The worker's own process; those of its jobs are in `current`.
     pub process: Process,
     /// Which life of that worker.
     pub life: Incarnation,
@@ -54,11 +54,11 @@ pub struct Heartbeat {
     pub uptime: Option<Uptime>,
     /// Grows with each heartbeat: the only sign of progress that counts.
     pub seq: u64,
-    /// What it does.
+    /// What it does, in one word. Draining hides whether anything runs; `current` tells.
     pub status: Status,
     /// What it can do.
     pub ability: Ability,
-    /// What runs.
+    /// All attempts in its hands, each from its claim to its ledger line.
     pub current: Vec<Run>,
     /// Its GPU, where that can be read.
     pub gpu_reading: Option<GpuReading>,
@@ -72,7 +72,7 @@ pub struct Heartbeat {
     pub lost_races: u64,
     /// Since when nothing runs.
     pub idle_since: Option<Moment>,
-    /// The last log line's number.
+    /// The number of the next log line: how many this life has written.
     pub log_seq: u64,
 }
 
@@ -103,9 +103,9 @@ pub struct Ability {
 /// A condition somebody has set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StandingOrder {
-    /// Who.
+    /// Who: a person as `user@host`, or `brain`.
     pub by: String,
-    /// Since when.
+    /// When the message that says so was written.
     pub since: Moment,
     /// What it is about: `pool`, or the worker's name.
     pub scope: String,
@@ -116,11 +116,11 @@ pub struct StandingOrder {
 pub struct Run {
     /// The task.
     pub task_id: TaskId,
-    /// Which attempt.
+    /// The attempt's number, from 1.
     pub attempt: u32,
     /// Its class.
     pub class: Class,
-    /// Its name.
+    /// The name it was given or, where it has none, one made from what it does.
     pub name: String,
     /// How much GPU memory it asked for.
     pub gpu_memory: Option<Bytes>,
@@ -142,7 +142,7 @@ pub struct Run {
 /// How a look for work went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClaimReport {
-    /// When.
+    /// When the look ended. `None` before the first one.
     pub at: Option<Moment>,
     /// In the words of the log.
     pub result: String,

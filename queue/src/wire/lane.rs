@@ -17,7 +17,7 @@ use shared::task::{Class, Task};
 pub struct LaneName(Name);
 
 impl LaneName {
-    /// As text.
+    /// The name as text: the class, a dash and hex digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()

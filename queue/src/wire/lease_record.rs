@@ -16,7 +16,7 @@ pub struct Record {
     pub role: Role,
     /// The worker's process, also while somebody else settles its affairs: whose jobs they are.
     pub process: Process,
-    /// The worker's life.
+    /// The worker's life: a heartbeat of another life is not about this one.
     pub life: Incarnation,
     /// The GPU the worker had, as an index.
     pub gpu: Option<u32>,
@@ -25,7 +25,7 @@ pub struct Record {
     /// What the processes of the model server carry that the worker started itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// Since when.
+    /// Since when `role` is what it is.
     pub since: Moment,
 }
 
@@ -63,6 +63,6 @@ pub struct Process {
     pub start: Option<u64>,
     /// On which start of the machine.
     pub boot: String,
-    /// On which machine.
+    /// The name of its machine; from another one the process cannot be seen.
     pub host: String,
 }

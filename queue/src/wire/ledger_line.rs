@@ -17,7 +17,7 @@ use super::retry::{AttemptEnd, Verdict};
 /// The schema that every line names.
 pub const SCHEMA: &str = "brainstem.ledger/1";
 
-/// One ended attempt.
+/// One ended attempt. Whether the task has ended with it is not in `outcome`, but in `next`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the wire format, named as in `queue show --json`")]
 pub struct Line {

@@ -21,9 +21,9 @@ const REMEMBERED: u64 = 1_000;
 /// in which lines are read changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mean {
-    /// How many values.
+    /// How many values are in `micros`; at 1,000 both are halved before the next one.
     pub count: u64,
-    /// Their sum.
+    /// The sum of the values, in microseconds.
     pub micros: u64,
 }
 
@@ -61,11 +61,11 @@ pub struct Failures {
     pub count: u32,
     /// Why the last one did.
     pub cause: Cause,
-    /// When that was.
+    /// When the last one ended.
     pub at: Moment,
 }
 
-/// One model.
+/// What was measured about one model, on all workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFigures {
     /// From request to answer.
@@ -85,9 +85,9 @@ pub struct ModelFigures {
 pub struct LastRequest {
     /// When it ended.
     pub at: Moment,
-    /// What it was.
+    /// Whether it was a load or an unload.
     pub verb: ModelVerb,
-    /// Of which model.
+    /// The model, without the tag `latest`.
     pub model: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -100,7 +100,7 @@ pub struct ModelStats {
     pub models: BTreeMap<String, ModelFigures>,
     /// How long `script` tasks run.
     pub scripts: Mean,
-    /// By worker.
+    /// By worker, the last load or unload there that ended.
     #[serde(default)]
     pub last: BTreeMap<Name, LastRequest>,
 }

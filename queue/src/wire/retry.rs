@@ -16,7 +16,7 @@ pub struct Policy {
     pub poison_deaths: u32,
     /// The first pause; each further one is twice as long.
     pub backoff_first: Duration,
-    /// The longest pause.
+    /// The longest pause. Chance makes each up to a quarter shorter, and none longer.
     pub backoff_max: Duration,
 }
 
@@ -54,7 +54,7 @@ pub enum Verdict {
     NotReady(Cause),
     /// The worker had to stop: at once, elsewhere, and nothing is counted.
     Returned,
-    /// The worker died.
+    /// The worker died: that counts as a death, not as a failure.
     WorkerDied,
 }
 

@@ -15,7 +15,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
 use queue::dir::recover::promote::Promoter;
-use queue::dir::recover::strays::Tidy;
+use queue::dir::recover::strays::Strays;
 use queue::dir::signal::doorbell::Listener;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
@@ -44,7 +44,7 @@ pub struct MainLoop {
     /// Who runs attempts.
     run_threads: RunThreads,
     promoter: Option<Promoter>,
-    tidy: Tidy,
+    strays: Strays,
     stopping: Option<Stopping>,
     /// Cancels and stalls that were passed on.
     asked: HashSet<TaskName>,
@@ -83,7 +83,7 @@ impl MainLoop {
     pub fn new(tools: Tools) -> std::io::Result<Self> {
         let Tools { context, settings, listener, signals, hurry } = tools;
         let pool = context.surroundings.pool.clone();
-        let tidy = Tidy::new(pool.layout());
+        let strays = Strays::new(pool.layout());
         let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
         let (nudge, nudged) = Nudge::new();
         let search = SharedSearch::new(context.clone());
@@ -102,7 +102,7 @@ impl MainLoop {
             run_threads: RunThreads::new(thread),
             search,
             promoter: None,
-            tidy,
+            strays,
             stopping: None,
             asked: HashSet::new(),
             trouble: Repeater::default(),

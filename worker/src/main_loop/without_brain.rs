@@ -32,7 +32,7 @@ impl MainLoop {
         if let Some(ender) = Ender::try_new(&self.pool, &self.context.ledger)? {
             ender.finish_all()?;
         }
-        for (file, reason) in self.tidy.step()? {
+        for (file, reason) in self.strays.step()? {
             emit!(Event::TaskRejected { file, reason });
         }
         let promoter = match &mut self.promoter {

@@ -11,7 +11,7 @@ use crate::core::detect::activity::Activity;
 use crate::core::detect::count_jump;
 use crate::core::words::at::At;
 use crate::core::words::command::Command;
-use crate::core::words::decision::ScalingDecision;
+use crate::core::words::scaling::ScalingDecision;
 use crate::core::words::snapshot::{Lane, Paused, Snapshot};
 
 /// The figures of the sum alone changed: said no more often than this.

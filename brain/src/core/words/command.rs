@@ -4,7 +4,7 @@ use shared::event;
 use shared::name::Name;
 use shared::task::TaskName;
 
-use super::decision::ScalingDecision;
+use super::scaling::ScalingDecision;
 use super::placement;
 use super::worker_spec::WorkerSpec;
 

@@ -1,9 +1,9 @@
 //! What the core is told and what it answers: events, commands, and all that they carry.
 
+pub mod scaling;
 pub mod at;
 pub mod command;
 pub mod death;
-pub mod decision;
 pub mod event;
 pub mod findings;
 pub mod placement;

@@ -27,17 +27,17 @@ use crate::cmd::{App, Stop, warn};
 shared::words! {
     /// The states a task can be in.
     State {
-        /// A job runs.
+        /// A worker has claimed it.
         Processing = "processing",
-        /// Claimable.
+        /// In a lane, for any eligible worker to claim.
         Pending = "pending",
-        /// For later.
+        /// Its time has not come, or the pause before its next attempt is not over.
         Delayed = "delayed",
         /// For when others have ended.
         Waiting = "waiting",
         /// Held by a person.
         Held = "held",
-        /// Failed for good.
+        /// Failed for good; a person may retry it.
         Failed = "failed",
         /// History: it did what it should.
         Succeeded = "succeeded",

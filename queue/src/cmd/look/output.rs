@@ -124,7 +124,7 @@ pub(in crate::cmd) struct Answered {
 }
 
 impl Answered {
-    /// Makes it, empty.
+    /// Makes the file, or empties the one that is there.
     pub(in crate::cmd) fn create(path: PathBuf) -> Result<Self, Stop> {
         let file = File::create(&path).map_err(|err| not_written(&path, &err))?;
         Ok(Self { path, file })

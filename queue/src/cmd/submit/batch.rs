@@ -26,7 +26,7 @@ use crate::cmd::{App, Stop, note};
 pub(super) struct Wish<'a> {
     /// The key of the whole batch.
     pub(super) key: Option<&'a str>,
-    /// Only check.
+    /// Only check the file: nothing is submitted, and no pool is made.
     pub(super) dry_run: bool,
 }
 

@@ -26,7 +26,7 @@ pub(super) enum Maker {
     },
     /// It is a row that a template asks about.
     Rows {
-        /// What is asked.
+        /// The prompt, into which the row's values are filled.
         template: Template,
         /// All that is the same for every row.
         base: Box<Spec>,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use queue::Error;
 use queue::dir::batch::members::{self, LineKey, Member};
-use queue::dir::find::batch_ends::{Answers, Slot};
+use queue::dir::find::batch_ends::{BatchEnds, Slot};
 use queue::dir::layout::Layout;
 use shared::id::{BatchId, TaskId};
 use shared::outcome::Outcome;
@@ -42,7 +42,7 @@ pub(super) struct Known {
 /// Looks up how all tasks of a batch stand: one look at all places, one at history.
 pub(super) fn known(layout: &Layout, batch: BatchId) -> Result<Known, Error> {
     let members = members::of_batch(layout, batch)?;
-    let answers = Answers::of(layout, members.iter().map(|member| member.id).collect())?;
+    let answers = BatchEnds::of(layout, members.iter().map(|member| member.id).collect())?;
     let mut done = HashMap::new();
     for (index, member) in members.iter().enumerate() {
         if let Some(key) = member.key.filter(|_key| is_done(answers.slot(index))) {

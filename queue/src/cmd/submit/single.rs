@@ -23,7 +23,7 @@ use crate::cmd::look::why;
 use crate::cmd::out::cut;
 use crate::cmd::{App, Stop, warn};
 
-/// Submits it.
+/// Submits one task and says its id; with `--stream-to` it then waits for the answer.
 pub(super) fn submit(app: &mut App, command: Submit) -> Result<u8, Stop> {
     let (dry_run, key, after) = (command.dry_run, command.key.clone(), command.after.clone());
     let stream_to = command.asking.stream_to.clone();
@@ -185,7 +185,7 @@ fn local(civil: DateTime, zone: TimeZone) -> Result<Zoned, String> {
     civil.to_zoned(zone).map_err(|err| err.to_string())
 }
 
-/// Cuts `ID:any` apart.
+/// Cuts `ID:any` apart; without a colon the task is to succeed. Fails at an unknown word.
 pub(super) fn parse_after(text: &str) -> Result<(&str, On), String> {
     match text.rsplit_once(':') {
         Some((id, on)) => on.parse().map(|on| (id, on)),

@@ -11,7 +11,7 @@ use shared::task::{BadSpec, MAX_TASK_BYTES};
 
 use crate::cmd::Stop;
 
-/// The batch file.
+/// A batch file that can be read again from its start; stdin and pipes were copied first.
 pub(super) struct Source {
     /// As messages name it.
     pub(super) name: String,
@@ -29,7 +29,7 @@ pub(super) enum Form {
     Csv {
         /// What stands between two values.
         delimiter: u8,
-        /// The header.
+        /// The names in the header, in its order.
         columns: Vec<String>,
     },
 }

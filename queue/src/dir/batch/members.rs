@@ -86,7 +86,7 @@ pub fn record_batch(layout: &Layout, batch: BatchId, ids: &[TaskId]) -> Result<(
     record(layout, batch, ids.iter().map(|id| Member { id: *id, key: None }))
 }
 
-/// The tasks of a batch, in order. None where nothing is known of it.
+/// The tasks of a batch, in order. Empty where nothing is known of it.
 pub fn of_batch(layout: &Layout, batch: BatchId) -> Result<Vec<Member>, Error> {
     let path = file(layout, batch);
     let mut text = String::new();
@@ -106,7 +106,7 @@ pub fn of_batch(layout: &Layout, batch: BatchId) -> Result<Vec<Member>, Error> {
     text.lines().map(parse).collect()
 }
 
-/// Their ids.
+/// The ids of a batch's tasks, in order. Empty where nothing is known of it.
 pub fn members(layout: &Layout, batch: BatchId) -> Result<Vec<TaskId>, Error> {
     Ok(of_batch(layout, batch)?.into_iter().map(|member| member.id).collect())
 }

@@ -25,11 +25,11 @@ pub use crate::store::Wish;
 /// What one pass came to.
 #[derive(Debug)]
 pub enum Pass {
-    /// A task.
+    /// A task, whose attempt this worker must now run and end.
     Claimed {
-        /// It.
+        /// The claim; its file is in `processing/<worker>/` already.
         claim: Box<Claim>,
-        /// Its lane.
+        /// The lane that it was taken from.
         lane: LaneName,
     },
     /// Nothing: why not, lane by lane.

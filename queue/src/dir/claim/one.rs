@@ -53,12 +53,12 @@ pub struct Recorded(Box<Claim>);
 pub struct NotEnded {
     /// The claim, still held.
     pub claim: Box<Claim>,
-    /// Why.
+    /// Why: the line could not be written or flushed, or what it says not be carried out.
     pub error: Error,
 }
 
 impl Claim {
-    /// The task.
+    /// The whole task, as its file says it.
     #[must_use]
     pub fn task(&self) -> &Task {
         &self.task
@@ -70,7 +70,7 @@ impl Claim {
         self.name
     }
 
-    /// Who holds it.
+    /// The worker in whose `processing/<worker>/` the file is.
     #[must_use]
     pub fn worker(&self) -> &Name {
         &self.worker
@@ -104,7 +104,7 @@ impl Claim {
 }
 
 impl Recorded {
-    /// Its file's name.
+    /// The name of the attempt that has ended, not that of the next one.
     #[must_use]
     pub fn name(&self) -> TaskName {
         self.0.name
@@ -155,7 +155,7 @@ pub fn record_all(
 /// What came of trying for one task.
 #[derive(Debug)]
 pub enum Try {
-    /// It is ours.
+    /// It is ours: its file is in `processing/<worker>/` now.
     Won(Box<Claim>),
     /// Somebody else was first.
     LostRace,
@@ -165,12 +165,13 @@ pub enum Try {
     CountedAnew,
     /// It was ours for a moment, but is no task; it is in `rejected/` now.
     Rejected {
-        /// Why.
+        /// What is wrong with the file, in words.
         problem: String,
     },
 }
 
-/// One task that can be tried for.
+/// One task that can be tried for, as the path
+/// `pending/<lane>/<priority>/<segment>/<name>` says.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimTarget<'a> {
     /// Its lane.
@@ -179,7 +180,7 @@ pub struct ClaimTarget<'a> {
     pub requirements: &'a Requirements,
     /// Its priority.
     pub priority: u8,
-    /// Its directory.
+    /// The numbered directory that it is in.
     pub segment: &'a Segment,
     /// Its name.
     pub name: TaskName,

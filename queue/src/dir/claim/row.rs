@@ -24,7 +24,7 @@ pub(crate) struct LaneView {
     pub(super) name: LaneName,
     pub(super) requirements: Requirements,
     freshness: Freshness,
-    /// By priority.
+    /// A row for each priority that has a directory, also for an empty one.
     pub(super) rows: BTreeMap<u8, Row>,
 }
 

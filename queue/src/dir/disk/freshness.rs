@@ -77,7 +77,7 @@ struct Seen {
 }
 
 impl Freshness {
-    /// Nothing is known.
+    /// Nothing is known yet: whatever the path names must be read.
     pub const UNKNOWN: Self = Self(None);
 
     /// Looks. What this returns is kept when, unless [`Freshness::is_current`], the content was

@@ -16,7 +16,7 @@ use crate::wire::lane::LaneName;
 /// The names in one directory of tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// Tasks, in order.
+    /// The tasks, oldest first.
     pub tasks: Vec<TaskName>,
     /// What does not belong there.
     pub foreign: Vec<PathBuf>,

@@ -131,7 +131,7 @@ impl Lock {
         Ok(Self { file: kept, path: path.to_owned() })
     }
 
-    /// Where it is.
+    /// The path that it was taken at; another file may be there by now.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -10,44 +10,45 @@ use crate::Error;
 use crate::dir::layout::{Layout, Segment, Shelf};
 use crate::wire::lane::LaneName;
 
-/// A place where a task can be.
+/// A place where a task can be: one directory whose files are tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
-    /// Claimable.
+    /// In `pending/`: any worker that may take from the lane can claim it.
     Pending {
-        /// In which lane.
+        /// The lane for what it requires.
         lane: LaneName,
-        /// With which priority.
+        /// From 0 to 10; workers take the highest first.
         priority: u8,
-        /// In which directory.
+        /// The numbered directory that it is in.
         segment: Segment,
     },
-    /// Claimed.
+    /// Claimed: only the holder of the worker's lease may move it.
     Processing {
-        /// By whom.
+        /// The worker that claimed it; it may have died since.
         worker: Name,
     },
-    /// For later.
+    /// Its time has not come, or the pause before its next attempt is not over.
     Delayed {
         /// Second since 1970 at which it is due.
         due: i64,
     },
-    /// On a shelf.
+    /// At rest: it waits for other tasks, is held, or failed for good.
     Shelf {
-        /// Which one.
+        /// Which of these it is, and so what the state is called.
         shelf: Shelf,
-        /// In which directory.
+        /// The numbered directory that it is in.
         segment: Segment,
     },
-    /// Taken by a person's command that is not finished yet.
+    /// Taken by somebody who is just ending it: a person's command, or a release that found that
+    /// what it waits for did not end as needed.
     Ending {
-        /// Which command.
+        /// Why it is ended: `cancel` or `dependency`.
         verb: String,
     },
 }
 
 impl Place {
-    /// The directory.
+    /// The directory in which the task's file is.
     #[must_use]
     pub fn dir(&self, layout: &Layout) -> PathBuf {
         match self {
@@ -77,14 +78,14 @@ impl Place {
 /// A task that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Where.
+    /// Where it was when it was found; it may have moved since.
     pub place: Place,
-    /// Under which name.
+    /// Its file's name there: id, attempt and counters.
     pub name: TaskName,
 }
 
 impl Found {
-    /// The file.
+    /// The path of its file, which is not there any more when the task has moved on.
     #[must_use]
     pub fn path(&self, layout: &Layout) -> PathBuf {
         self.place.dir(layout).join(self.name.file_name())

@@ -47,9 +47,9 @@ pub enum Slot {
 pub struct End {
     /// How it ended.
     pub outcome: Outcome,
-    /// With which attempt.
+    /// The attempt that it ended with.
     pub attempt: u32,
-    /// When.
+    /// When that attempt ended, as its line says.
     pub at: Moment,
     file: u32,
     offset: u64,
@@ -58,7 +58,7 @@ pub struct End {
 
 /// The tasks of a batch and how each stands.
 #[derive(Debug)]
-pub struct Answers {
+pub struct BatchEnds {
     ids: Vec<TaskId>,
     places: HashMap<TaskId, u32>,
     slots: Vec<Slot>,
@@ -72,7 +72,7 @@ pub struct Answers {
 /// So often an unknown task is looked for.
 const LOOKS: u32 = 3;
 
-impl Answers {
+impl BatchEnds {
     /// How these tasks stand now.
     pub fn of(layout: &Layout, ids: Vec<TaskId>) -> Result<Self, Error> {
         let mut places = HashMap::with_capacity(ids.len());
@@ -201,7 +201,7 @@ struct LinePlace {
     length: u32,
 }
 
-/// Reads lines where [`Answers`] says that they are; keeps the files open.
+/// Reads lines where [`BatchEnds`] says that they are; keeps the files open.
 #[derive(Debug, Default)]
 pub struct Reader {
     files: HashMap<u32, File>,
@@ -210,7 +210,7 @@ pub struct Reader {
 
 impl Reader {
     /// The whole line about the end of a task.
-    pub fn line(&mut self, answers: &Answers, end: &End) -> Result<Line, Error> {
+    pub fn line(&mut self, answers: &BatchEnds, end: &End) -> Result<Line, Error> {
         let path = &answers.files[end.file as usize];
         let file = match self.files.entry(end.file) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
@@ -349,8 +349,8 @@ mod tests {
             ledger.append(&line(task, TaskName::first(task.id), verdict)).unwrap();
         }
         let ids: Vec<_> = tasks.iter().map(|task| task.id).chain([TaskId::new()]).collect();
-        let mut answers = Answers::of(layout, ids).unwrap();
-        let outcome = |answers: &Answers, index| match answers.slot(index) {
+        let mut answers = BatchEnds::of(layout, ids).unwrap();
+        let outcome = |answers: &BatchEnds, index| match answers.slot(index) {
             Slot::Ended(end) => Some(end.outcome),
             Slot::Unknown | Slot::Open { .. } => None,
         };
@@ -382,7 +382,7 @@ mod tests {
         let next = found.place.dir(pool.layout()).join(name.retried().file_name());
         let moved = crate::dir::disk::publish::move_new(&found.path(pool.layout()), &next).unwrap();
         assert_eq!(moved, crate::dir::disk::publish::Moved::Yes);
-        let answers = Answers::of(pool.layout(), vec![task.id]).unwrap();
+        let answers = BatchEnds::of(pool.layout(), vec![task.id]).unwrap();
         assert_eq!(answers.slot(0), Slot::Open { state: "pending", attempt: 2 });
     }
 }

@@ -31,7 +31,7 @@ struct Known {
 }
 
 impl Counter {
-    /// Counts everything.
+    /// Counts all places but `ending/`; lists only the directories that have changed since.
     pub fn take(&mut self, layout: &Layout) -> Result<Counts, Error> {
         self.round += 1;
         let mut counts = Counts::default();

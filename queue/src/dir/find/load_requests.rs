@@ -22,11 +22,11 @@ pub struct Asked {
     pub task: TaskId,
     /// What is to be done.
     pub verb: ModelVerb,
-    /// With which model.
+    /// The model's name, as the task spells it.
     pub model: String,
-    /// By whom.
+    /// The worker that is asked. `None` where the task names none.
     pub worker: Option<Name>,
-    /// Since when.
+    /// When the task was submitted.
     pub at: Moment,
 }
 

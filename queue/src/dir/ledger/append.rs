@@ -71,7 +71,7 @@ impl Ledger {
         Self { layout, writer, files: Mutex::default(), flushing: Mutex::new(()) }
     }
 
-    /// Who writes it.
+    /// The process that writes it, and which life of it: what its files are named by.
     #[must_use]
     pub fn writer(&self) -> &Writer {
         &self.writer

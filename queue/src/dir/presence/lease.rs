@@ -24,13 +24,13 @@ pub fn boot_id() -> String {
     fence::boot_id().unwrap_or_default()
 }
 
-/// This machine's name.
+/// This machine's name, as `uname -n` says it.
 #[must_use]
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// A held lease.
+/// A held lease: as long as this lives, nobody else settles or is that worker.
 #[derive(Debug)]
 pub struct Lease {
     lock: Lock,
@@ -57,7 +57,7 @@ impl Lease {
         Ok(lock.map(|lock| Self { lock, worker: worker.clone() }))
     }
 
-    /// Whose it is.
+    /// The worker that the lease is for: another one, where the holder settles its affairs.
     #[must_use]
     pub fn worker(&self) -> &Name {
         &self.worker

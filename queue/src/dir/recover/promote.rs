@@ -30,14 +30,14 @@ pub enum Promotion {
     Due(TaskName),
     /// All that a task waited for has ended as needed.
     Ready {
-        /// The task.
+        /// Its file's name, which does not change by this.
         name: TaskName,
         /// What it waited for.
         after: Vec<TaskId>,
     },
     /// Something that a task waited for did not end as needed: the task is cancelled.
     Hopeless {
-        /// The task.
+        /// Its file's name; the attempt in it was never begun.
         name: TaskName,
         /// What did not end as needed.
         needed: TaskId,

@@ -63,12 +63,12 @@ impl Settled {
     }
 }
 
-/// Who settles.
+/// Settles the affairs of dead workers, one worker per call.
 #[derive(Clone, Copy, Debug)]
 pub struct Settler<'a> {
-    /// The pool.
+    /// The pool that the dead workers were of.
     pub pool: &'a Pool,
-    /// Its own ledger.
+    /// The settler's own ledger: the ends that dead workers did not record go there.
     pub ledger: &'a Ledger,
     /// How long it waits.
     pub patience: Patience,

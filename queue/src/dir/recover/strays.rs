@@ -21,12 +21,12 @@ pub type PutAside = (PathBuf, String);
 
 /// Whoever looks after the pool: the brain, or a worker where there is none.
 #[derive(Debug)]
-pub struct Tidy {
+pub struct Strays {
     layout: Layout,
     last: Option<Instant>,
 }
 
-impl Tidy {
+impl Strays {
     /// Nothing looked at yet.
     #[must_use]
     pub fn new(layout: &Layout) -> Self {

@@ -30,7 +30,7 @@ shared::words! {
     }
 }
 
-/// A message.
+/// A message to one worker, or the pause of the whole pool: the content of its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
@@ -39,11 +39,11 @@ pub struct Message {
     /// About which attempt of which task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// By whom.
+    /// Who asks: a person as `user@host`, or a program by its name.
     pub by: String,
-    /// When.
+    /// When it was written.
     pub at: Moment,
-    /// Why, in words.
+    /// Why, in words: what a person says of a pause, or the brain of a stall.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }

@@ -30,12 +30,12 @@ pub fn ring_new(layout: &Layout, class: Class) {
     }
 }
 
-/// Wakes one worker.
+/// Wakes one worker, whatever classes it takes.
 pub fn ring_worker(layout: &Layout, worker: &Name) {
     ring(layout, &worker_bell(worker));
 }
 
-/// Wakes the brain.
+/// Wakes the brain, if there is one.
 pub fn ring_brain(layout: &Layout) {
     ring(layout, BRAIN);
 }
@@ -101,7 +101,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts to listen.
+    /// Starts to listen. Where bells cannot be heard, that is no error: see [`Self::hears`].
     #[must_use]
     pub fn new(layout: &Layout, bells: &Bells) -> Self {
         let (ring, rung) = bounded(1);

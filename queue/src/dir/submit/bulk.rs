@@ -49,7 +49,7 @@ impl Bulk {
         Ok(Self { submitter, batch, rooms: HashMap::new(), count: 0 })
     }
 
-    /// Its id.
+    /// The batch's id, which is known before there is such a batch in the pool.
     #[must_use]
     pub fn id(&self) -> BatchId {
         self.batch

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use queue::Pool;
-use queue::dir::find::batch_ends::{Answers, End, Reader, Slot};
+use queue::dir::find::batch_ends::{BatchEnds, End, Reader, Slot};
 use queue::wire::ledger_line::Line;
 use shared::exit;
 use shared::id::TaskId;
@@ -73,7 +73,7 @@ impl Results {
         let deadline = Deadline::after(self.timeout.map(|span| span.0));
         // Before the first look, so that no end falls between the two.
         let watch = Watch::on(&[&pool.layout().ledger()]);
-        let mut answers = Answers::of(pool.layout(), ids)?;
+        let mut answers = BatchEnds::of(pool.layout(), ids)?;
         let mut writer = Writer::new(&self, app)?;
         let bar = wait::bar(answers.ids().len() as u64);
         let mut ready = already(&answers);
@@ -102,13 +102,13 @@ impl Results {
 }
 
 /// Whether some task may still end.
-fn is_open(answers: &Answers) -> bool {
+fn is_open(answers: &BatchEnds) -> bool {
     let open = |index| matches!(answers.slot(index), Slot::Open { .. });
     answers.open() > 0 && (0..answers.ids().len()).any(open)
 }
 
 /// The tasks that have ended, in the order in which they did.
-fn already(answers: &Answers) -> Vec<usize> {
+fn already(answers: &BatchEnds) -> Vec<usize> {
     let all = 0..answers.ids().len();
     all.filter(|index| matches!(answers.slot(*index), Slot::Ended(_))).collect()
 }
@@ -155,7 +155,7 @@ impl Writer {
     fn go_on(
         &mut self,
         app: &mut App,
-        answers: &Answers,
+        answers: &BatchEnds,
         ready: &mut Vec<usize>,
         waits: bool,
     ) -> Result<(), Stop> {
@@ -183,7 +183,7 @@ impl Writer {
         self.errors.as_mut().map_or(Ok(()), |errors| errors.flush(app))
     }
 
-    fn write(&mut self, app: &mut App, answers: &Answers, index: usize) -> Result<(), Stop> {
+    fn write(&mut self, app: &mut App, answers: &BatchEnds, index: usize) -> Result<(), Stop> {
         let Slot::Ended(end) = answers.slot(index) else { return Ok(()) };
         let line = self.line(answers, &end)?;
         // What the batch is decides how it is shown, where nobody said.
@@ -212,11 +212,11 @@ impl Writer {
         }
     }
 
-    fn line(&mut self, answers: &Answers, end: &End) -> Result<Line, Stop> {
+    fn line(&mut self, answers: &BatchEnds, end: &End) -> Result<Line, Stop> {
         Ok(self.reader.line(answers, end)?)
     }
 
-    fn finish(mut self, app: &mut App, answers: &Answers) -> Result<u8, Stop> {
+    fn finish(mut self, app: &mut App, answers: &BatchEnds) -> Result<u8, Stop> {
         self.target.flush(app)?;
         let counts = self.counts;
         let all = answers.ids().len();

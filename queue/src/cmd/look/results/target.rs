@@ -32,7 +32,7 @@ impl Target {
         !self.written
     }
 
-    /// Writes some bytes.
+    /// Writes the bytes as they are; others see them after [`Self::flush`] at the latest.
     pub(super) fn write(&mut self, app: &mut App, bytes: &[u8]) -> Result<(), Stop> {
         self.written = true;
         match &mut self.file {
