@@ -4,13 +4,12 @@
 //! gathers observations and carries out what was decided:
 //!
 //! - `start`: the command line, the pool, the lock (or standing by for it)
-//! - `run`: the loop, and one cycle of it, step by step
-//! - `observe`: what is in the pool now, without reading again what has not changed
-//! - `watch`: who dies, by a thread per worker that waits for its lease, and settles what he left
-//! - `recover`: half-finished transitions, and delays and dependencies that are over
-//! - `children`: the workers that the brain starts
-//! - `requests`: asking workers to load and unload models
-//! - `act`: carrying out commands; `publish`: `brain/state.json`
+//! - `main_loop`: the loop, and one cycle of it, step by step; carrying out commands
+//! - `observe`: what is in the pool now, without reading again what has not changed; the GPUs
+//! - `effects`: who dies (`lease_watch`: a thread per worker waits for its lease, and settles what
+//!   it left), half-finished transitions and releases (`recovery`), the workers that the brain starts
+//!   (`children`), asking for loads (`load_requests`), `brain/state.json` (`publish`)
+//! - `message`: what the threads report
 
 pub mod core;
 mod effects;
@@ -23,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// The whole program.
+/// The program `brain`, from its command line to its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     match start::start(start::cli::Args::parse()) {

@@ -2,7 +2,7 @@
 //!
 //! The directory a task is in is its state; every transition is one `rename(2)`; a lock held by
 //! the kernel says who is alive. [`dir`] is the store that is a directory; [`store`] says what any
-//! store means, and [`memory`] is the smallest one.
+//! store means; [`wire`] is what processes write for each other.
 //!
 //! # What the directory store assumes
 //!

@@ -54,7 +54,7 @@ impl Address {
         Self(format!("http://127.0.0.1:{port}"))
     }
 
-    /// As text.
+    /// With `http://` in front, and without a slash at the end.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

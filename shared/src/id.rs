@@ -75,7 +75,7 @@ uuid_id!(
     "a task id"
 );
 uuid_id!(
-    /// A bulk submit.
+    /// A bulk submit, named by each of its tasks. A UUIDv7, so ids sort by time.
     BatchId,
     "a batch id"
 );
@@ -109,7 +109,7 @@ impl Incarnation {
         Self(Uuid::now_v7().simple().to_string()[20..].to_owned())
     }
 
-    /// As text.
+    /// The 12 hex digits, as in log lines, heartbeats and lease files.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -20,9 +20,9 @@ words! {
 words! {
     /// What a `resource` task does with a model. The words are the task's name.
     ModelVerb {
-        /// Loads it.
+        /// Loads it; has succeeded when the model has answered one token.
         Load = "load_llm",
-        /// Unloads it.
+        /// Unloads it; succeeds also where the model is not loaded.
         Unload = "unload_llm",
     }
 }
@@ -81,9 +81,9 @@ words! {
 pub struct HeldModel {
     /// Its name, as the server says it.
     pub model: String,
-    /// Where it stands.
+    /// Where it stands; only a `loaded` model is given tasks.
     pub state: HeldState,
-    /// Since when.
+    /// Since when it is in that state, by the worker's clock.
     pub since: Moment,
     /// What it takes in all, where known.
     pub size: Option<Bytes>,
@@ -94,13 +94,13 @@ pub struct HeldModel {
 /// A load that failed, remembered so that it is not asked for again in vain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailedLoad {
-    /// Which model.
+    /// Its name, as the load asked for it.
     pub model: String,
     /// Why: `model_missing`, `oom`, `server_error`, …
     pub cause: Cause,
     /// What the server said.
     pub message: String,
-    /// When.
+    /// When it failed, by the worker's clock.
     pub at: Moment,
 }
 
@@ -114,14 +114,14 @@ pub struct ModelServer {
     pub address: String,
     /// How it comes to hold a model.
     pub loads: Loads,
-    /// How it fares.
+    /// What the latest looks and canaries say of it.
     pub health: Health,
-    /// Since when.
+    /// Since when that is so, by the worker's clock.
     pub health_since: Moment,
     /// What it said, or what went wrong, where it does not fare well.
     #[serde(default)]
     pub error: Option<String>,
-    /// What it holds.
+    /// What it holds, or will in a moment; cleared when it goes down.
     #[serde(default)]
     pub models: Vec<HeldModel>,
     /// The models it could load. `None`: it has not said.
@@ -200,10 +200,10 @@ pub struct Answer {
     /// The whole answer in OpenAI's words (`chat.completion`, `text_completion`, `list` of
     /// embeddings), whatever the server speaks.
     pub body: Value,
-    /// Tokens read.
+    /// Tokens of the question, by the server's count; `None` where it gave none.
     #[serde(default)]
     pub prompt_tokens: Option<u64>,
-    /// Tokens written.
+    /// Tokens of the answer, counted by the server, too.
     #[serde(default)]
     pub completion_tokens: Option<u64>,
     /// How long the server loaded the model for this request, in seconds. More than a moment

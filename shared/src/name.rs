@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Not a [`Name`].
+/// A text that cannot be a [`Name`]; the message shows it, escaped, and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` is not a usable name: 1 to 64 of letters, digits, `.`, `_`, `-`, and no dot in front",
@@ -19,7 +19,7 @@ pub struct Name(String);
 pub struct BadName(String);
 
 impl Name {
-    /// As text.
+    /// The text, fit to be part of a path as it is.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

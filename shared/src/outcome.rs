@@ -15,7 +15,7 @@ macro_rules! words {
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+ }
 
         impl $name {
-            /// All of them.
+            /// All words, in the order in which they are declared.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The word on the wire.
@@ -70,11 +70,11 @@ words! {
         Timeout = "timeout",
         /// The job made no progress for its stall limit and we ended it.
         Stalled = "stalled",
-        /// Memory ran out.
+        /// The model server says that memory ran out, the GPU's or the machine's.
         Oom = "oom",
         /// The worker died while it held the task.
         WorkerDied = "worker_died",
-        /// The GPU failed.
+        /// The model server says that the GPU failed, as in `CUDA error`.
         GpuError = "gpu_error",
         /// The model server failed.
         ServerError = "server_error",

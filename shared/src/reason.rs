@@ -141,7 +141,7 @@ impl Code {
 pub struct Reason {
     /// Which of the closed list.
     pub code: Code,
-    /// One sentence.
+    /// One sentence for people; unlike `code` it may be reworded.
     pub text: String,
     /// Who, how many, which figures.
     #[serde(default)]

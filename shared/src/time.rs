@@ -21,7 +21,7 @@ impl Moment {
         Self(Timestamp::from_millisecond(millis).unwrap_or(end))
     }
 
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, negative before.
     #[must_use]
     pub fn unix_millis(self) -> i64 {
         self.0.as_millisecond()
@@ -48,7 +48,7 @@ impl Moment {
         Self::from_unix_millis(self.unix_millis().saturating_add(millis))
     }
 
-    /// The calendar's type.
+    /// The same moment as a [`jiff::Timestamp`], for sums with calendar units.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {
         self.0

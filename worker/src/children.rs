@@ -71,7 +71,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Its number.
+    /// Its process number, which nobody else gets before it is reaped.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid

@@ -37,9 +37,9 @@ pub struct HeartbeatThread {
     pub lease: Lease,
     /// This process.
     pub process: Process,
-    /// Which life.
+    /// Which life of the worker, as in its log lines and its lease file.
     pub life: Incarnation,
-    /// When it began.
+    /// When that life began, by the wall clock.
     pub started_at: Moment,
     /// The pace when nothing changes.
     pub interval: Duration,
@@ -47,7 +47,7 @@ pub struct HeartbeatThread {
     pub stuck_after: Duration,
     /// How the GPU is read, where it can be.
     pub gpus: Option<Arc<Gpus>>,
-    /// The log.
+    /// The log: each heartbeat says how many lines it has.
     pub log: Handle,
     /// When this thread began: repetitions are timed from here.
     pub begun: Instant,

@@ -24,7 +24,7 @@ use crate::core::words::worker_spec::{WorkerEnd, WorkerExit, WorkerKind, WorkerS
 use crate::effects::model_servers::Servers;
 use crate::message::Message;
 
-/// Those that run.
+/// Workers that this brain started or adopted, and that have not ended.
 pub(crate) struct Children {
     /// Signals go through these, so that none reaches a stranger with the same number.
     running: BTreeMap<Name, Running>,
@@ -37,7 +37,7 @@ pub(crate) struct Children {
 pub(crate) struct Spawning {
     /// The words that all programs take.
     pub(crate) common: Common,
-    /// Their model servers.
+    /// Which model server each is told of.
     pub(crate) servers: Servers,
 }
 
@@ -171,7 +171,7 @@ impl Children {
         self.signal(worker, Signal::TERM);
     }
 
-    /// Ends a worker.
+    /// Sends KILL to a worker alone: its jobs are ended when its affairs are settled.
     pub(crate) fn kill(&self, worker: &Name) {
         self.signal(worker, Signal::KILL);
     }

@@ -67,7 +67,7 @@ pub(crate) struct Parts {
     pub(crate) spawning: Spawning,
 }
 
-/// The running brain.
+/// The core, what is observed for it, and what carries out its commands.
 pub(crate) struct Brain {
     pool: Pool,
     core: Core,

@@ -225,7 +225,7 @@ impl Observer {
         Ok(Worker { life, record, heartbeat, process })
     }
 
-    /// What is claimed.
+    /// What is claimed, and by whom. Each task file is read once.
     pub(crate) fn processing(&mut self) -> Result<Vec<Held>, Error> {
         let mut all = Vec::new();
         for worker in listing::holders(self.pool.layout())? {
@@ -329,7 +329,7 @@ impl Observer {
     }
 }
 
-/// Attempts that ended.
+/// Attempts that ended, as the ledger says. Each is handed out once.
 #[derive(Default)]
 pub(crate) struct Ended {
     /// Since the last look.

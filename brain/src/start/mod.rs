@@ -16,8 +16,8 @@ use shared::log::{self, Compress, LogConfig, Rotation};
 use shared::settings::Settings;
 use shared::time::Moment;
 
-use super::effects::model_servers::Servers;
 use crate::effects::children::Spawning;
+use crate::effects::model_servers::Servers;
 use crate::main_loop::{Brain, Parts, signals};
 use cli::Args;
 use standby::take_lock;

@@ -4,7 +4,6 @@
 
 pub mod servers;
 
-use crate::dir::recover::reconcile::ready;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -14,6 +13,7 @@ use shared::log::StderrForm;
 use shared::settings::{self, Flags, GroupPool, Settings};
 
 use crate::Error;
+use crate::dir::recover::reconcile::ready;
 use crate::dir::{Pool, Privacy, Rules};
 
 /// Under which heading the help lists the words that every program and command takes.

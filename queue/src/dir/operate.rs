@@ -1,7 +1,6 @@
 //! What a person's commands do to a task: cancel, hold, release, retry. Each is one rename; only
 //! ending a task takes more steps, and can be finished by anyone.
 
-use crate::wire::retry::AttemptEnd;
 use std::collections::HashSet;
 
 use shared::id::TaskId;
@@ -23,7 +22,7 @@ use super::signal::doorbell;
 use crate::Error;
 use crate::store::start::{Start, released};
 use crate::wire::ledger_line::Line;
-use crate::wire::retry::Verdict;
+use crate::wire::retry::{AttemptEnd, Verdict};
 
 /// Why a task is ended that nobody runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

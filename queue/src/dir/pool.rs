@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use shared::settings::{Origin, Settings};
+use shared::task::Task;
 
 use super::disk::lock::Lock;
 use super::disk::publish;
@@ -16,8 +18,6 @@ use crate::Error;
 use crate::error::{At as _, OrGone as _};
 use crate::wire::lane::Requirements;
 use crate::wire::retry::Policy;
-use shared::settings::{Origin, Settings};
-use shared::task::Task;
 
 /// An opened pool: paths and rules. Cheap to clone; holds no lock.
 #[derive(Clone, Debug)]

@@ -1,6 +1,5 @@
 //! The store that is a directory, seen through the seam.
 
-use crate::dir::recover::reconcile::ready;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use super::operate::{self, Change, Ender, Reason};
 use super::pool::{Pool, Privacy, Rules};
 use super::presence::lease::{Lease, this_process};
 use super::recover::promote::{Promoter, Promotion};
+use super::recover::reconcile::ready;
 use super::recover::settle::{Patience, Settler};
 use super::signal::control::{self, Message};
 use super::signal::doorbell;

@@ -1,7 +1,6 @@
 //! The smallest store: a map under a lock. It keeps the contract honest, and lets what is built on
 //! the seam be tested without a disk.
 
-use crate::wire::retry::AttemptEnd;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,13 +10,13 @@ use shared::outcome::{Cause, Next, Outcome};
 use shared::task::{Task, TaskName};
 use shared::time::Moment;
 
+use super::dependency::Dependency;
+use super::start::{Start, released, start_of};
+use super::{Answer, Claimed, SettleAnswer, State, Store, TaskVerb, Whereabouts, Wish};
 use crate::Error;
-use crate::store::dependency::Dependency;
-use crate::store::start::{Start, released, start_of};
-use crate::store::{Answer, Claimed, SettleAnswer, State, Store, TaskVerb, Whereabouts, Wish};
 use crate::wire::lane::Requirements;
 use crate::wire::ledger_line::Line;
-use crate::wire::retry::{self, Policy, Verdict};
+use crate::wire::retry::{self, AttemptEnd, Policy, Verdict};
 
 /// A store that ends with the process.
 #[derive(Clone, Debug, Default)]

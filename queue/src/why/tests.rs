@@ -1,8 +1,6 @@
 //! Verdicts about pools in which everything but the processes is real: leases are held by the
 //! test, and heartbeats are written by it.
 
-use crate::dir::presence::lease::this_process;
-use crate::wire::heartbeat::Status;
 use std::path::Path;
 
 use shared::id::{Incarnation, TaskId};
@@ -18,13 +16,13 @@ use super::{
     worker_of,
 };
 use crate::dir::find::places;
-use crate::dir::presence::heartbeats::{self};
-use crate::dir::presence::lease::Lease;
+use crate::dir::presence::heartbeats;
+use crate::dir::presence::lease::{Lease, this_process};
 use crate::dir::signal::control;
 use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, Privacy, Rules, operate};
 use crate::view::{self, Count};
-use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run};
+use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, Status};
 use crate::wire::lease_record::{Record, Role};
 
 fn pool(dir: &Path) -> Pool {

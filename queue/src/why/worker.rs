@@ -1,6 +1,5 @@
 //! Why a worker takes nothing.
 
-use crate::dir::presence::heartbeats;
 use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 
@@ -8,6 +7,7 @@ use super::{Explanation, Look, Subject, Word, in_order};
 use crate::Error;
 use crate::dir::claim::limit_slots;
 use crate::dir::disk::lane_files::read_requirements;
+use crate::dir::presence::heartbeats;
 use crate::eligible::{self, Candidate};
 use crate::view::{self, Life, Worker};
 use crate::wire::heartbeat::Heartbeat;

@@ -107,7 +107,7 @@ macro_rules! events {
                 subject.found()
             }
 
-            /// Its other fields.
+            /// All fields but `task`, `attempt` and `text`, some laid open: `extra` of a log line.
             #[must_use]
             pub fn extra(&self) -> serde_json::Map<String, serde_json::Value> {
                 let mut extra = serde_json::Map::new();

@@ -17,7 +17,7 @@ use crate::task::Class;
 /// How an attempt ended and what follows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ending {
-    /// How it ended.
+    /// The verdict on this attempt alone: a failed one may be tried again, which `next` says.
     pub outcome: Outcome,
     /// Why, unless it succeeded.
     pub cause: Option<Cause>,
@@ -37,9 +37,9 @@ pub struct Ending {
 /// What the answer of a model took.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct AnswerFigures {
-    /// Tokens read.
+    /// Tokens of the question, by the server's count; `None` where it gave none.
     pub prompt_tokens: Option<u64>,
-    /// Tokens written.
+    /// Tokens of the answer, counted by the server, too.
     pub completion_tokens: Option<u64>,
     /// Tokens written per second, from the first one on.
     pub tokens_per_second: Option<f64>,
@@ -119,13 +119,13 @@ crate::outcome::words! {
 pub struct StuckTask {
     /// Which.
     pub task_id: TaskId,
-    /// Which try.
+    /// The attempt that goes on.
     pub attempt: u32,
-    /// Who has it.
+    /// The worker that has claimed it, and is alive.
     pub assigned_to: Name,
-    /// For how long.
+    /// Without progress; where its worker does not know of it, since the brain first saw it.
     pub seconds: f64,
-    /// Its name.
+    /// As the submitter named it, or what stands for a name; empty where it cannot be read.
     pub name: String,
     /// What was looked at, and since when it has not moved.
     pub evidence: Map<String, Value>,
@@ -168,11 +168,13 @@ fn quoted(text: &str) -> String {
 /// The figures of the monitor line. `None` is unknown, which is not 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Monitor {
-    /// GPUs at work.
+    /// GPUs that use more than 1 GB, or are busy for more than 10 percent of the time. Where
+    /// nobody can read them: workers with a GPU that run something on it.
     pub gpus_active: Option<u64>,
-    /// GPUs there are.
+    /// The GPUs that the brain was told of, else all. Where nobody can read them, also those
+    /// that living workers have.
     pub gpus: Option<u64>,
-    /// Workers alive.
+    /// Workers whose lease is held.
     pub workers_alive: u64,
     /// Workers there should be.
     pub workers: u64,
@@ -180,9 +182,9 @@ pub struct Monitor {
     pub queue: Option<BTreeMap<Class, u64>>,
     /// Tasks in `processing/`.
     pub processing: Option<u64>,
-    /// Tasks without progress.
+    /// Tasks that made no progress for `stuck_after`, as in `detect.stuck`.
     pub stuck: u64,
-    /// Models loaded.
+    /// Models that answer. A server that several workers share counts once.
     pub models: Option<u64>,
 }
 
@@ -208,7 +210,7 @@ impl fmt::Display for Monitor {
 pub enum Step {
     /// Start so many workers.
     Up(u64),
-    /// Retire so many.
+    /// Ask so many idle workers to drain.
     Down(u64),
     /// Leave it as it is.
     Maintain,
@@ -219,19 +221,19 @@ pub enum Step {
 /// A scaling decision with the figures it was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Scaling {
-    /// The brain's cycle.
+    /// The cycle of the brain that decides; each brain counts from 1.
     pub cycle: u64,
     /// Workers at work or ready.
     pub active_workers: u64,
     /// Workers that were started and are not yet up.
     pub spawning: u64,
-    /// Workers wanted.
+    /// Workers wanted, within the limits; what was wanted last, where tasks were not counted.
     pub desired: u64,
     /// What is done about it.
     pub step: Step,
     /// Tasks that could run now; `None` if they could not be counted.
     pub queued: Option<u64>,
-    /// Tasks that run.
+    /// Tasks that are claimed; `None` if they could not be counted.
     pub active: Option<u64>,
     /// The most workers allowed.
     pub max: u64,
@@ -330,7 +332,7 @@ pub(super) fn add<T: Serialize>(extra: &mut Map<String, Value>, field: &str, val
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{} is set and ignored: there is no such setting{}", .name.escape_default(), crate::name::suggest(*.nearest))]
 pub struct UnknownVariable {
-    /// Its name.
+    /// With `BRAINSTEM_` in front, as it stands in the environment.
     pub name: String,
     /// What may have been meant.
     pub nearest: Option<&'static str>,

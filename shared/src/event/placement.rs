@@ -27,15 +27,15 @@ crate::outcome::words! {
 /// A load or an unload that is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Placement {
-    /// Who is asked.
+    /// The worker that the `resource` task is addressed to.
     pub worker: Name,
     /// What to do.
     pub verb: ModelVerb,
-    /// With which model.
+    /// The model to load; for an unload the one that makes room for `work`.
     pub model: String,
     /// For which work: a model, or `script`.
     pub work: String,
-    /// Why.
+    /// Which rule of placement asks for it.
     pub purpose: Purpose,
     /// Tasks of that work that wait.
     pub waiting: u64,

@@ -8,16 +8,16 @@ use std::time::Duration;
 /// What is to be said about a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Say {
-    /// It is new.
+    /// It holds, and did not before.
     First,
-    /// It still holds.
+    /// It still holds, and the gap since it was last said is over.
     Again {
         /// How often it was seen, this time included.
         count: u64,
         /// Since it was first seen.
         lasted: Duration,
     },
-    /// It is over.
+    /// It held, and does not any more.
     Cleared {
         /// How often it was seen.
         count: u64,

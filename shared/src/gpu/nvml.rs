@@ -36,15 +36,15 @@ pub enum NoGpus {
     /// The library is there and finds no driver: not loaded, or not let into this container.
     #[error("the NVIDIA library ({library}) is here, but no driver is loaded")]
     NoDriver {
-        /// What was loaded.
+        /// The name or path of the library that was loaded.
         library: String,
     },
-    /// Anything else.
+    /// Its file is there and is no library, lacks another one that it needs, or does not start.
     #[error("could not start the NVIDIA library ({library}): {because}")]
     Broken {
-        /// What was tried.
+        /// The name or path of the library that was tried.
         library: String,
-        /// What it said.
+        /// What the loader, or the library itself, said.
         because: NvmlError,
     },
 }

@@ -85,7 +85,7 @@ pub struct GpuReading {
     /// The product's name.
     #[serde(default)]
     pub name: Reading<String>,
-    /// Bytes.
+    /// Bytes of all its memory, with what the driver keeps for itself.
     #[serde(default)]
     pub memory_total: Reading<u64>,
     /// Bytes in use by anybody, without what the driver keeps for itself.
@@ -94,7 +94,7 @@ pub struct GpuReading {
     /// Percent of the last sample period in which something ran.
     #[serde(default)]
     pub utilization: Reading<u32>,
-    /// Degrees Celsius.
+    /// Degrees Celsius, measured in the chip.
     #[serde(default)]
     pub temperature: Reading<u32>,
     /// What it draws now.
@@ -103,7 +103,7 @@ pub struct GpuReading {
     /// Why its clocks are held down: empty when they are not. Idling is no reason.
     #[serde(default)]
     pub throttle: Reading<Vec<String>>,
-    /// Who uses it.
+    /// Who computes or draws on it, each process once.
     #[serde(default)]
     pub processes: Reading<Vec<GpuProcess>>,
 }

@@ -11,7 +11,7 @@ use crate::name::Name;
 pub struct Context {
     /// The task worked on.
     pub task: Option<TaskId>,
-    /// Which try.
+    /// Which attempt at that task, from 1.
     pub attempt: Option<u32>,
     /// What the request is known by everywhere.
     pub correlation_id: Option<String>,

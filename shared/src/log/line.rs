@@ -14,11 +14,11 @@ use crate::time::Moment;
 /// The place in the source that says something.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// The file.
+    /// Its path, as `file!()` gives it.
     pub file: &'static str,
     /// The line in it.
     pub line: u32,
-    /// The module.
+    /// Its path, as in `worker::job`: `source.function` of a log line.
     pub module: &'static str,
 }
 

@@ -27,7 +27,7 @@ pub use sink::{Compress, Rotation};
 /// What goes to stderr beside the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StderrForm {
-    /// Lines for people.
+    /// Lines for people: local time, process, sentence.
     Text,
     /// The lines of the file.
     Json,
@@ -177,7 +177,7 @@ impl Handle {
         level >= self.shared.config.level
     }
 
-    /// Says one event.
+    /// Says one event, with the context of this thread, unless it matters too little.
     pub fn emit(&self, event: &Event, place: Place) {
         if self.says(event.level()) {
             self.say(Line::of(event, place, current(), &self.shared.config));

@@ -69,7 +69,7 @@ pub struct Row {
     pub line: String,
     /// Where that came from.
     pub origin: Origin,
-    /// What it does.
+    /// What it does, as the table of settings says it.
     pub about: &'static str,
 }
 
@@ -81,7 +81,7 @@ pub enum BadSettings {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: String,
     },
     /// `pool.toml` is not TOML.
@@ -99,7 +99,7 @@ pub enum BadSettings {
     Unknown {
         /// Where it was set.
         origin: Origin,
-        /// Its name.
+        /// As it was written.
         name: String,
         /// What may have been meant.
         nearest: Option<&'static str>,

@@ -25,9 +25,9 @@ pub use spec::{After, On, Payload, Spec};
 crate::outcome::words! {
     /// What a task needs from a worker.
     Class {
-        /// No GPU.
+        /// No GPU: it takes a cpu slot, and its job sees no GPU.
         Cpu = "cpu",
-        /// A GPU.
+        /// A GPU, and no model on it. The class of a command that names none.
         Script = "script",
         /// A model on a model server.
         Llm = "llm",
@@ -94,7 +94,7 @@ impl Task {
 
 /// The priority of a task that names none.
 pub const DEFAULT_PRIORITY: u8 = 5;
-/// The highest priority.
+/// The highest priority; the lowest is 0.
 pub const MAX_PRIORITY: u8 = 10;
 /// The largest task file that is read.
 pub const MAX_TASK_BYTES: u64 = 1 << 20;

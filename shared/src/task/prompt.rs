@@ -17,9 +17,9 @@ pub struct Message {
 /// What to ask a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Prompt<'a> {
-    /// A text.
+    /// One text: `prompt` of a spec.
     Text(&'a str),
-    /// A conversation.
+    /// A conversation: `messages` of a spec.
     Messages(&'a [Message]),
     /// A request in OpenAI's words.
     Request(&'a Request),

@@ -164,7 +164,7 @@ crate::outcome::words! {
         Success = "success",
         /// It must fail for good or be cancelled.
         Failure = "failure",
-        /// It must end.
+        /// It must end for good, however that is.
         Any = "any",
     }
 }

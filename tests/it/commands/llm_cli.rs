@@ -1,11 +1,10 @@
 //! Prompts on the command line, batches in OpenAI's format, templates, and models. What workers say
 //! of their servers is written through the library, as a worker would.
 
-use queue::dir::presence::lease::this_process;
 use std::fs;
 
 use queue::dir::presence::heartbeats;
-use queue::dir::presence::lease::Lease;
+use queue::dir::presence::lease::{Lease, this_process};
 use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lease_record::{Record, Role};
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use shared::id::Incarnation;
 use shared::time::Moment;
 use tests::Pool;
 
-use crate::commands::json::{fields_of, has, queue};
+use super::json::{fields_of, has, queue};
 use crate::kit::steps::ids;
 use crate::kit::{inside, quick_pool};
 

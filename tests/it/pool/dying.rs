@@ -2,14 +2,13 @@
 //! between the ledger's line and what it says. Made by hand through the library, and settled by a
 //! real brain or by the next real worker of the name.
 
-use queue::dir::presence::lease::this_process;
 use std::fs;
 use std::process::Command;
 
 use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::one::Claim;
 use queue::dir::ledger::append::Ledger;
-use queue::dir::presence::lease::Lease;
+use queue::dir::presence::lease::{Lease, this_process};
 use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::{Line, Writer};
@@ -21,8 +20,8 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 use tests::{Pool, Proc, Signal};
 
+use super::death::cpu_worker;
 use crate::kit::*;
-use crate::pool::death::cpu_worker;
 
 /// Who settles the affairs of the dead.
 #[derive(Clone, Copy, Debug)]

@@ -36,7 +36,7 @@ pub(crate) struct Work<'a> {
 pub(crate) enum GaveUp {
     /// Its time limit was over.
     Timeout,
-    /// Somebody asked.
+    /// Somebody asked for it, through the attempt's `Stop`.
     Asked(Why),
     /// We did not.
     No,

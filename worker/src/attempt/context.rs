@@ -18,7 +18,7 @@ use crate::worker_state::WorkerState;
 pub struct AttemptContext {
     /// What the worker knows about itself.
     pub worker_state: WorkerState,
-    /// Its ledger.
+    /// Where ends are recorded, in files of this life of the worker alone.
     pub ledger: Ledger,
     /// What it tells jobs.
     pub surroundings: Surroundings,

@@ -28,9 +28,9 @@ const PREFIXES: &[&str] = &[
 /// What the worker tells every job about itself.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The pool.
+    /// The pool, whose root is `BRAINSTEM_POOL`.
     pub pool: Pool,
-    /// Its name.
+    /// Its name: `BRAINSTEM_WORKER`.
     pub worker: Name,
     /// Its GPU, as CUDA should see it: the identity where known, else the index.
     pub gpu: Option<String>,

@@ -17,7 +17,7 @@ pub struct Finished {
     pub claim: Box<Claim>,
     /// What is to be recorded.
     pub line: Line,
-    /// See [`Phase::Over`].
+    /// What running it again would cost: its time, and four times that where no model answered.
     pub cost: Duration,
     /// The same for the log.
     pub ending: Ending,

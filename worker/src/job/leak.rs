@@ -26,7 +26,7 @@ pub(super) enum Others {
     /// Then nothing of this job lives or can come to us later: whatever outlives its parent has
     /// come by the time the leader is over.
     None,
-    /// Perhaps.
+    /// Perhaps: orphans are looked for once the leader is reaped.
     Some,
 }
 

@@ -44,7 +44,7 @@ pub use wait::{End, EndedBy, Sent, Status, Tell};
 /// All that is needed to run a job.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Program and arguments.
+    /// Program and arguments. The program is looked for in the PATH of `env`.
     pub argv: Vec<OsString>,
     /// Where it runs. Absolute.
     pub cwd: PathBuf,
@@ -89,9 +89,9 @@ pub enum StartError {
     /// There is, but it cannot be run.
     #[error("cannot execute {}: {what}", program.display())]
     NotExecutable {
-        /// The file.
+        /// The file that was found.
         program: PathBuf,
-        /// Why not.
+        /// Why not, as in `it is a directory`.
         what: String,
     },
     /// An earlier run's processes can still write to the log.
@@ -107,7 +107,7 @@ pub enum StartError {
     File {
         /// What was being done.
         doing: &'static str,
-        /// With what.
+        /// The file or directory it was done with.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -115,7 +115,7 @@ pub enum StartError {
     /// The system has no room for another process now.
     #[error("could not start {}: {source}", program.display())]
     Spawn {
-        /// The program.
+        /// Its full path.
         program: PathBuf,
         /// What the system said.
         source: io::Error,

@@ -38,7 +38,7 @@ pub enum Status {
 pub enum EndedBy {
     /// Its time was over.
     Timeout,
-    /// Somebody asked.
+    /// Somebody asked for it, through the job's `Stop`.
     Asked(Why),
 }
 
@@ -64,7 +64,7 @@ pub struct End {
 pub enum Sent {
     /// TERM: it may end in order.
     Term(EndedBy),
-    /// KILL.
+    /// KILL: its grace is over, or nobody wants to wait for that.
     Kill(EndedBy),
 }
 

@@ -65,11 +65,11 @@ enum Stopping {
 pub struct Tools {
     /// What every attempt needs.
     pub context: Arc<AttemptContext>,
-    /// The settings.
+    /// The settings, as they were when the worker started.
     pub settings: Settings,
-    /// Its bells.
+    /// Rings for messages to this worker, and for new tasks of its classes.
     pub listener: Listener,
-    /// TERM and INT.
+    /// TERM and INT: the first lets jobs finish for a while, the second kills them.
     pub signals: Receiver<i32>,
     /// Dropped to tell runs that they must not wait for anything.
     pub hurry: Sender<()>,

@@ -34,7 +34,7 @@ impl Found {
         self.lost == 0 && self.closed.is_empty() && self.limited.is_empty()
     }
 
-    /// The report. Pure.
+    /// The line for people and the reasons behind it, with the time of now.
     #[must_use]
     pub fn report(&self, candidate: Candidate<'_>) -> ClaimReport {
         let reasons = self.reasons(candidate);

@@ -162,7 +162,7 @@ impl Search {
         });
     }
 
-    /// One look.
+    /// Looks once and claims at most one task. Says why where it claims none.
     pub(super) fn claim(&mut self) -> Result<Option<Won>, queue::Error> {
         if !self.has_room()? {
             return Ok(None);

@@ -18,7 +18,7 @@ pub struct Fake {
     pub state: Mutex<FakeState>,
 }
 
-/// What it does.
+/// What it holds, and how it fails: what is `None` goes well.
 #[derive(Debug, Default)]
 pub struct FakeState {
     /// What it holds.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::server::Cancel;
 
-/// All of them.
+/// Counts the requests that run, and wakes a load that waits until none does.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     running: Mutex<u32>,

@@ -95,7 +95,7 @@ impl Models {
         self.server_state().is_there().then_some(host)
     }
 
-    /// The server.
+    /// The server itself: each call to it blocks the calling thread.
     #[must_use]
     pub fn server(&self) -> &dyn Server {
         self.server.as_ref()

@@ -33,7 +33,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// This one.
+    /// Now, by both clocks.
     #[must_use]
     pub fn new() -> Self {
         Self { at: Moment::now(), tick: Instant::now() }
@@ -75,7 +75,7 @@ pub struct ServerState {
 }
 
 impl ServerState {
-    /// Nothing known yet.
+    /// Of a server that nobody has asked yet, and that is expected to be there.
     #[must_use]
     pub fn new(worker: Name, server: &dyn Server, now: Now) -> Self {
         let server = ModelServer {
@@ -216,7 +216,7 @@ impl ServerState {
         }
     }
 
-    /// A load failed.
+    /// A load failed: the model is not held, and the failure is remembered.
     pub fn load_failed(&mut self, model: &str, failure: &Failure, now: Now) -> Vec<Event> {
         self.at_work = None;
         self.forget(model);

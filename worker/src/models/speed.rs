@@ -22,7 +22,7 @@ pub(super) struct Speed {
     slow: u32,
 }
 
-/// What changed.
+/// A change of pace, said when it comes and not again while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Turn {
     /// It has become slow.

@@ -68,7 +68,7 @@ const KEPT: usize = 8;
 const KEY_HELP: &str = "give it to the worker (or the brain that starts it) as $BRAINSTEM_API_KEY, \
                         or in the file that the setting api_key_file names, and start that again";
 
-/// Calls one server.
+/// Calls one server, for any number of threads at once.
 pub(super) struct Client {
     address: Address,
     limits: Limits,
@@ -111,13 +111,13 @@ impl Kept {
     }
 }
 
-/// What is asked.
+/// One call, and when it is given up.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) path: &'a str,
-    /// `None`: a GET.
+    /// Posted as JSON; `None`: a GET.
     pub(super) body: Option<&'a Value>,
-    /// The longest silence.
+    /// The longest silence, before the answer or between two pieces of it.
     pub(super) patience: Duration,
     pub(super) cancel: &'a Cancel,
 }

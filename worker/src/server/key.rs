@@ -18,7 +18,7 @@ const BEGINNING: usize = 4;
 /// A longer file is no key.
 const LONGEST: u64 = 16 * 1024;
 
-/// A key.
+/// A key: one word of ASCII letters, digits and signs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(String);
 

@@ -152,9 +152,9 @@ impl<R: Read> Lines<R> {
 /// What a line of server-sent events holds.
 #[derive(Debug, PartialEq)]
 pub(super) enum Sent {
-    /// An object.
+    /// The object of an event; one of an error under the key `error`.
     Json(Value),
-    /// The final marker.
+    /// The final marker, `[DONE]`.
     Done,
     /// Nothing: the stream ended.
     Ended,

@@ -26,7 +26,7 @@ pub use ollama::Ollama;
 pub use openai::OpenAi;
 pub use shared::address::{Address, BadAddress};
 
-/// A model server.
+/// A model server that the threads of a worker share.
 pub trait Server: Debug + Send + Sync {
     /// Which protocol it speaks.
     fn kind(&self) -> ServerKind;
@@ -110,7 +110,7 @@ pub type Options = serde_json::Map<String, serde_json::Value>;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What it was.
+    /// What it was, by the status and the words of the server.
     pub cause: Cause,
     /// Whether another try could end differently.
     pub again: Again,
@@ -165,7 +165,7 @@ impl Cancel {
         }
     }
 
-    /// Whether somebody did.
+    /// Whether it was given up: from then on every call with it fails.
     #[must_use]
     pub fn is_given_up(&self) -> bool {
         self.inner().given_up

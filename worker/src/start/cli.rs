@@ -51,9 +51,9 @@ pub struct Args {
 pub struct Plan {
     /// Words that all programs take.
     pub common: Common,
-    /// Its name.
+    /// What `--name` says, else `worker-N` for GPU N, else `cpu-HOST`.
     pub name: Name,
-    /// Its GPU.
+    /// The index of its GPU; `None` with `--cpu`.
     pub gpu: Option<u32>,
     /// The classes it takes, most wanted first.
     pub classes: Vec<Class>,
@@ -61,7 +61,7 @@ pub struct Plan {
     pub gpu_slots: u32,
     /// Cpu tasks at once.
     pub cpu_slots: u32,
-    /// Its model server.
+    /// Its model server; without one it takes no llm tasks.
     pub server_setup: Option<ServerSetup>,
     /// Whether that is there.
     pub expected: Expected,

@@ -45,7 +45,7 @@ use rights::{Beginning, Rights, gpu_lock_file};
 /// From KILL until the processes of a predecessor's job are called unkillable.
 const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// The whole program.
+/// The program `worker`, from its command line to its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     leave_session_of_brain();

@@ -34,9 +34,9 @@ struct GpuHolder {
 /// A worker's right to its name and to its GPU, with nothing left over from before.
 #[derive(Debug)]
 pub struct Rights {
-    /// Its lease.
+    /// The lease of its name: its predecessor's affairs are settled.
     pub lease: Lease,
-    /// Its GPU.
+    /// The lock of its GPU (see [`gpu_lock_file`]); `None` where it has none.
     pub gpu: Option<Lock>,
 }
 

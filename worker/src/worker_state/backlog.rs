@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What may be lost with a death, all in all, without anybody minding: see [`Phase::Over`].
+/// What may be lost with a death, all in all, without anybody minding: see [`Phase::Finished`].
 const CHEAP: Duration = Duration::from_millis(20);
 /// How many ends may wait to be recorded, however cheap.
 const MOST_UNRECORDED: usize = 16;

@@ -42,15 +42,15 @@ struct Recorded {
 pub struct Facts {
     /// What it can do, and what stands in its way.
     pub ability: Ability,
-    /// What runs.
+    /// What is claimed, also what has ended and is being recorded.
     pub jobs: Vec<Job>,
     /// How its last look for work went.
     pub claim: ClaimReport,
-    /// Attempts that succeeded.
+    /// Attempts that succeeded and are recorded, in this life of the worker.
     pub completed: u64,
-    /// Attempts that failed.
+    /// Attempts that failed and are recorded, whether or not they are tried again.
     pub failed: u64,
-    /// Races lost.
+    /// Tasks that another worker claimed when this one tried to.
     pub lost_races: u64,
     /// Since when nothing runs.
     pub idle_since: Option<Moment>,
@@ -63,7 +63,7 @@ pub struct Facts {
 /// A running job, from claim to ledger line.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Which attempt.
+    /// Task and attempt, by the file's name.
     pub name: TaskName,
     /// How far it is.
     pub phase: Phase,

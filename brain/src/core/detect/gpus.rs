@@ -9,7 +9,7 @@ use crate::core::words::at::At;
 use crate::core::words::command::{Command, say};
 use crate::core::words::snapshot::Snapshot;
 
-/// Watches readings.
+/// GPUs of which neither memory nor utilization can be read, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct MissingGpus {
     lost: Conditions<String>,

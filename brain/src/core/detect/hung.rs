@@ -19,7 +19,7 @@ use crate::core::words::snapshot::{Life, Snapshot, Worker};
 /// With less than this a heartbeat cannot be written, and its standing still says nothing.
 const FULL: Bytes = Bytes(1 << 20);
 
-/// Watches heartbeats.
+/// Finds living workers whose heartbeat stands still, and heartbeats without a lease file.
 #[derive(Clone, Debug)]
 pub struct HungWorkers {
     threshold: Duration,

@@ -27,7 +27,7 @@ enum Progress {
     Unknown,
 }
 
-/// Watches what runs.
+/// Finds tasks without progress, and has those ended that are past their stall limit.
 #[derive(Clone, Debug)]
 pub struct StuckTasks {
     after: Duration,

@@ -37,7 +37,7 @@ struct TaskFate<'a> {
 }
 
 impl Deaths {
-    /// A worker died.
+    /// Says that a worker died, and counts from now on what becomes of its tasks.
     pub fn died(&mut self, death: &Death, out: &mut Vec<Command>) {
         let Death { worker, pid, tasks, last_status } = death.clone();
         self.tallies.insert(worker.clone(), Tally::default());

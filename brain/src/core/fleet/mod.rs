@@ -17,16 +17,15 @@ use super::detect::activity::Activity;
 use super::words::at::At;
 use super::words::command::{Command, say};
 use super::words::snapshot::{Life, Snapshot};
-use slot::{Rules, Slot, State, Unasked};
-
 use super::words::worker_spec::{WorkerEnd, WorkerKind, WorkerSpec};
+use slot::{Rules, Slot, State, Unasked};
 
 /// What was done to come nearer to the number of workers wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adjusted {
-    /// Workers to start.
+    /// Workers that are started with this, the first places first.
     pub up: Vec<Name>,
-    /// Workers to retire.
+    /// Workers that are asked to drain with this, the last places first.
     pub down: Vec<Name>,
     /// Places where a worker is wanted, and starting it keeps failing.
     pub blocked: u64,
@@ -55,7 +54,7 @@ const RETIRE_AFTER: Duration = Duration::from_secs(60);
 /// What KILL needs at most until it shows.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// All places.
+/// The places where this brain starts workers, and what stands at each.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     slots: Vec<Slot>,
@@ -84,7 +83,7 @@ impl Fleet {
         Self::new(Vec::new(), &Settings::default())
     }
 
-    /// These places.
+    /// With these places, all vacant, and the rules for restarts that the settings give.
     #[must_use]
     pub fn new(places: Vec<WorkerSpec>, settings: &Settings) -> Self {
         let rules = Rules {

@@ -1,12 +1,12 @@
 //! Placing models: which worker should hold which, so that every GPU that can help, helps.
 //!
-//! - `world`, `see`: what is decided from, drawn from one look
-//! - `plan`, `choose`: what is asked of whom, a pure function of the world
-//! - `deadline`: what must be begun now, so that nothing waits longer than it may
+//! - `world`, `observe`: what is decided from, drawn from one look
+//! - `plan`: what is asked of whom, a pure function of the world; in it `choose`, and `deadline`: what
+//!   must be begun now, so that nothing waits longer than it may
 //! - `withdraw`: requests whose goal is gone
 //! - `goals`: what is expected and does not come
 //! - `history`: loads that failed
-//! - `hang`: loads that do not end
+//! - `stuck_loads`: loads that do not end
 //!
 //! Requests are `resource` tasks addressed to a worker, at most one outstanding per place. What is
 //! outstanding is read from the pool, what is loaded from heartbeats, what was measured from the
@@ -69,7 +69,7 @@ impl Rules {
 /// A request that was given up by whoever carries out is not made again before this.
 const AGAIN_MILLIS: i64 = 5_000;
 
-/// Places models.
+/// Decides with each look who loads or unloads what, and keeps what was measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Placer {
     rules: Rules,

@@ -6,6 +6,7 @@ use queue::eligible::{self, Candidate};
 use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lane::Requirements;
 use queue::wire::model_stats::ModelStats;
+use serde_json::json;
 use shared::llm::{Health, HeldState, Loads, ModelServer, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::{Cause, Outcome};
@@ -17,9 +18,7 @@ use super::world::{
     Asked, Demand, Doing, Place, Resident, Stage, Standing, StuckLoad, WorkKind, World,
 };
 use crate::core::words::at::At;
-use crate::core::words::snapshot::Held;
-use crate::core::words::snapshot::{Lane, Snapshot};
-use serde_json::json;
+use crate::core::words::snapshot::{Held, Lane, Snapshot};
 
 /// How long an answer takes where none was ever measured, in seconds.
 const UNKNOWN_ANSWER: f64 = 5.0;

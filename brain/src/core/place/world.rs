@@ -95,7 +95,7 @@ pub(crate) enum Stage {
 /// How a place stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Standing {
-    /// As it says.
+    /// As `held` says: nothing is being loaded or unloaded.
     Steady,
     /// It is being prepared for this work (`None`: for what, nobody knows).
     Moving(Option<WorkKind>),
@@ -133,7 +133,7 @@ pub(crate) struct Place {
     pub(crate) loads: Loads,
     pub(crate) held: Vec<Resident>,
     pub(crate) doing: Doing,
-    /// Requests at once.
+    /// Tasks at once: the GPU slots of its workers that can be asked, and at least 1.
     pub(crate) slots: u64,
     /// GPU memory for models at most, where known.
     pub(crate) room: Option<u64>,
@@ -175,7 +175,7 @@ impl Place {
     }
 }
 
-/// Everything.
+/// All that a plan is made from.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) places: Vec<Place>,

@@ -4,22 +4,22 @@ use shared::event;
 use shared::name::Name;
 use shared::task::TaskName;
 
-use super::scaling::ScalingDecision;
 use super::placement;
+use super::scaling::ScalingDecision;
 use super::worker_spec::WorkerSpec;
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Say it.
+    /// Write this event to the log.
     Say(event::Event),
     /// Start this worker, and report back.
     Spawn(WorkerSpec),
     /// Ask a worker to end a task's job because it makes no progress.
     Stall {
-        /// Which worker.
+        /// The worker that has claimed it.
         worker: Name,
-        /// Which attempt.
+        /// Task and attempt: no other attempt is ended.
         name: TaskName,
         /// For how long it has made none.
         seconds: f64,

@@ -10,7 +10,7 @@ use shared::task::TaskName;
 pub struct Death {
     /// Which.
     pub worker: Name,
-    /// Its process.
+    /// Its process, by its lease file; `None` where that says nothing.
     pub pid: Option<u32>,
     /// Tasks that it left.
     pub tasks: u64,

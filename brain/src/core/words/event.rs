@@ -7,7 +7,7 @@ use super::death;
 use super::snapshot::Snapshot;
 use super::worker_spec::WorkerEnd;
 
-/// Something that happened.
+/// Something that happened, told by the main loop; when, it says beside it.
 #[derive(Debug)]
 pub enum Event {
     /// The pool was looked at.
@@ -32,7 +32,7 @@ pub enum Event {
     SpawnFailed {
         /// Which.
         worker: Name,
-        /// Why not.
+        /// Why not, for the log.
         error: String,
     },
     /// A worker that we had started ended.
@@ -41,7 +41,7 @@ pub enum Event {
     Remembered(Box<ModelStats>),
     /// A signal asks the brain to end. The second one asks to hurry.
     Shutdown {
-        /// Which signal.
+        /// `SIGTERM`, `SIGINT`, `SIGHUP`; or, without one, why the brain has to end.
         signal: String,
     },
 }

@@ -6,7 +6,7 @@ use queue::wire::model_stats::ModelStats;
 /// What the brain thinks, as others may read it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Findings {
-    /// Tasks without progress.
+    /// Tasks that made no progress for `stuck_after`.
     pub stuck: Vec<Stuck>,
     /// What somebody should know.
     pub warnings: Vec<Warning>,

@@ -8,7 +8,7 @@ use shared::time::Moment;
 /// A load or an unload to be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelRequest {
-    /// Of whom.
+    /// The worker that the `resource` task is addressed to.
     pub worker: Name,
     /// What.
     pub verb: ModelVerb,
@@ -21,9 +21,9 @@ pub struct ModelRequest {
 /// A decision, as it is written down.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct PlacementDecision {
-    /// When.
+    /// When it was decided, by the wall clock.
     pub timestamp: Moment,
-    /// In which cycle.
+    /// In which cycle of this brain; each brain counts from 1.
     pub cycle: u64,
     /// What, with its sums.
     #[serde(flatten)]

@@ -7,7 +7,7 @@ use shared::time::Moment;
 /// A decision, as it is written down.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ScalingDecision {
-    /// When.
+    /// When it was decided, by the wall clock.
     pub timestamp: Moment,
     /// The figures it was made from.
     #[serde(flatten)]

@@ -47,10 +47,10 @@ pub struct Snapshot {
     pub free: Option<Bytes>,
 }
 
-/// Whether anything may be claimed at all.
+/// Whether the whole pool is paused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Paused {
-    /// Yes.
+    /// It may, as far as the whole pool goes: a worker may be paused for itself.
     #[default]
     No,
     /// The pool is paused.
@@ -60,7 +60,7 @@ pub enum Paused {
 /// A lane with pending tasks.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// Its figures.
+    /// Its name, class and model, and how many of its tasks are pending.
     pub count: LaneCount,
     /// What its tasks need; `None` where its file cannot be read.
     pub needs: Option<Arc<Requirements>>,
@@ -70,21 +70,21 @@ pub struct Lane {
     pub most: Option<u32>,
 }
 
-/// A task that somebody has claimed.
+/// A task that somebody has claimed, or a request of the brain that nobody has taken yet.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Who.
+    /// Who has claimed it; for a request that nobody has taken, who is asked.
     pub worker: Name,
-    /// Which attempt.
+    /// Task and attempt, by the file's name.
     pub name: TaskName,
-    /// What is needed of the task itself; `None` while it cannot be read.
+    /// What is needed of the task itself; `None` if it could not be read when it was first seen.
     pub task: Option<Arc<About>>,
 }
 
 /// What is needed of a task that runs.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// Its name.
+    /// As the submitter named it, or what stands for a name.
     pub name: String,
     /// Its class.
     pub class: Class,
@@ -98,14 +98,14 @@ pub struct About {
     pub goal: Option<String>,
 }
 
-/// One worker.
+/// One worker, by its lease file, its heartbeat and its process.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Whether it lives.
+    /// By its lease alone: a worker whose heartbeat stands still is alive.
     pub life: Life,
     /// What its lease file says.
     pub record: Option<Arc<Record>>,
-    /// Its last heartbeat.
+    /// The last heartbeat under its name, perhaps a predecessor's; `None` if it cannot be read.
     pub heartbeat: Option<Arc<Heartbeat>>,
     /// What its process does, in the kernel's letter.
     pub process: Option<char>,
@@ -142,7 +142,7 @@ impl Worker {
         }
     }
 
-    /// Whether it lives.
+    /// Whether a process holds its lease, however quiet it is.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.life == Life::Alive

@@ -5,7 +5,7 @@ use shared::name::Name;
 /// Where a worker can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerSpec {
-    /// The worker's name.
+    /// Its name (`--name`), the same at each restart.
     pub worker: Name,
     /// What it works with.
     pub kind: WorkerKind,
@@ -14,9 +14,9 @@ pub struct WorkerSpec {
 /// What a worker works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerKind {
-    /// A GPU.
+    /// The GPU of this index (`--gpu`).
     Gpu(u32),
-    /// Cores only.
+    /// No GPU (`--cpu`).
     Cpu,
 }
 
@@ -27,7 +27,7 @@ pub enum WorkerExit {
     Code(i32),
     /// By this signal.
     Signal(i32),
-    /// Nobody could tell.
+    /// Nobody could tell: it was adopted and said no goodbye, or waiting for it failed.
     Unknown,
 }
 
@@ -38,6 +38,6 @@ pub struct WorkerEnd {
     pub worker: Name,
     /// The number of the process that ended.
     pub pid: u32,
-    /// How it ended.
+    /// How it ended; of an adopted worker only whether it said goodbye is known.
     pub exit: WorkerExit,
 }

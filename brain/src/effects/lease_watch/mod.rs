@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use queue::dir::disk::freshness::Version;
 use queue::dir::disk::listing;
 use queue::dir::disk::lock::Holder;
 use queue::dir::ledger::append::Ledger;
@@ -21,7 +22,6 @@ use shared::name::Name;
 use crate::core::words::death::{Death, Left, Settlement};
 use crate::core::words::snapshot::Life;
 use crate::message::{Message, Report};
-use queue::dir::disk::freshness::Version;
 
 /// What could not be settled is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ struct Means {
     end: Receiver<()>,
 }
 
-/// All watching threads.
+/// A thread for each worker, and which state of which lease file it was made for.
 pub(crate) struct Watchers {
     means: Means,
     workers: BTreeMap<Name, State>,

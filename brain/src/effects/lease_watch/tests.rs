@@ -1,9 +1,9 @@
 //! Deaths, seen by the lease alone.
 
-use queue::dir::presence::lease::this_process;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use queue::dir::presence::lease::this_process;
 use queue::dir::{Privacy, Rules};
 use queue::wire::lease_record::{Process, Role};
 use queue::wire::ledger_line::Writer;

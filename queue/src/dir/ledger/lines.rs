@@ -1,12 +1,12 @@
 //! Reading a ledger file line by line, however long it is: what is held of it at a time is a
 //! quarter of a MiB, or its longest line.
 
-use crate::dir::disk::plain_file;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom};
 use std::path::Path;
 
 use crate::Error;
+use crate::dir::disk::plain_file;
 use crate::dir::fault;
 use crate::error::At as _;
 

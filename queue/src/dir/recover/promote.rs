@@ -20,7 +20,6 @@ use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::{self, Change, Ender};
-
 use crate::store::dependency::{Dependency, Readiness, verdict};
 
 /// One thing that was done.

@@ -2,7 +2,6 @@
 //! whoever opens the pool first after the machine started carries out again what the last lines
 //! say. Nobody claims before that.
 
-use crate::dir::disk::lane_files::ensure_lane;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shared::id::TaskId;
@@ -13,6 +12,7 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
+use crate::dir::disk::lane_files::ensure_lane;
 use crate::dir::disk::lock::{self, Holder};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::{listing, reject};

@@ -1,8 +1,6 @@
 //! What is written beside the tasks, cut off before every single change to the disk: heartbeats,
 //! messages, what the brain says, and lines into a ledger that is open already.
 
-use crate::dir::claim::cursor::Pass;
-use crate::dir::presence::lease::this_process;
 use serde_json::json;
 use shared::id::{Incarnation, TaskId};
 use shared::outcome::{Cause, Outcome};
@@ -10,11 +8,12 @@ use shared::time::Moment;
 
 use super::plug::{Acted, Scene, lease_of, play};
 use crate::Error;
+use crate::dir::claim::cursor::Pass;
 use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end, ledger, name, submit};
 use crate::dir::operate::{Ender, Reason};
 use crate::dir::presence::heartbeats;
-use crate::dir::presence::lease::Lease;
+use crate::dir::presence::lease::{Lease, this_process};
 use crate::dir::signal::control::{self, ControlVerb, Message};
 use crate::dir::{Pool, lookup};
 use crate::store::contract::line;

@@ -1,7 +1,5 @@
 //! Every way in which a task moves, cut off before every single change to the disk.
 
-use crate::dir::claim::cursor::Pass;
-use crate::dir::submit::bulk::Bulk;
 use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
 use shared::task::{Task, TaskName};
@@ -9,6 +7,7 @@ use shared::time::Moment;
 
 use super::plug::{Acted, Notes, Scene, everything, lease_of, lines, play, settle};
 use crate::Error;
+use crate::dir::claim::cursor::Pass;
 use crate::dir::claim::one::NotEnded;
 use crate::dir::disk::place::Found;
 use crate::dir::find::places;
@@ -19,6 +18,7 @@ use crate::dir::presence::lease::Lease;
 use crate::dir::recover::promote::{Promoter, Promotion};
 use crate::dir::recover::reconcile;
 use crate::dir::signal::control::{self, Message};
+use crate::dir::submit::bulk::Bulk;
 use crate::dir::submit::keys::Keys;
 use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, fault};

@@ -1,7 +1,5 @@
 //! What must be kept and found again: history, keys, counts, leases.
 
-use crate::dir::presence::lease::this_process;
-use crate::dir::submit::one::Submitter;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,8 +15,9 @@ use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, record, scr
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::{Change, Ender, Reason};
-use crate::dir::presence::lease::Lease;
+use crate::dir::presence::lease::{Lease, this_process};
 use crate::dir::submit::keys::Keys;
+use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, fault, layout};
 use crate::store::contract::{line, task};
 use crate::wire::lease_record::Process;

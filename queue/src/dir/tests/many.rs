@@ -1,6 +1,5 @@
 //! Many at once: workers, submitters, promoters and people in one pool.
 
-use crate::dir::submit::bulk::Bulk;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,6 +17,7 @@ use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end, end_all, ledger, pool_at, scratch};
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::recover::promote::Promoter;
+use crate::dir::submit::bulk::Bulk;
 use crate::dir::submit::one::Submitter;
 use crate::store::contract::{line, task};
 use crate::wire::retry::Verdict;

@@ -1,7 +1,6 @@
 //! The plug: a scene is played again and again, and each time it is cut off one change later (or
 //! one change fails); then the world is restarted, and what must hold is checked.
 
-use crate::dir::Rules;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use crate::dir::presence::lease::{self, Lease};
 use crate::dir::recover::promote::Promoter;
 use crate::dir::recover::reconcile;
 use crate::dir::recover::settle::{Patience, Settler};
-use crate::dir::{Pool, fault};
+use crate::dir::{Pool, Rules, fault};
 use crate::wire::ledger_line::Brief;
 use crate::wire::retry::Verdict;
 

@@ -1,7 +1,6 @@
 //! Putting aside what is no task, cut off before every single change to the disk: nothing is
 //! thrown away, nothing is there twice, and the tasks beside it run.
 
-use crate::store::contract::line;
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use crate::dir::fixture::{cursor, ledger, submit};
 use crate::dir::layout::Layout;
 use crate::dir::recover::promote::{self, Promotion};
 use crate::dir::recover::strays;
+use crate::store::contract::line;
 use crate::wire::retry::Verdict;
 
 const PLAIN: &str = r#"{"shell": "true"}"#;

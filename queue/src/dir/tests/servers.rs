@@ -1,7 +1,6 @@
 //! The model server of a dead worker: no task waits for its end, and it is not forgotten where it
 //! could not be ended.
 
-use crate::dir::presence::lease::this_process;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use rustix::io::Errno;
 use shared::id::TaskId;
 
 use crate::dir::fixture::{claim, cursor, ledger, name, pool_at, record, scratch, state, submit};
-use crate::dir::presence::lease::Lease;
+use crate::dir::presence::lease::{Lease, this_process};
 use crate::dir::recover::settle::{Patience, Settled, Settler};
 use crate::dir::{Pool, fault};
 use crate::fence::{SERVER_MARK, server_mark};

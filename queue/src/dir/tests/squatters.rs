@@ -1,7 +1,6 @@
 //! A plain file, or somebody's directory, where the pool needs a directory of its own: who needs it
 //! says so and loses nothing, and when the thing is put aside all goes on.
 
-use crate::dir::submit::bulk::Bulk;
 use std::fs;
 use std::path::Path;
 
@@ -17,6 +16,7 @@ use crate::dir::fixture::{claim, cursor, ledger, pool_at, scratch, state};
 use crate::dir::layout::{Segment, Shelf, priority_dir};
 use crate::dir::operate::{self, Change};
 use crate::dir::recover::strays;
+use crate::dir::submit::bulk::Bulk;
 use crate::dir::submit::one::Submitter;
 use crate::store::contract::{line, task};
 use crate::wire::retry::Verdict;

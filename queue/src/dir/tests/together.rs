@@ -1,8 +1,6 @@
 //! What is done for many tasks at once, cut off before every single change to the disk: several
 //! ends recorded with one flush, and batches under keys.
 
-use crate::dir::presence::lease::Lease;
-use crate::dir::submit::bulk::Bulk;
 use shared::id::{BatchId, TaskId};
 use shared::outcome::Cause;
 use shared::task::Task;
@@ -15,6 +13,8 @@ use crate::dir::claim::one::{Claim, NotEnded};
 use crate::dir::find::places;
 use crate::dir::fixture::{cursor, ledger, state, submit};
 use crate::dir::ledger::append::Ledger;
+use crate::dir::presence::lease::Lease;
+use crate::dir::submit::bulk::Bulk;
 use crate::dir::submit::keys::Keys;
 use crate::store::contract::{line, task};
 use crate::wire::ledger_line::Line;

@@ -1,5 +1,6 @@
 //! What was found: rows, as a table for people and as JSON for programs.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -8,7 +9,6 @@ use serde_json::{Value, json};
 use crate::args::Args;
 use crate::measure::{self, Pair};
 use crate::plot;
-use std::path::Path;
 
 /// What a row is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,6 +1,5 @@
 //! Ollama's own paths.
 
-use crate::say::vector;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::compat;
 use crate::models::{Keep, Listed, Models};
-use crate::say::{Prompt, Refused, Said, full_name, misbehave, model, say, tokens_in, turn};
+use crate::say::{
+    Prompt, Refused, Said, full_name, misbehave, model, say, tokens_in, turn, vector,
+};
 use crate::settings::Settings;
 use crate::wire::Call;
 

@@ -31,7 +31,7 @@ pub(super) struct Words {
 pub(super) enum Standing {
     /// Nobody wants it.
     Resting,
-    /// It runs.
+    /// Its process runs, whether or not it answers yet.
     Running { pid: u32 },
     /// It ended by itself, or could not be started, and will be started again.
     Ended { why: String },

@@ -13,11 +13,11 @@ use crate::server::Options;
 /// What the answer will be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// A message.
+    /// A message, from `/api/chat`.
     Chat,
-    /// A text.
+    /// A text, from `/api/generate`.
     Text,
-    /// Embeddings.
+    /// Embeddings, from `/api/embed`: never streamed.
     Vectors,
 }
 

@@ -64,7 +64,7 @@ pub(super) struct Planner<'a> {
     pub(super) open: Vec<u64>,
     /// By demand: whether its oldest task must not wait any longer.
     pub(super) due: Vec<bool>,
-    /// By place.
+    /// By place: whether it is idle and no work waits for what it holds; whether this plan uses it.
     pub(super) free: Vec<bool>,
     pub(super) taken: Vec<bool>,
     /// Loads on their way, by host.

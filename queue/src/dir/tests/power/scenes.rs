@@ -1,6 +1,5 @@
 //! The scenes: every way in which a task moves, each with the power cut at every moment.
 
-use crate::dir::submit::bulk::Bulk;
 use shared::id::TaskId;
 use shared::outcome::{Cause, Next};
 use shared::task::Task;
@@ -15,6 +14,7 @@ use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{self, Change, Ender, Reason};
 use crate::dir::recover::promote::Promoter;
 use crate::dir::signal::control::{self, ControlVerb, Message};
+use crate::dir::submit::bulk::Bulk;
 use crate::dir::submit::keys::Keys;
 use crate::dir::submit::one::Submitter;
 use crate::dir::tests::plug::{lease_of, settle};

@@ -4,7 +4,6 @@
 mod scenes;
 mod schedule;
 
-use crate::dir::claim::cursor::Pass;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +12,8 @@ use shared::outcome::{Next, Outcome};
 use shared::task::TaskName;
 use shared::time::Moment;
 
-use self::schedule::{Act, Explored, Grain, explore};
 use super::plug::{Notes, lines, put_right, settle, what_must_hold};
+use crate::dir::claim::cursor::Pass;
 use crate::dir::claim::one::Claim;
 use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, scratch};
@@ -27,6 +26,7 @@ use crate::dir::{Pool, fault};
 use crate::store::contract::line;
 use crate::wire::lease_record::Record;
 use crate::wire::retry::Verdict;
+use schedule::{Act, Explored, Grain, explore};
 
 /// What the jobs and the people saw, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

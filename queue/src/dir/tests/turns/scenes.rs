@@ -1,8 +1,5 @@
 //! Who meets whom.
 
-use crate::dir::recover::reconcile::ready;
-use crate::dir::submit::bulk::Bulk;
-use crate::store::contract::task;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shared::outcome::Cause;
@@ -14,7 +11,9 @@ use crate::dir::batch::roll_forward;
 use crate::dir::find::places;
 use crate::dir::fixture::ledger;
 use crate::dir::operate;
-use crate::store::contract::line;
+use crate::dir::recover::reconcile::ready;
+use crate::dir::submit::bulk::Bulk;
+use crate::store::contract::{line, task};
 
 const FAILED: Verdict = Verdict::Failed(Cause::ExitCode);
 const PLAIN: &str = r#"{"shell": "true"}"#;

@@ -1,14 +1,14 @@
 //! Durable submits, one by one and in bulk, beside the writes and flushes they cannot do without.
 
-use queue::dir::submit::bulk::Bulk;
 use std::fs;
 use std::process::Stdio;
 
+use queue::dir::submit::bulk::Bulk;
 use queue::dir::submit::one::Submitter;
 
+use super::daemon::{Place, TRUE, task};
 use crate::args::Args;
 use crate::measure::{self, Pair};
-use crate::parts::daemon::{Place, TRUE, task};
 use crate::raw;
 use crate::report::{Goal, Report, Row};
 
