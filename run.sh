@@ -156,6 +156,7 @@ prepare_clients() {
 run_tests() {
     # The clock of the programs under test is set with it.
     need faketime faketime
+    need codespell codespell
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     prepare
     not_had=()

@@ -3,3 +3,4 @@
 mod harness;
 mod laws;
 mod layout;
+mod spelling;
