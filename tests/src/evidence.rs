@@ -53,11 +53,21 @@ pub(crate) fn marks(path: &Path) -> Vec<Mark> {
 
 /// The JSON lines of a file. The last line may still be in the making; any other must be whole.
 pub(crate) fn json_lines(path: &Path) -> Vec<Value> {
+    parsed(path, &lines(path))
+}
+
+/// The whole lines of a file that are not empty.
+pub(crate) fn lines(path: &Path) -> Vec<String> {
+    whole_lines(path).into_iter().filter(|line| !line.is_empty()).collect()
+}
+
+/// Lines of a file as JSON.
+pub(crate) fn parsed(path: &Path, lines: &[String]) -> Vec<Value> {
     let value = |line: &String| {
         serde_json::from_str(line)
             .unwrap_or_else(|error| panic!("{}: {error}: {line}", path.display()))
     };
-    whole_lines(path).iter().filter(|line| !line.is_empty()).map(value).collect()
+    lines.iter().map(value).collect()
 }
 
 fn whole_lines(path: &Path) -> Vec<String> {

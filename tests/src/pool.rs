@@ -145,7 +145,7 @@ impl Pool {
         let program = Path::new(command.get_program()).file_name().unwrap_or_default();
         let name = format!("{number:02}-{}", program.to_string_lossy());
         if let Some(log) = log_of(program, command.get_args()) {
-            let lines = self.log(&log).len();
+            let lines = evidence::lines(&self.log_file(&log)).len();
             self.before.lock().expect("nobody panics in here").insert(log, lines);
         }
         Proc::start(&self.house, &name, command.process_group(0))
@@ -232,7 +232,11 @@ impl Pool {
     /// The lines of `logs/NAME.jsonl` so far; a torn one in the middle fails the test.
     #[must_use]
     pub fn log(&self, name: &str) -> Vec<Value> {
-        evidence::json_lines(&self.dir().join("logs").join(format!("{name}.jsonl")))
+        evidence::json_lines(&self.log_file(name))
+    }
+
+    fn log_file(&self, name: &str) -> PathBuf {
+        self.dir().join("logs").join(format!("{name}.jsonl"))
     }
 
     /// The lines since the last program that writes this log was started: what a predecessor of
@@ -244,9 +248,10 @@ impl Pool {
     #[must_use]
     pub fn news(&self, name: &str) -> Vec<Value> {
         let before = self.before.lock().expect("nobody panics in here").get(name).copied();
-        let mut lines = self.log(name);
+        let lines = evidence::lines(&self.log_file(name));
         // A log that was rotated since has fewer.
-        lines.split_off(before.unwrap_or(0).min(lines.len()))
+        let since = before.unwrap_or(0).min(lines.len());
+        evidence::parsed(&self.log_file(name), &lines[since..])
     }
 
     /// The heartbeat of a worker, where there is one.

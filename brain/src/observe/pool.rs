@@ -54,6 +54,8 @@ impl<T> Cache<T> {
         let known = self.known.get(name);
         let freshness = known.map_or(Freshness::UNKNOWN, |known| known.freshness).look(path)?;
         let content = match known {
+            // What comes just after the look is read at the next one.
+            _ if freshness.is_absent() => None,
             Some(known) if freshness.is_current() => known.content.clone(),
             Some(_) | None => read()?.map(Arc::new),
         };

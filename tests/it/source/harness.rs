@@ -96,3 +96,17 @@ fn a_wait_in_vain_shows_what_was_said() {
         assert!(scene.contains(part), "{part} is missing: {scene}");
     }
 }
+
+/// What the predecessor said stands in the same log, and is no answer to what the next one does.
+#[test]
+fn an_event_of_a_predecessor_is_not_the_one_that_is_waited_for() {
+    let pool = Pool::new();
+    let lives = [(); 2].map(|()| {
+        let mut worker = pool.worker(&["--cpu", "--name", "w"]);
+        let started = pool.until_event("worker-w", "worker.starting");
+        worker.term();
+        worker.end().success();
+        started["incarnation"].clone()
+    });
+    assert_ne!(lives[0], lives[1]);
+}

@@ -183,7 +183,7 @@ fn models(fake: &Arc<Fake>) -> Models {
 }
 
 #[test]
-fn what_is_found_out_lies_on_the_desk_and_wakes_the_main_thread() {
+fn what_is_found_out_is_in_the_workers_state_and_wakes_the_main_thread() {
     let (fake, worker_state) = (Arc::new(Fake::default()), worker_state());
     fake.set(|state| state.held.push("tiny".into()));
     let models = models(&fake);

@@ -142,15 +142,15 @@ impl Fleet {
     /// How many workers stand at the places.
     #[must_use]
     pub fn count(&self, seen: &Snapshot) -> FleetCounts {
-        let mut counter = FleetCounts::default();
+        let mut counts = FleetCounts::default();
         for slot in &self.slots {
             if slot.stands(seen, Life::Alive) {
-                counter.active += 1;
+                counts.active += 1;
             } else if slot.is_ours() {
-                counter.spawning += 1;
+                counts.spawning += 1;
             }
         }
-        counter
+        counts
     }
 
     /// Comes nearer to the number of workers wanted.

@@ -62,7 +62,7 @@ pub(super) enum State {
     Drained,
 }
 
-/// The end of a worker's process that nobody had asked for.
+/// The end of a worker's process that the brain had not asked for.
 pub(super) struct Unasked {
     pub(super) pid: u32,
     pub(super) lived: Duration,

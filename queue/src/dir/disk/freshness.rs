@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
 
-/// Longer than any tick of a file system's clock that has nanoseconds.
-const TICK: Duration = Duration::from_millis(20);
+/// Longer than any tick of a file system's clock that has nanoseconds, also where the machine is a
+/// guest that is not always given its processor.
+const TICK: Duration = Duration::from_millis(50);
 /// The same for those that have whole seconds, or two.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
@@ -101,6 +102,12 @@ impl Freshness {
         self.0.is_some_and(|seen| seen.holds)
     }
 
+    /// Whether there was nothing at the last look: then there is nothing to read either.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.0.is_some_and(|seen| seen.version.is_none())
+    }
+
     /// The same, where not all could be read: it is read again at the next look.
     #[must_use]
     pub fn unread(self) -> Self {
@@ -124,12 +131,12 @@ mod tests {
         assert!(!first.is_current(), "nothing was read before");
         let soon = first.next(version(7, 1), after(5));
         assert!(!soon.is_current(), "another change in the same tick would not show");
-        let late = soon.next(version(7, 1), after(30));
+        let late = soon.next(version(7, 1), after(60));
         assert!(!late.is_current(), "read in the tick, the last time");
-        let next = late.next(version(7, 1), after(31));
+        let next = late.next(version(7, 1), after(61));
         assert!(next.is_current(), "read after the tick");
-        assert!(!late.unread().next(version(7, 1), after(31)).is_current(), "not all was read");
-        assert!(!next.next(version(7, 2), after(60)).is_current(), "it changed");
+        assert!(!late.unread().next(version(7, 1), after(61)).is_current(), "not all was read");
+        assert!(!next.next(version(7, 2), after(90)).is_current(), "it changed");
     }
 
     #[test]
@@ -141,6 +148,7 @@ mod tests {
         let later = late.next(version(7, 0), after(2100));
         assert!(later.next(version(7, 0), after(2101)).is_current());
         let nothing = Freshness::UNKNOWN.next(None, after(0));
-        assert!(nothing.next(None, after(1)).is_current());
+        assert!(nothing.is_absent() && nothing.next(None, after(1)).is_current());
+        assert!(!nothing.next(version(7, 1), after(1)).is_absent());
     }
 }

@@ -99,6 +99,9 @@ impl Counter {
             (known.freshness, known.round) = (freshness, round);
             return Ok((known.count, known.head));
         }
+        if freshness.is_absent() {
+            return Ok((0, None));
+        }
         let names = listing::tasks_in(dir)?.tasks;
         let (count, head) = (names.len() as u64, names.first().copied());
         self.known.insert(dir.to_owned(), Known { freshness, count, head, round });

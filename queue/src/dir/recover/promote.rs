@@ -192,7 +192,7 @@ impl Promoter {
             let path = dir.join(segment.dir_name());
             let known = self.known.get(&segment).copied().unwrap_or_default();
             let now = known.look(&path)?;
-            if now.is_current() {
+            if now.is_current() || now.is_absent() {
                 continue;
             }
             // Read in full, or one would be forgotten until something moves.

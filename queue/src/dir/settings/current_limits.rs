@@ -61,7 +61,12 @@ impl Limits {
         if now.is_current() {
             return Ok(());
         }
-        let settings = Settings::load(path, |_variable| None, &Flags::new());
+        // What comes just after the look is read at the next one.
+        let settings = if now.is_absent() {
+            Settings::read(path, "", |_variable| None, &Flags::new())
+        } else {
+            Settings::load(path, |_variable| None, &Flags::new())
+        };
         let settings = settings.map_err(|error| {
             let problem = format!("{error}; the limits stay as they were");
             Error::Garbled { path: path.clone(), problem }
