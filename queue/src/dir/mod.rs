@@ -1,4 +1,9 @@
 //! The store that is a directory: the path of a task is its state.
+//!
+//! From below upwards: [`layout`] spells paths, [`disk`] changes and reads files, [`settings`] and
+//! [`pool`] say what holds; on these stand [`ledger`], [`presence`], [`signal`] and [`mod@batch`];
+//! then [`find`], then [`submit`], [`claim`] and [`operate`], and [`recover`], which puts right what
+//! any of them left half done. [`lookup`] and [`store`] are for whoever comes from outside.
 
 pub mod batch;
 pub mod claim;

@@ -181,7 +181,7 @@ impl Cursor {
 
     fn refresh(&mut self, look: LookDepth, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
         let layout = self.pool.layout().clone();
-        let now = self.freshness.look(&layout.pending())?;
+        let now = self.freshness.glance(&layout.pending())?;
         if look == LookDepth::Afresh || !now.is_current() {
             self.relist_lanes(&layout, see)?;
         }

@@ -5,7 +5,7 @@ pub mod limit_slots;
 pub mod note;
 pub mod one;
 pub(super) mod prefetch;
-pub mod row;
+mod row;
 
 #[cfg(test)]
 mod tests;

@@ -79,7 +79,7 @@ impl LaneView {
 
     pub(super) fn refresh(&mut self, layout: &Layout, look: LookDepth) -> Result<(), Error> {
         let dir = layout.pending().join(self.name.as_str());
-        let now = self.freshness.look(&dir)?;
+        let now = self.freshness.glance(&dir)?;
         if look == LookDepth::Afresh || !now.is_current() {
             let priorities = listing::priorities(layout, &self.name)?;
             self.rows.retain(|priority, _row| priorities.contains(priority));
@@ -154,7 +154,7 @@ impl LaneView {
 
 impl Row {
     fn refresh(&mut self, dir: &Path, look: LookDepth) -> Result<(), Error> {
-        let now = self.freshness.look(dir)?;
+        let now = self.freshness.glance(dir)?;
         if look == LookDepth::Cached && now.is_current() {
             return Ok(());
         }

@@ -9,7 +9,7 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::Error;
 use crate::error::{At as _, OrGone as _};
@@ -54,6 +54,16 @@ impl Version {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// By the wall clock, as far as that is the file system's, too.
+    fn seems_old(&self, now: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else {
+            return false;
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        now.duration_since(changed).is_ok_and(|age| age > self.tick())
+    }
+
     fn tick(&self) -> Duration {
         let (_seconds, nanoseconds) = self.changed;
         if nanoseconds == 0 { COARSE_TICK } else { TICK }
@@ -85,6 +95,15 @@ impl Freshness {
     /// read after it.
     pub fn look(&self, path: &Path) -> Result<Self, Error> {
         Ok(self.next(Version::of(path)?, Instant::now()))
+    }
+
+    /// The same, where what is overlooked now is seen in time by a look afresh: what seems old by
+    /// the wall clock is taken to be old.
+    pub fn glance(&self, path: &Path) -> Result<Self, Error> {
+        let version = Version::of(path)?;
+        let next = self.next(version, Instant::now());
+        let seems_old = version.is_some_and(|version| version.seems_old(SystemTime::now()));
+        Ok(Self(next.0.map(|seen| Seen { will_hold: seen.will_hold || seems_old, ..seen })))
     }
 
     fn next(&self, version: Option<Version>, now: Instant) -> Self {
@@ -137,6 +156,19 @@ mod tests {
         assert!(next.is_current(), "read after the tick");
         assert!(!late.unread().next(version(7, 1), after(61)).is_current(), "not all was read");
         assert!(!next.next(version(7, 2), after(90)).is_current(), "it changed");
+    }
+
+    #[test]
+    fn what_seems_old_is_old_for_those_alone_who_look_afresh_anyway() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        file.as_file().set_modified(hour_ago).unwrap();
+        let glanced = Freshness::UNKNOWN.glance(file.path()).unwrap();
+        assert!(!glanced.is_current() && glanced.glance(file.path()).unwrap().is_current());
+        let looked = Freshness::UNKNOWN.look(file.path()).unwrap();
+        assert!(!looked.look(file.path()).unwrap().is_current());
+        file.as_file().set_modified(SystemTime::now()).unwrap();
+        assert!(!glanced.glance(file.path()).unwrap().is_current(), "it changed");
     }
 
     #[test]
