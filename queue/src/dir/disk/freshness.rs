@@ -4,7 +4,8 @@
 //! A change in the same tick of the file system's clock as the reading would not show. That clock
 //! may be another machine's, an hour ahead or back, so it is compared with itself only: what was
 //! read counts when it was read later than a tick, by our own clock, after its version was first
-//! seen. What changes all the time is so read once more than it would have to be.
+//! seen. What changes all the time is so read once more than it would have to be. Only who looks
+//! afresh before relying on it may take both clocks for one ([`Freshness::glance`]).
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
