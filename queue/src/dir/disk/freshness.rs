@@ -18,7 +18,9 @@ use crate::error::{At as _, OrGone as _};
 /// Longer than any tick of a file system's clock that has nanoseconds, also where the machine is a
 /// guest that is not always given its processor.
 const TICK: Duration = Duration::from_millis(50);
-/// The same for those that have whole seconds, or two.
+/// Longer than a tick of the kernel's own clock, for those who look afresh anyway.
+const SHORT_TICK: Duration = Duration::from_millis(20);
+/// The same for clocks that have whole seconds, or two.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
 /// Which content of which file, or directory, a path names.
@@ -58,11 +60,12 @@ impl Version {
     /// By the wall clock, as far as that is the file system's, too.
     fn seems_old(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.changed;
-        let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else {
+        let (Ok(whole), Ok(part)) = (seconds.try_into(), nanoseconds.try_into()) else {
             return false;
         };
-        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        now.duration_since(changed).is_ok_and(|age| age > self.tick())
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(whole, part);
+        let tick = if nanoseconds == 0 { COARSE_TICK } else { SHORT_TICK };
+        now.duration_since(changed).is_ok_and(|age| age > tick)
     }
 
     fn tick(&self) -> Duration {
