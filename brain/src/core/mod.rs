@@ -35,7 +35,7 @@ pub struct Core {
     stuck: detect::stuck::StuckTasks,
     unclaimed: detect::unclaimed::UnclaimedTasks,
     imbalance: detect::imbalance::Imbalances,
-    jump: detect::count_jump::CountJump,
+    count_jump: detect::count_jump::CountJump,
     scale: fleet::scale::Scale,
     disk: detect::disk::DiskSpace,
     gpus: detect::gpus::MissingGpus,
@@ -62,7 +62,7 @@ impl Core {
             stuck: detect::stuck::StuckTasks::new(settings),
             unclaimed: detect::unclaimed::UnclaimedTasks::new(settings),
             imbalance: detect::imbalance::Imbalances::new(settings),
-            jump: detect::count_jump::CountJump::default(),
+            count_jump: detect::count_jump::CountJump::default(),
             disk: detect::disk::DiskSpace::new(settings),
             gpus: detect::gpus::MissingGpus::default(),
             monitor: report::monitor::MonitorLine::new(settings),
@@ -119,7 +119,7 @@ impl Core {
         let idle = detect::activity::Idlers { activity: &self.activity, hung: &hung };
         self.unclaimed.look(at, seen, idle, out);
         self.imbalance.look(at, seen, idle, out);
-        self.jump.look(seen, out);
+        self.count_jump.look(seen, out);
         self.placer.look(at, seen, &hung, out);
         let decision = self.scale.decide(at, seen, &mut self.fleet, &self.activity);
         out.extend(decision);

@@ -89,7 +89,7 @@ pub enum Change {
     },
     /// A worker runs it; that worker must be asked.
     Running {
-        /// Which worker.
+        /// The worker that runs it.
         worker: Name,
     },
 }

@@ -93,7 +93,7 @@ pub enum State {
     Pending,
     /// Claimed, and not put back yet where that worker has died.
     Processing {
-        /// By whom.
+        /// The worker that claimed it.
         worker: Name,
     },
     /// Somebody is just ending it.
@@ -125,7 +125,7 @@ pub enum Answer {
     Done,
     /// A worker runs it; it was asked to end it.
     Asked {
-        /// Which worker.
+        /// The worker that runs it.
         worker: Name,
     },
     /// It cannot be done with a task in this state.

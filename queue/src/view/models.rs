@@ -30,7 +30,7 @@ pub struct SeenModel {
 /// A worker whose server holds a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelHolder {
-    /// Which worker.
+    /// The worker that uses the server.
     pub worker: Name,
     /// Its server's address, as `http://127.0.0.1:11437`.
     pub server: String,

@@ -57,7 +57,7 @@ impl Mean {
 /// Loads of one model by one worker that failed in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
-    /// How many.
+    /// Failures in a row, 1 or more.
     pub count: u32,
     /// Why the last one did.
     pub cause: Cause,

@@ -117,7 +117,7 @@ crate::outcome::words! {
 /// A task that makes no progress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StuckTask {
-    /// Which.
+    /// The task that makes none.
     pub task_id: TaskId,
     /// The attempt that goes on.
     pub attempt: u32,

@@ -2,7 +2,7 @@
 //! tasks, and the brain's own core. The same with things going wrong, and with eight models.
 
 use tests::placement::{
-    Arrivals, Fault, SetUp, Sim, Went, batch_of, bound, has_round, least_wait, mixed, random,
+    Arrivals, Fault, SetUp, Sim, SimResult, batch_of, bound, has_round, least_wait, mixed, random,
 };
 
 /// A load of 5 s and 125 answers of 0.3 s, on three workers.
@@ -13,11 +13,11 @@ fn night() -> SetUp {
 /// The load and a third of the work, in milliseconds.
 const IDEAL: u64 = 5_000 + 125 * 300 / 3;
 
-fn went(set_up: &SetUp, faults: &[Fault]) -> Went {
+fn went(set_up: &SetUp, faults: &[Fault]) -> SimResult {
     Sim::new(set_up, faults).run()
 }
 
-fn lines<'a>(went: &'a Went, name: &str) -> Vec<&'a str> {
+fn lines<'a>(went: &'a SimResult, name: &str) -> Vec<&'a str> {
     went.said.iter().filter_map(|line| line.strip_prefix(name)).map(str::trim).collect()
 }
 

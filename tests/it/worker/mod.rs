@@ -1,9 +1,9 @@
 //! A worker and its jobs.
 
-pub(super) mod asked;
 pub(super) mod gpu;
 pub(super) mod job_environment;
 pub(super) mod jobs;
 pub(super) mod life;
 pub(super) mod limits;
+pub(super) mod messages;
 pub(super) mod slots;

@@ -57,30 +57,30 @@ pub struct SetUp {
 pub enum Fault {
     /// The worker is killed at this time, and is back two seconds later without its models.
     Kill {
-        /// Which.
+        /// Its index among the workers, from 0.
         worker: usize,
-        /// When.
+        /// When it is killed, in milliseconds from the start.
         at: u64,
     },
     /// The worker's server refuses each load that begins before this time.
     Refuse {
-        /// Which.
+        /// Its index among the workers, from 0.
         worker: usize,
-        /// Until when.
+        /// The time from which it loads again, in milliseconds from the start.
         until: u64,
     },
     /// The brain is killed, and another one takes over after this time.
     Brain {
-        /// When.
+        /// When it is killed, in milliseconds from the start.
         at: u64,
-        /// For how long there is none.
+        /// For how long there is none, in milliseconds.
         gap: u64,
     },
 }
 
-/// How it went.
+/// What a simulated run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Went {
+pub struct SimResult {
     /// Loads that were begun.
     pub loads: u64,
     /// When the last answer was there, in milliseconds.

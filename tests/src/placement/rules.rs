@@ -1,6 +1,6 @@
 //! What the core's decisions are held against: other rules, and what no rule can beat.
 
-use super::{SetUp, UNLOAD, Went};
+use super::{SetUp, SimResult, UNLOAD};
 
 /// How many models a server keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +15,10 @@ pub enum Keep {
 /// not hold that model. Of several that are free one that holds it takes it: the strongest rule
 /// that never lets a task pass another one.
 #[must_use]
-pub fn first_come_first_served(set_up: &SetUp, keep: Keep) -> Went {
+pub fn first_come_first_served(set_up: &SetUp, keep: Keep) -> SimResult {
     let mut free = vec![0_u64; set_up.workers];
     let mut held: Vec<Vec<usize>> = vec![Vec::new(); set_up.workers];
-    let mut went = Went { tasks: vec![0; set_up.workers], ..Went::default() };
+    let mut went = SimResult { tasks: vec![0; set_up.workers], ..SimResult::default() };
     for prompt in &set_up.prompts {
         let first = |worker: &usize| {
             let lacks = !held[*worker].contains(&prompt.model);

@@ -1,5 +1,5 @@
 //! One attempt of an `llm` task: a request to the model server, its answer streamed into the run
-//! log. Beside [`crate::attempt`], which claims and records, as [`crate::job`] is for commands.
+//! log. What [`super::job_run`] is for commands.
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -24,7 +24,7 @@ use crate::server::{Again, Failure, Sink};
 
 /// What an attempt that needs the model server works with.
 #[derive(Clone, Copy)]
-pub(crate) struct Work<'a> {
+pub(crate) struct ModelAttempt<'a> {
     pub(crate) context: &'a AttemptContext,
     pub(crate) models: &'a Models,
     pub(crate) claim: &'a Claim,
@@ -43,9 +43,9 @@ pub(crate) enum GaveUp {
 }
 
 /// Asks the model, and says how that went. Calls `meanwhile` when the server begins to answer.
-pub(crate) fn ask(work: Work<'_>, model: &str, meanwhile: &dyn Fn()) -> AttemptResult {
+pub(crate) fn ask(work: ModelAttempt<'_>, model: &str, meanwhile: &dyn Fn()) -> AttemptResult {
     let begun = Begun::new(work);
-    let Work { context, models, claim, stop } = work;
+    let ModelAttempt { context, models, claim, stop } = work;
     let (name, what) = (claim.name(), what(claim));
     let (task, attempt, log) = (name.id, name.attempt, begun.log.path.clone());
     let (model_name, server) = (model.to_owned(), models.server().address().to_owned());
@@ -134,8 +134,8 @@ impl Log {
 
 impl Begun {
     /// Says that the attempt runs.
-    pub(crate) fn new(work: Work<'_>) -> Self {
-        let Work { context, claim, .. } = work;
+    pub(crate) fn new(work: ModelAttempt<'_>) -> Self {
+        let ModelAttempt { context, claim, .. } = work;
         let name = claim.name();
         let path = context.surroundings.pool.layout().run_log(name.id, name.attempt);
         let log = Log { path, task: name.id, attempt: name.attempt, file: OnceCell::new() };

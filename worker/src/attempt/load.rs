@@ -7,15 +7,19 @@ use queue::wire::retry::Verdict;
 use shared::llm::{HeldModel, ModelVerb, is_same_model};
 use shared::outcome::Cause;
 
-use super::ask::{Begun, GaveUp, Work};
+use super::ask::{Begun, GaveUp, ModelAttempt};
 use super::context::AttemptResult;
 use crate::models::Alone;
 use crate::server::{Again, Failure, Options};
 
 /// Does what the task says, alone on the GPU.
-pub(crate) fn load_or_unload(work: Work<'_>, verb: ModelVerb, model: &str) -> AttemptResult {
+pub(crate) fn load_or_unload(
+    work: ModelAttempt<'_>,
+    verb: ModelVerb,
+    model: &str,
+) -> AttemptResult {
     let begun = Begun::new(work);
-    let Work { context, models, claim, stop } = work;
+    let ModelAttempt { context, models, claim, stop } = work;
     let limit = claim.task().spec.timeout.map(|span| span.0);
     let address = models.server().address();
     begun.say(&format!("{verb} {model} at {address}"));
@@ -47,8 +51,8 @@ fn given_up() -> Failure {
     Failure { cause: Cause::Cancelled, again: Again::GivenUp, message }
 }
 
-fn load(work: Work<'_>, begun: &Begun, model: &str) -> Result<(), Failure> {
-    let Work { context, models, claim, stop } = work;
+fn load(work: ModelAttempt<'_>, begun: &Begun, model: &str) -> Result<(), Failure> {
+    let ModelAttempt { context, models, claim, stop } = work;
     let none = Options::new();
     let options = claim.task().spec.options.as_ref().unwrap_or(&none);
     models.server().load(model, options, stop.cancel())?;
@@ -83,8 +87,8 @@ fn describe(held: &[HeldModel], model: &str, took: Duration) -> String {
     }
 }
 
-fn unload(work: Work<'_>, model: &str) -> Result<(), Failure> {
-    let Work { context, models, stop, .. } = work;
+fn unload(work: ModelAttempt<'_>, model: &str) -> Result<(), Failure> {
+    let ModelAttempt { context, models, stop, .. } = work;
     models.server().unload(model, stop.cancel())?;
     models.note(&context.worker_state, |server_state, _now| server_state.unloaded(model));
     // What else it holds now decides what may run.
@@ -93,8 +97,14 @@ fn unload(work: Work<'_>, model: &str) -> Result<(), Failure> {
 }
 
 /// A load that failed is not asked for again in vain; one that was given up says nothing.
-fn remember(work: Work<'_>, verb: ModelVerb, model: &str, failure: &Failure, gave_up: GaveUp) {
-    let Work { context, models, .. } = work;
+fn remember(
+    work: ModelAttempt<'_>,
+    verb: ModelVerb,
+    model: &str,
+    failure: &Failure,
+    gave_up: GaveUp,
+) {
+    let ModelAttempt { context, models, .. } = work;
     let failed = match (verb, gave_up, failure.again) {
         (ModelVerb::Load, GaveUp::Timeout, _) => Some(Cause::Timeout),
         (ModelVerb::Load, GaveUp::No, Again::Maybe | Again::Never) => Some(failure.cause),

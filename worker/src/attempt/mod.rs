@@ -18,7 +18,7 @@ use shared::task::Payload;
 
 use crate::job::{Order, Stop};
 use crate::models::Models;
-use ask::Work;
+use ask::ModelAttempt;
 use context::{AttemptContext, AttemptResult};
 use finished::{Finished, finish};
 use job_run::{order, run};
@@ -42,10 +42,10 @@ pub fn attempt(
     let result = match plan(context, &claim) {
         Ok(Plan::Job(order)) => run(context, &claim, order, stop),
         Ok(Plan::Ask { models, model }) => {
-            ask::ask(Work { context, models, claim: &claim, stop }, model, meanwhile)
+            ask::ask(ModelAttempt { context, models, claim: &claim, stop }, model, meanwhile)
         }
         Ok(Plan::Model { models, verb, model }) => {
-            load::load_or_unload(Work { context, models, claim: &claim, stop }, verb, model)
+            load::load_or_unload(ModelAttempt { context, models, claim: &claim, stop }, verb, model)
         }
         Err(message) => AttemptResult {
             message: Some(message),

@@ -147,7 +147,7 @@ impl MainLoop {
     }
 
     fn begin(&self, work: Work) {
-        let name = work.0.name();
+        let name = work.claim.name();
         if let Err(err) = self.run_threads.run(work) {
             self.context.worker_state.clear(name);
             let doing = format!("starting {}", name.id.short());

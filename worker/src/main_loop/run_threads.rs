@@ -22,8 +22,9 @@ use crate::worker_state::backlog::Phase;
 
 /// All of them: never more than there were attempts at the same time.
 pub(super) struct RunThreads {
-    work: (Sender<Work>, Receiver<Work>),
-    /// Threads that take work from there next, less what is there already.
+    hand_over: Sender<Work>,
+    work: Receiver<Work>,
+    /// Threads that take from `work` next, less what is there already.
     idle: Arc<AtomicUsize>,
     thread: RunThread,
 }
@@ -38,25 +39,26 @@ pub(super) struct RunThread {
 }
 
 impl RunThreads {
-    /// Nobody yet.
+    /// No thread yet: each is made when an attempt needs it.
     pub(super) fn new(thread: RunThread) -> Self {
-        Self { work: unbounded(), idle: Arc::default(), thread }
+        let (hand_over, work) = unbounded();
+        Self { hand_over, work, idle: Arc::default(), thread }
     }
 
     /// Has it run, by a new thread where all are busy.
     pub(super) fn run(&self, work: Work) -> io::Result<()> {
         let one_less = |idle: usize| idle.checked_sub(1);
         if self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_ok() {
-            self.work.0.send(work).expect("we hold a receiver ourselves");
+            self.hand_over.send(work).expect("we hold a receiver ourselves");
             return Ok(());
         }
-        let (more, idle, own) = (self.work.1.clone(), self.idle.clone(), self.thread.clone());
+        let (more, idle, own) = (self.work.clone(), self.idle.clone(), self.thread.clone());
         let thread = std::thread::Builder::new().name("run".to_owned());
         let serve = move || {
             let mut work = Some(work);
             loop {
                 while let Some(this) = work {
-                    let kind = SlotKind::of(this.0.task().class());
+                    let kind = SlotKind::of(this.claim.task().class());
                     own.run(this);
                     work = own.next(kind);
                 }
@@ -74,7 +76,8 @@ impl RunThreads {
 impl RunThread {
     /// Runs one, and leaves what is to be recorded to the recorder. A panic costs that attempt: it
     /// stays claimed, and is put back when this worker's affairs are settled.
-    fn run(&self, (claim, stop): Work) {
+    fn run(&self, work: Work) {
+        let Work { claim, stop } = work;
         let name = claim.name();
         let meanwhile = || self.prefetch(name);
         let attempt = || attempt::attempt(&self.context, claim, &stop, &meanwhile);

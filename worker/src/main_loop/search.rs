@@ -26,8 +26,12 @@ use crate::attempt::context::AttemptContext;
 use crate::job::Stop;
 use crate::worker_state::Facts;
 
-/// A claimed task, and how its job is told to end.
-pub(super) type Work = (Box<Claim>, Stop);
+/// A claimed task to run.
+pub(super) struct Work {
+    pub(super) claim: Box<Claim>,
+    /// How its job is told to end.
+    pub(super) stop: Stop,
+}
 
 /// What is known of the pending tasks.
 pub(super) struct Search {
@@ -211,7 +215,7 @@ impl Search {
         self.said = None;
         let stop = Stop::default();
         self.context.worker_state.take(&claim, &stop);
-        Won { work: (claim, stop), lane }
+        Won { work: Work { claim, stop }, lane }
     }
 
     fn report(&mut self, state: &Facts, found: &Found) {
@@ -240,7 +244,7 @@ impl Search {
 impl Won {
     /// Says that it was claimed.
     pub(super) fn told(self, context: &AttemptContext) -> Work {
-        let claim = &self.work.0;
+        let claim = &self.work.claim;
         let (name, class, task_name) = (claim.name(), claim.task().class(), claim.task().name());
         let waited = Moment::now().seconds_since(claim.task().submitted_at);
         let result = format!("Claimed {class} task: {} ({task_name})", name.id.short());

@@ -34,7 +34,7 @@ pub struct Adjusted {
 /// How many workers there should be, and which of those there are do nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// So many.
+    /// Workers that there should be, as the goal of this cycle says.
     pub desired: u64,
     /// Since when each worker has done nothing.
     pub activity: &'a Activity,

@@ -75,7 +75,7 @@ pub(crate) struct Placer {
     rules: Rules,
     measured: ModelStats,
     goals: Goals,
-    hangs: StuckLoads,
+    stuck_loads: StuckLoads,
     /// When each worker was last asked for something.
     asked: BTreeMap<Name, Moment>,
 }
@@ -87,7 +87,7 @@ impl Placer {
             rules: Rules::new(settings),
             measured: ModelStats::default(),
             goals: Goals::default(),
-            hangs: StuckLoads::default(),
+            stuck_loads: StuckLoads::default(),
             asked: BTreeMap::new(),
         }
     }
@@ -132,7 +132,7 @@ impl Placer {
             self.asked.insert(step.worker.clone(), at.wall);
             tell(at, seen.cycle, step, out);
         }
-        self.hangs.look(at, &world, out);
+        self.stuck_loads.look(at, &world, out);
         let planned = Planned { world: &world, steps: &steps, warn: self.rules.load_warn };
         self.goals.look(at, planned, out);
     }

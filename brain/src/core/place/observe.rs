@@ -275,8 +275,8 @@ impl View<'_> {
     fn standing(&self, members: &[&Heartbeat], server: &ModelServer, asked: &[Asked]) -> Standing {
         let ours = |worker: &Name| members.iter().any(|member| member.worker == *worker);
         let mut own = asked.iter().filter(|asked| ours(&asked.worker));
-        if let Some(hangs) = own.clone().find(|asked| matches!(asked.stage, Stage::Stuck(_))) {
-            return Standing::Hung(hangs.verb);
+        if let Some(stuck) = own.clone().find(|asked| matches!(asked.stage, Stage::Stuck(_))) {
+            return Standing::Hung(stuck.verb);
         }
         if let Some(asked) = own.next() {
             return Standing::Moving(Some(asked.goal.clone()));

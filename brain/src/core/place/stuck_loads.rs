@@ -26,9 +26,9 @@ impl StuckLoads {
             let key = (worker.clone(), verb, model.clone());
             if let Some(count) = self.told.holds(at, &key) {
                 let StuckLoad { seconds, limit, evidence } = hang.clone();
-                let hangs =
+                let stuck =
                     Event::LoadStuck { worker, verb, model, seconds, limit, count, evidence };
-                say(out, hangs);
+                say(out, stuck);
             }
             there.push(key);
         }

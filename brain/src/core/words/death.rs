@@ -8,7 +8,7 @@ use shared::task::TaskName;
 /// A worker died with things to settle.
 #[derive(Clone, Debug)]
 pub struct Death {
-    /// Which.
+    /// The worker that died.
     pub worker: Name,
     /// Its process, by its lease file; `None` where that says nothing.
     pub pid: Option<u32>,
@@ -24,7 +24,7 @@ pub type Fates = Vec<(TaskName, Result<Fate, Error>)>;
 /// A worker's affairs were looked through once.
 #[derive(Debug)]
 pub struct Settlement {
-    /// Whose.
+    /// The worker that is settled.
     pub worker: Name,
     /// What became of each task, or why nothing could be done at all.
     pub fates: Result<Fates, Error>,

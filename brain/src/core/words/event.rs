@@ -18,19 +18,19 @@ pub enum Event {
     Settled(death::Settlement),
     /// A worker that was asked for runs.
     Spawned {
-        /// Which.
+        /// The worker that runs now.
         worker: Name,
         /// Its process.
         pid: u32,
     },
     /// A worker that an earlier brain had started is ours now.
     Adopted {
-        /// Which.
+        /// The worker that was taken over.
         worker: Name,
     },
     /// A worker that was asked for could not be started.
     SpawnFailed {
-        /// Which.
+        /// The worker that has no process.
         worker: Name,
         /// Why not, for the log.
         error: String,

@@ -10,7 +10,7 @@ use shared::time::Moment;
 pub struct ModelRequest {
     /// The worker that the `resource` task is addressed to.
     pub worker: Name,
-    /// What.
+    /// Whether the model is to be loaded or unloaded.
     pub verb: ModelVerb,
     /// With which model.
     pub model: String,

@@ -13,7 +13,7 @@ use shared::time::Moment;
 
 use super::*;
 
-struct Scene {
+struct Fixture {
     _dir: tempfile::TempDir,
     pool: Pool,
     watchers: Watchers,
@@ -21,7 +21,7 @@ struct Scene {
     _end: Sender<()>,
 }
 
-fn scene() -> Scene {
+fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("pool");
     let pool = Pool::create(&root, Rules::default(), Privacy::Owner).unwrap();
@@ -31,10 +31,10 @@ fn scene() -> Scene {
         Patience { grace: Duration::from_millis(100), give_up: Duration::from_millis(100) };
     let ((tell, heard), (end, ended)) = (unbounded(), bounded(0));
     let watchers = Watchers::new(&pool, &ledger, patience, tell, ended);
-    Scene { _dir: dir, pool, watchers, heard, _end: end }
+    Fixture { _dir: dir, pool, watchers, heard, _end: end }
 }
 
-impl Scene {
+impl Fixture {
     fn hear(&mut self) -> Report {
         let heard = self.heard.recv_timeout(Duration::from_secs(20)).unwrap();
         let Message::Watch(report) = heard else { panic!("only watchers talk here") };
@@ -88,70 +88,70 @@ impl Scene {
 
 #[test]
 fn a_worker_that_dies_with_a_task_is_settled_at_once() {
-    let mut scene = scene();
-    let lease = scene.lease(Role::Working);
-    let task = scene.claimed("worker-1");
-    assert_eq!(scene.life("worker-1"), Some(Life::Alive));
+    let mut fixture = fixture();
+    let lease = fixture.lease(Role::Working);
+    let task = fixture.claimed("worker-1");
+    assert_eq!(fixture.life("worker-1"), Some(Life::Alive));
     drop(lease);
-    assert!(matches!(scene.hear(), Report::Died(death) if death.tasks == 1));
-    let Report::Settled(settled) = scene.hear() else { panic!("settled comes next") };
+    assert!(matches!(fixture.hear(), Report::Died(death) if death.tasks == 1));
+    let Report::Settled(settled) = fixture.hear() else { panic!("settled comes next") };
     assert_eq!(settled.left, Left::Nothing);
-    assert!(matches!(scene.hear(), Report::Over(_, Some(_))));
-    assert_eq!((scene.place_of(task).attempt, scene.place_of(task).deaths), (2, 1));
-    assert_eq!(scene.life("worker-1"), Some(Life::Over));
+    assert!(matches!(fixture.hear(), Report::Over(_, Some(_))));
+    assert_eq!((fixture.place_of(task).attempt, fixture.place_of(task).deaths), (2, 1));
+    assert_eq!(fixture.life("worker-1"), Some(Life::Over));
 }
 
 #[test]
 fn a_worker_that_died_before_anybody_looked_is_settled_too() {
-    let mut scene = scene();
-    drop(scene.lease(Role::Working));
-    assert_eq!(scene.life("worker-1"), Some(Life::Unsettled));
-    assert!(matches!(scene.hear(), Report::Died(death) if death.tasks == 0));
-    assert!(matches!(scene.hear(), Report::Settled(_)));
+    let mut fixture = fixture();
+    drop(fixture.lease(Role::Working));
+    assert_eq!(fixture.life("worker-1"), Some(Life::Unsettled));
+    assert!(matches!(fixture.hear(), Report::Died(death) if death.tasks == 0));
+    assert!(matches!(fixture.hear(), Report::Settled(_)));
 }
 
 #[test]
 fn who_says_goodbye_has_not_died_and_a_successor_is_watched_again() {
-    let mut scene = scene();
-    let lease = scene.lease(Role::Working);
-    assert_eq!(scene.life("worker-1"), Some(Life::Alive));
+    let mut fixture = fixture();
+    let lease = fixture.lease(Role::Working);
+    assert_eq!(fixture.life("worker-1"), Some(Life::Alive));
     let record = lease.record().unwrap().unwrap();
     lease.write(&Record { role: Role::Over, ..record }).unwrap();
     drop(lease);
-    assert!(matches!(scene.hear(), Report::Over(_, Some(_))));
-    assert_eq!(scene.life("worker-1"), Some(Life::Over));
-    let lease = scene.lease(Role::Working);
-    assert_eq!(scene.life("worker-1"), Some(Life::Alive));
+    assert!(matches!(fixture.hear(), Report::Over(_, Some(_))));
+    assert_eq!(fixture.life("worker-1"), Some(Life::Over));
+    let lease = fixture.lease(Role::Working);
+    assert_eq!(fixture.life("worker-1"), Some(Life::Alive));
     drop(lease);
-    assert!(matches!(scene.hear(), Report::Died(_)));
+    assert!(matches!(fixture.hear(), Report::Died(_)));
 }
 
 #[test]
 fn tasks_of_a_worker_without_a_lease_file_are_settled_after_a_while() {
-    let mut scene = scene();
-    let task = scene.claimed("ghost");
+    let mut fixture = fixture();
+    let task = fixture.claimed("ghost");
     for _look in 0..ORPHANED {
-        assert_eq!(scene.life("ghost"), Some(Life::Unsettled));
+        assert_eq!(fixture.life("ghost"), Some(Life::Unsettled));
     }
-    assert!(matches!(scene.hear(), Report::Died(_)));
-    assert!(matches!(scene.hear(), Report::Settled(_)));
-    assert_eq!(scene.place_of(task).deaths, 1);
+    assert!(matches!(fixture.hear(), Report::Died(_)));
+    assert!(matches!(fixture.hear(), Report::Settled(_)));
+    assert_eq!(fixture.place_of(task).deaths, 1);
 }
 
 #[test]
 fn a_task_on_another_machine_is_left_alone_and_tried_again() {
-    let mut scene = scene();
-    let lease = scene.lease(Role::Working);
+    let mut fixture = fixture();
+    let lease = fixture.lease(Role::Working);
     let record = lease.record().unwrap().unwrap();
     let process = Process { host: "elsewhere".into(), ..record.process.clone() };
     lease.write(&Record { process, ..record }).unwrap();
-    let task = scene.claimed("worker-1");
+    let task = fixture.claimed("worker-1");
     drop(lease);
-    assert_eq!(scene.life("worker-1"), Some(Life::Unsettled));
-    assert!(matches!(scene.hear(), Report::Died(_)));
-    let Report::Settled(settled) = scene.hear() else { panic!("settled comes next") };
+    assert_eq!(fixture.life("worker-1"), Some(Life::Unsettled));
+    assert!(matches!(fixture.hear(), Report::Died(_)));
+    let Report::Settled(settled) = fixture.hear() else { panic!("settled comes next") };
     assert_eq!(settled.left, Left::Something);
-    assert_eq!(scene.life("worker-1"), Some(Life::Unsettled));
-    let found = queue::dir::find::places::find(scene.pool.layout(), task.id).unwrap().unwrap();
+    assert_eq!(fixture.life("worker-1"), Some(Life::Unsettled));
+    let found = queue::dir::find::places::find(fixture.pool.layout(), task.id).unwrap().unwrap();
     assert_eq!(found.place.state(), "processing");
 }

@@ -223,9 +223,9 @@ fn seed_001_b16_a_key_survives_its_submitter_between_intent_and_submit() {
 #[test]
 fn a_census_counts_again_only_what_has_changed_and_is_never_wrong() {
     let (_home, pool) = pool();
-    let mut census = Counter::default();
+    let mut counter = Counter::default();
     let mut count = || {
-        let counts = census.take(pool.layout()).unwrap();
+        let counts = counter.take(pool.layout()).unwrap();
         (counts.pending, counts.processing, counts.held, counts.delayed)
     };
     assert_eq!(count(), (0, 0, 0, 0));

@@ -21,7 +21,7 @@ use shared::settings::Settings;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::{Fault, SetUp, UNLOAD, Went};
+use super::{Fault, SetUp, SimResult, UNLOAD};
 
 /// The beginning, on the wall.
 pub(super) const START: i64 = 1_700_000_000_000;
@@ -91,7 +91,7 @@ pub struct Sim<'a> {
     done: usize,
     last_end: u64,
     cycle: u64,
-    went: Went,
+    went: SimResult,
 }
 
 impl<'a> Sim<'a> {
@@ -121,7 +121,7 @@ impl<'a> Sim<'a> {
             done: 0,
             last_end: 0,
             cycle: 0,
-            went: Went { tasks: vec![0; set_up.workers], ..Went::default() },
+            went: SimResult { tasks: vec![0; set_up.workers], ..SimResult::default() },
             set_up,
         }
     }
@@ -131,7 +131,7 @@ impl<'a> Sim<'a> {
     /// # Panics
     /// When nothing ends for an hour.
     #[must_use]
-    pub fn run(mut self) -> Went {
+    pub fn run(mut self) -> SimResult {
         for (index, fault) in self.faults.clone().into_iter().enumerate() {
             if let Fault::Kill { at, .. } | Fault::Brain { at, .. } = fault {
                 self.next.insert((at, Next::Fault(index)));

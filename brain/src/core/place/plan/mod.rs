@@ -210,7 +210,7 @@ impl<'a> Planner<'a> {
         let order = Order { worker: worker.clone(), verb, model: model.clone(), purpose };
         let placement = self.sums(place, demand, order);
         self.steps.push(Step { worker, verb, model, goal: wanted.kind.clone(), placement });
-        self.book(index, demand, verb);
+        self.count_as_done(index, demand, verb);
         true
     }
 
@@ -229,8 +229,8 @@ impl<'a> Planner<'a> {
         least.map(|held| held.model.clone())
     }
 
-    /// Counts as if it were done.
-    fn book(&mut self, index: usize, demand: usize, verb: ModelVerb) {
+    /// Counts a load or unload that is decided as if it were done: later choices build on it.
+    fn count_as_done(&mut self, index: usize, demand: usize, verb: ModelVerb) {
         let place = &self.world.places[index];
         self.taken[index] = true;
         self.free[index] = false;

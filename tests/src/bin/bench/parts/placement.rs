@@ -13,7 +13,7 @@
 //! goal there: they show that the pool does not swap itself to death.
 
 use tests::placement::{
-    Arrivals, Keep, SetUp, Sim, Went, bound, first_come_first_served, least_wait, mixed,
+    Arrivals, Keep, SetUp, Sim, SimResult, bound, first_come_first_served, least_wait, mixed,
 };
 
 use crate::args::Args;
@@ -99,7 +99,7 @@ fn compare(name: &str, set_up: &SetUp, hope: Hope, report: &mut Report) {
     assert_all_done(&went, set_up);
 }
 
-fn assert_all_done(went: &Went, set_up: &SetUp) {
+fn assert_all_done(went: &SimResult, set_up: &SetUp) {
     assert_eq!(went.tasks.iter().sum::<u64>(), set_up.prompts.len() as u64, "each ran once");
 }
 
