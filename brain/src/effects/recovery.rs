@@ -9,7 +9,7 @@ use queue::dir::layout::Shelf;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::operate::Ender;
 use queue::dir::recover::promote::{Promoter, Promotion};
-use queue::dir::recover::strays::Strays;
+use queue::dir::recover::strays::{Stray, Strays};
 use queue::{Error, Pool};
 use shared::event::Event;
 use shared::quantity::Bytes;
@@ -72,7 +72,7 @@ impl Recovery {
     /// What lies where only directories belong.
     pub(crate) fn strays(&mut self) -> Result<Vec<Event>, Error> {
         let aside = self.strays.step()?.into_iter();
-        Ok(aside.map(|(file, reason)| Event::TaskRejected { file, reason }).collect())
+        Ok(aside.map(|Stray { path: file, reason }| Event::TaskRejected { file, reason }).collect())
     }
 
     /// Room for when the disk is full.

@@ -58,7 +58,7 @@ pub(crate) struct Shared {
 #[derive(Subcommand, Debug)]
 enum Command {
     Submit(Box<submit::Submit>),
-    Status(look::status::Status),
+    Status(look::status::PoolStatus),
     Ls(look::ls::Ls),
     Show(look::show::Show),
     Workers(look::workers::Workers),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use queue::dir::signal::control::{self, ControlVerb, Message};
+use queue::dir::signal::control::{self, ControlVerb, Message, MessageFile};
 use queue::wire::heartbeat::StandingOrder;
 use shared::emit;
 use shared::event::Event;
@@ -14,7 +14,7 @@ use crate::job::Why;
 impl MainLoop {
     pub(super) fn follow_messages(&mut self) -> Result<(), queue::Error> {
         let worker = self.context.worker_state.name().clone();
-        for (path, message) in control::messages(self.pool.layout(), &worker)? {
+        for MessageFile { path, message } in control::messages(self.pool.layout(), &worker)? {
             match message {
                 Ok(message) => self.follow(&path, &message)?,
                 Err(err) => self.put_aside(path, &err.to_string())?,

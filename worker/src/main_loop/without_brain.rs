@@ -6,6 +6,7 @@ use queue::dir::batch::roll_forward;
 use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::operate::Ender;
 use queue::dir::recover::promote::{Promoter, Promotion};
+use queue::dir::recover::strays::Stray;
 use shared::emit;
 use shared::event::Event;
 use shared::time::Moment;
@@ -32,7 +33,7 @@ impl MainLoop {
         if let Some(ender) = Ender::try_new(&self.pool, &self.context.ledger)? {
             ender.finish_all()?;
         }
-        for (file, reason) in self.strays.step()? {
+        for Stray { path: file, reason } in self.strays.step()? {
             emit!(Event::TaskRejected { file, reason });
         }
         let promoter = match &mut self.promoter {

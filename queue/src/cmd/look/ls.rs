@@ -26,7 +26,7 @@ use crate::cmd::{App, Stop, warn};
 
 shared::words! {
     /// The states a task can be in.
-    State {
+    ListedState {
         /// A worker has claimed it.
         Processing = "processing",
         /// In a lane, for any eligible worker to claim.
@@ -51,7 +51,7 @@ shared::words! {
 pub(crate) struct Ls {
     /// Only tasks in these states
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
-    state: Vec<State>,
+    state: Vec<ListedState>,
     /// Only tasks of these classes
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     class: Vec<Class>,
@@ -76,12 +76,12 @@ impl Ls {
         Ok(exit::OK)
     }
 
-    fn states(&self) -> &[State] {
-        use State::{Delayed, Failed, Held, Pending, Processing, Waiting};
+    fn states(&self) -> &[ListedState] {
+        use ListedState::{Delayed, Failed, Held, Pending, Processing, Waiting};
         match (self.state.is_empty(), &self.batch) {
             (false, _) => &self.state,
             // Of a batch one wants to see all.
-            (true, Some(_)) => State::ALL,
+            (true, Some(_)) => ListedState::ALL,
             (true, None) => &[Processing, Pending, Delayed, Waiting, Held, Failed],
         }
     }
@@ -103,20 +103,20 @@ struct Lister<'a> {
 }
 
 /// The state that a place means; none for tasks that are being ended just now.
-const fn state_of(place: &Place) -> Option<State> {
+const fn state_of(place: &Place) -> Option<ListedState> {
     match place {
-        Place::Processing { .. } => Some(State::Processing),
-        Place::Pending { .. } => Some(State::Pending),
-        Place::Delayed { .. } => Some(State::Delayed),
-        Place::Shelf { shelf: Shelf::Waiting, .. } => Some(State::Waiting),
-        Place::Shelf { shelf: Shelf::Held, .. } => Some(State::Held),
-        Place::Shelf { shelf: Shelf::Failed, .. } => Some(State::Failed),
+        Place::Processing { .. } => Some(ListedState::Processing),
+        Place::Pending { .. } => Some(ListedState::Pending),
+        Place::Delayed { .. } => Some(ListedState::Delayed),
+        Place::Shelf { shelf: Shelf::Waiting, .. } => Some(ListedState::Waiting),
+        Place::Shelf { shelf: Shelf::Held, .. } => Some(ListedState::Held),
+        Place::Shelf { shelf: Shelf::Failed, .. } => Some(ListedState::Failed),
         Place::Ending { .. } => None,
     }
 }
 
 /// In the order in which people look: what runs, then what comes next; inside it the oldest first.
-fn rank(place: &Place, names: &[TaskName]) -> (Option<State>, u8, String) {
+fn rank(place: &Place, names: &[TaskName]) -> (Option<ListedState>, u8, String) {
     let (priority, time) = match place {
         Place::Pending { priority, segment, .. } => (u8::MAX - priority, segment.dir_name()),
         Place::Shelf { segment, .. } => (0, segment.dir_name()),
@@ -185,7 +185,7 @@ impl Lister<'_> {
 
     fn history(&mut self, app: &mut App) -> Result<(), Stop> {
         let states = self.wanted.states();
-        let ended = [State::Succeeded, State::Cancelled];
+        let ended = [ListedState::Succeeded, ListedState::Cancelled];
         if !ended.iter().any(|state| states.contains(state)) {
             return Ok(());
         }
@@ -207,11 +207,11 @@ impl Lister<'_> {
         Ok(())
     }
 
-    fn wanted_line(&self, line: &[u8], states: &[State]) -> Option<Line> {
+    fn wanted_line(&self, line: &[u8], states: &[ListedState]) -> Option<Line> {
         let brief: Brief = serde_json::from_slice(line).ok()?;
         let state = match (brief.next, brief.outcome) {
-            (Next::End, Outcome::Succeeded) => State::Succeeded,
-            (Next::End, Outcome::Cancelled) => State::Cancelled,
+            (Next::End, Outcome::Succeeded) => ListedState::Succeeded,
+            (Next::End, Outcome::Cancelled) => ListedState::Cancelled,
             (Next::End | Next::Failed | Next::Pending | Next::Delayed(_), _) => return None,
         };
         let wanted = states.contains(&state) && self.is_of_batch(brief.id);

@@ -12,9 +12,9 @@ use crate::cmd::{App, Stop};
 
 /// Show the pool on one screen: tasks, lanes, workers, what is wrong
 #[derive(Args, Debug)]
-pub(crate) struct Status {}
+pub(crate) struct PoolStatus {}
 
-impl Status {
+impl PoolStatus {
     pub(in crate::cmd) fn run(self, app: &mut App) -> Result<u8, Stop> {
         let (pool, resolved) = app.open()?;
         let view = view::see(&pool, &resolved.settings, Count::Quick)?;

@@ -115,7 +115,7 @@ fn set(app: &mut App, key: &str, change: Change) -> Result<u8, Stop> {
     ring_all(&pool);
     shared::emit!(Event::PoolLimited { by: me(), limit: key.to_owned(), allowed });
     say_what_it_does_not_do(&resolved, was, allowed);
-    done(app, &pool, (key, was, allowed))
+    done(app, &pool, &Changed { key, was, allowed })
 }
 
 /// What a person may expect of it, and would wait for in vain.
@@ -128,9 +128,15 @@ fn say_what_it_does_not_do(resolved: &Resolved, was: Option<u32>, allowed: Optio
     }
 }
 
-type Changed<'a> = (&'a str, Option<u32>, Option<u32>);
+/// A limit that was changed; `None` where it is or was not limited.
+struct Changed<'a> {
+    key: &'a str,
+    was: Option<u32>,
+    allowed: Option<u32>,
+}
 
-fn done(app: &mut App, pool: &Pool, (key, was, allowed): Changed<'_>) -> Result<u8, Stop> {
+fn done(app: &mut App, pool: &Pool, changed: &Changed<'_>) -> Result<u8, Stop> {
+    let Changed { key, was, allowed } = *changed;
     let used = limit_slots::in_use(pool, key)?;
     if app.json() {
         let fields = json!({"key": key, "used": used, "allowed": allowed, "was": was});

@@ -17,7 +17,7 @@ use shared::id::{BatchId, TaskId};
 use shared::quantity::counted;
 use shared::task::After;
 
-use super::reading::{Checked, Reading, check, complete, names};
+use super::reading::{Checked, Ids, Reading, check, complete, names};
 use super::source::Go;
 use super::{Answer, known, plan, resume, ring};
 use crate::cmd::{App, Stop, note};
@@ -251,7 +251,8 @@ fn stage(
     source.each("staging", |_number, line| {
         let id = *plan.ids.get(index).ok_or_else(changed)?;
         if !plan.existing.contains(&index) {
-            let spec = maker.spec(line).and_then(|spec| complete(me, (id, batch), spec));
+            let spec =
+                maker.spec(line).and_then(|spec| complete(me, Ids { task: id, batch }, spec));
             let mut spec = spec.map_err(|_was_good| changed())?;
             if !spec.after.is_empty() {
                 spec.after = plan.after.get(&index).ok_or_else(changed)?.clone();

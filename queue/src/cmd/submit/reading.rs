@@ -77,12 +77,12 @@ pub(super) fn check(reading: &mut Reading, batch_key: Option<&str>) -> Result<Ch
     let mut checked = Checked::default();
     let mut wrong: Vec<(u32, BadSpec)> = Vec::new();
     let (mut named, mut twins) = (HashMap::new(), Twins::default());
-    let stand_in = (TaskId::new(), BatchId::new());
+    let any = Ids { task: TaskId::new(), batch: BatchId::new() };
     source.each("checking", |number, line| {
         let read = maker.spec(line).and_then(|spec| {
             let line_key = batch_key.map(|_key| twins.key_of(&spec));
             refuse_twice(&mut named, number, &spec)?;
-            complete(me, stand_in, spec).map(|spec| (spec, line_key))
+            complete(me, any, spec).map(|spec| (spec, line_key))
         });
         match read {
             Ok((spec, line_key)) => checked.add(number, spec, line_key, maker),
@@ -118,12 +118,16 @@ fn refuse_twice(
     }
 }
 
-/// Ids in place of those that a task will have: all are equally long.
-pub(super) type StandIn = (TaskId, BatchId);
+/// The ids of a task of a batch. To check a line, any will do: all are equally long.
+#[derive(Clone, Copy)]
+pub(super) struct Ids {
+    pub(super) task: TaskId,
+    pub(super) batch: BatchId,
+}
 
-pub(super) fn complete(me: &Submitter, stand_in: StandIn, mut spec: Spec) -> Result<Spec, BadSpec> {
+pub(super) fn complete(me: &Submitter, ids: Ids, mut spec: Spec) -> Result<Spec, BadSpec> {
     me.complete(&mut spec)?;
-    let task = me.task(stand_in.0, Some(stand_in.1), spec);
+    let task = me.task(ids.task, Some(ids.batch), spec);
     check_size(&task)?;
     Ok(task.spec)
 }

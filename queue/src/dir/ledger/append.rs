@@ -47,8 +47,14 @@ struct Open {
     flushed: u64,
 }
 
-/// A line that was written: the file it is in, and which one it is there.
-pub(in crate::dir) type Ticket = (PathBuf, u64);
+/// A line that was written, and perhaps not flushed yet.
+#[derive(Debug)]
+pub(in crate::dir) struct Ticket {
+    /// The file it is in.
+    path: PathBuf,
+    /// How many lines this process had written there, this one included.
+    line: u64,
+}
 
 /// How the file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,12 +116,13 @@ impl Ledger {
         fault::did(Did::Appended(&open.path, &bytes));
         open.tail = Tail::Whole;
         open.written += 1;
-        Ok((open.path.clone(), open.written))
+        Ok(Ticket { path: open.path.clone(), line: open.written })
     }
 
-    /// Makes sure that line number `line` of `path` is on the disk: by waiting for the thread that
+    /// Makes sure that a line is on the disk: by waiting for the thread that
     /// flushes now, or by flushing for all that have written by now.
-    pub(in crate::dir) fn flush(&self, (path, line): Ticket) -> Result<(), Error> {
+    pub(in crate::dir) fn flush(&self, ticket: Ticket) -> Result<(), Error> {
+        let Ticket { path, line } = ticket;
         let _turn = lock(&self.flushing);
         let (file, written) = match &*lock(&self.files) {
             files if files.given_up.contains(&path) => return Err(given_up(&path)),

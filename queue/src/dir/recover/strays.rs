@@ -16,8 +16,14 @@ use crate::wire::lane::LaneName;
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A file that was put aside, and why.
-pub type PutAside = (PathBuf, String);
+/// Something that is put aside.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Where it was.
+    pub path: PathBuf,
+    /// Why it does not belong there, and what to do instead.
+    pub reason: String,
+}
 
 /// Whoever looks after the pool: the brain, or a worker where there is none.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ impl Strays {
     }
 
     /// Looks, where the last look is a while ago.
-    pub fn step(&mut self) -> Result<Vec<PutAside>, Error> {
+    pub fn step(&mut self) -> Result<Vec<Stray>, Error> {
         if self.last.is_some_and(|last| last.elapsed() < EVERY) {
             return Ok(Vec::new());
         }
@@ -45,7 +51,7 @@ impl Strays {
 
 /// Puts aside whatever is in the upper three levels of `pending/`, or in the first one of `delayed/`
 /// and of the shelves, and is no directory of ours.
-pub fn put_aside(layout: &Layout) -> Result<Vec<PutAside>, Error> {
+pub fn put_aside(layout: &Layout) -> Result<Vec<Stray>, Error> {
     let pending = layout.pending();
     let mut strays = strays(&pending, "lanes", |name| name.parse::<LaneName>().is_ok())?;
     for lane in listing::lanes(layout)? {
@@ -64,15 +70,15 @@ pub fn put_aside(layout: &Layout) -> Result<Vec<PutAside>, Error> {
         strays.extend(self::strays(&layout.shelf(shelf), "directories of tasks", segment)?);
     }
     let mut aside = Vec::new();
-    for (path, problem) in strays {
-        if reject::reject(layout, &path, &problem)?.is_some() {
-            aside.push((path, problem));
+    for stray in strays {
+        if reject::reject(layout, &stray.path, &stray.reason)?.is_some() {
+            aside.push(stray);
         }
     }
     Ok(aside)
 }
 
-fn strays(dir: &Path, what: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<PutAside>, Error> {
+fn strays(dir: &Path, what: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<Stray>, Error> {
     let mut found = Vec::new();
     for name in listing::entries(dir)? {
         let path = dir.join(&name);
@@ -80,8 +86,8 @@ fn strays(dir: &Path, what: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<
             continue;
         };
         if !meta.is_dir() || !name.to_str().is_some_and(&is_ours) {
-            let problem = format!("only {what} belong there; submit tasks with `queue submit`");
-            found.push((path, problem));
+            let reason = format!("only {what} belong there; submit tasks with `queue submit`");
+            found.push(Stray { path, reason });
         }
     }
     Ok(found)

@@ -89,22 +89,27 @@ pub fn ask_about(
     send(layout, worker, &message)
 }
 
-/// A file in a worker's letter box, and what it holds.
-pub type Letter = (PathBuf, Result<Message, Error>);
+/// A file among the messages for a worker.
+#[derive(Debug)]
+pub struct MessageFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it holds, or why that is no message.
+    pub message: Result<Message, Error>,
+}
 
-/// The messages that wait for a worker, each with its file; a file that is no message as an error.
-pub fn messages(layout: &Layout, worker: &Name) -> Result<Vec<Letter>, Error> {
+/// The messages that wait for a worker, in the order of their files' names.
+pub fn messages(layout: &Layout, worker: &Name) -> Result<Vec<MessageFile>, Error> {
     let dir = layout.control_of(worker);
     let mut found = Vec::new();
     for name in listing::entries(&dir)? {
         let path = dir.join(name);
-        match read(&path) {
-            Ok(Some(message)) => found.push((path, Ok(message))),
-            Ok(None) => {}
-            Err(err) => found.push((path, Err(err))),
+        // It may have been followed meanwhile.
+        if let Some(message) = read(&path).transpose() {
+            found.push(MessageFile { path, message });
         }
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
 
@@ -121,7 +126,7 @@ pub fn has_cancel(layout: &Layout, worker: &Name, name: TaskName) -> Result<bool
 
 /// Takes away the messages about tasks that a worker no longer has.
 pub fn clear_tasks(layout: &Layout, worker: &Name) -> Result<(), Error> {
-    for (path, message) in messages(layout, worker)? {
+    for MessageFile { path, message } in messages(layout, worker)? {
         if message.is_ok_and(|message| message.task.is_some()) {
             done(&path)?;
         }

@@ -72,7 +72,7 @@ fn look_everywhere(pool: &Pool, worker: &str) -> Result<Vec<String>, Error> {
             Promotion::Due(_) | Promotion::Ready { .. } | Promotion::Hopeless { .. } => {}
         }
     }
-    told.extend(strays::put_aside(pool.layout())?.into_iter().map(|(_path, why)| why));
+    told.extend(strays::put_aside(pool.layout())?.into_iter().map(|stray| stray.reason));
     roll_forward::forward_all(pool.layout())?;
     Ok(told)
 }

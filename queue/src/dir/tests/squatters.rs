@@ -40,7 +40,7 @@ fn squat(path: &Path) {
 #[track_caller]
 fn evict(pool: &Pool, path: &Path) {
     let aside = strays::put_aside(pool.layout()).unwrap();
-    assert_eq!(aside.iter().map(|(from, _why)| from.as_path()).collect::<Vec<_>>(), [path]);
+    assert_eq!(aside.iter().map(|stray| stray.path.as_path()).collect::<Vec<_>>(), [path]);
     let kept = pool.layout().rejected().join(path.file_name().unwrap());
     assert_eq!(fs::read_to_string(kept).unwrap(), "somebody's");
 }

@@ -273,7 +273,7 @@ impl Builder<'_> {
     fn entry(&self, path: &Path) -> Option<Entry> {
         let dir = self.find(path.parent()?)?;
         let name = path.file_name()?.to_str()?;
-        (!is_outside(name)).then(|| (dir, name.to_owned()))
+        (!is_outside(name)).then(|| Entry { dir, name: name.to_owned() })
     }
 
     fn find(&self, path: &Path) -> Option<Ino> {

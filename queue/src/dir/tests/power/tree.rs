@@ -8,7 +8,11 @@ use std::path::Path;
 pub(super) type Ino = usize;
 
 /// A name in a directory.
-pub(super) type Entry = (Ino, String);
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) dir: Ino,
+    pub(super) name: String,
+}
 
 /// One change that is there or not.
 #[derive(Clone, Debug)]
@@ -30,8 +34,8 @@ impl Change {
     /// The directories whose flush puts it on the disk; else it is content.
     pub(super) fn dirs(&self) -> Vec<Ino> {
         match self {
-            Self::Enter((dir, _), _) | Self::Leave((dir, _), _) => vec![*dir],
-            Self::Move { from, to, .. } => vec![from.0, to.0],
+            Self::Enter(at, _) | Self::Leave(at, _) => vec![at.dir],
+            Self::Move { from, to, .. } => vec![from.dir, to.dir],
             Self::Append(..) | Self::Rewrite(..) => Vec::new(),
         }
     }
@@ -46,8 +50,8 @@ impl Change {
     /// The directory that gets emptier by it.
     pub(super) fn empties(&self) -> Option<Ino> {
         match self {
-            Self::Move { from, .. } => Some(from.0),
-            Self::Leave((dir, _), _) => Some(*dir),
+            Self::Move { from, .. } => Some(from.dir),
+            Self::Leave(at, _) => Some(at.dir),
             Self::Enter(..) | Self::Append(..) | Self::Rewrite(..) => None,
         }
     }
@@ -119,14 +123,14 @@ impl Tree {
         }
     }
 
-    fn enter(&mut self, (dir, name): &Entry, ino: Ino) {
-        self.dirs.get_mut(dir).unwrap().insert(name.clone(), ino);
+    fn enter(&mut self, at: &Entry, ino: Ino) {
+        self.dirs.get_mut(&at.dir).unwrap().insert(at.name.clone(), ino);
     }
 
-    fn leave(&mut self, (dir, name): &Entry, ino: Ino) {
-        let names = self.dirs.get_mut(dir).unwrap();
-        if names.get(name) == Some(&ino) {
-            names.remove(name);
+    fn leave(&mut self, at: &Entry, ino: Ino) {
+        let names = self.dirs.get_mut(&at.dir).unwrap();
+        if names.get(&at.name) == Some(&ino) {
+            names.remove(&at.name);
         }
     }
 
