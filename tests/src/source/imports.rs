@@ -14,6 +14,8 @@ pub(super) struct Scope<'a> {
     all: &'a RawModules,
     here: &'a ModulePath,
     names: BTreeMap<String, ModulePath>,
+    /// Those of other crates, which this workspace does not hold.
+    outside: BTreeMap<String, ModulePath>,
 }
 
 /// Names that modules pass on: `pub use`, by the full path under which others know them.
@@ -61,14 +63,15 @@ fn uses(items: &[Item]) -> impl Iterator<Item = (&Visibility, Vec<Leaf>)> {
 
 impl<'a> Scope<'a> {
     pub(super) fn of(all: &'a RawModules, here: &'a ModulePath, items: &[Item]) -> Self {
-        let mut scope = Self { all, here, names: BTreeMap::new() };
-        let mut names = BTreeMap::new();
+        let mut scope = Self { all, here, names: BTreeMap::new(), outside: BTreeMap::new() };
+        let (mut names, mut outside) = (BTreeMap::new(), BTreeMap::new());
         for leaf in uses(items).flat_map(|(_vis, leaves)| leaves) {
-            if let Some(path) = scope.resolve(&leaf.words) {
-                names.insert(leaf.name, path);
-            }
+            match scope.resolve(&leaf.words) {
+                Some(path) => names.insert(leaf.name, path),
+                None => outside.insert(leaf.name, leaf.words),
+            };
         }
-        scope.names = names;
+        (scope.names, scope.outside) = (names, outside);
         scope
     }
 
@@ -105,6 +108,17 @@ impl<'a> Scope<'a> {
             }
         }
         Some(path)
+    }
+}
+
+impl Scope<'_> {
+    /// The full path that a path in this module means, in whichever crate.
+    fn full(&self, words: &[String]) -> ModulePath {
+        let outside = || {
+            let (first, rest) = words.split_first()?;
+            Some(self.outside.get(first)?.iter().chain(rest).cloned().collect())
+        };
+        self.resolve(words).or_else(outside).unwrap_or_else(|| words.to_owned())
     }
 }
 
@@ -147,16 +161,29 @@ impl<'a> Exports<'a> {
 /// Everything that a module names of the workspace, each once.
 pub(super) fn imports(scope: &Scope<'_>, exports: &Exports<'_>, items: &[Item]) -> Vec<Import> {
     let mut named = BTreeSet::new();
-    for leaf in uses(items).flat_map(|(_vis, leaves)| leaves) {
-        named.extend(scope.resolve(&leaf.words));
-    }
-    let code = items.iter().filter(|item| !matches!(item, Item::Use(_) | Item::Mod(_)));
-    for item in code {
-        paths(item.to_token_stream(), &mut |words| named.extend(scope.resolve(words)));
-    }
+    all_paths(items, &mut |words| named.extend(scope.resolve(words)));
     let all = named.into_iter().map(|path| exports.definition(&path));
     let others = all.filter(|import| !import.module.is_empty() && import.module != *scope.here);
     others.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Every full path that a module names, of whichever crate, each once.
+pub(super) fn names(scope: &Scope<'_>, items: &[Item]) -> Vec<String> {
+    let mut named = BTreeSet::new();
+    all_paths(items, &mut |words| {
+        named.insert(scope.full(words).join("::"));
+    });
+    named.into_iter().collect()
+}
+
+/// Shows each path in a module's `use` declarations, and each of two words or more in its code.
+fn all_paths(items: &[Item], see: &mut impl FnMut(&[String])) {
+    for leaf in uses(items).flat_map(|(_vis, leaves)| leaves) {
+        see(&leaf.words);
+    }
+    for item in items.iter().filter(|item| !matches!(item, Item::Use(_) | Item::Mod(_))) {
+        paths(item.to_token_stream(), see);
+    }
 }
 
 /// Shows each path of two words or more in some code.

@@ -1,9 +1,9 @@
-//! What the tests of the source ask about items: types that others may name, where `impl` blocks
-//! stand, and parameters that are tuples.
+//! What the tests of the source ask about items: types that others may name, and where `impl` blocks
+//! stand.
 #![expect(clippy::wildcard_enum_match_arm, reason = "syn's enums list all of Rust, and grow")]
 
 use quote::ToTokens as _;
-use syn::{Attribute, FnArg, Item, ItemImpl, Signature, TraitItem, Type, Visibility};
+use syn::{Attribute, Item, ItemImpl, Type, Visibility};
 
 use super::Import;
 use super::imports::{Exports, Scope};
@@ -117,44 +117,4 @@ fn type_words(block: &ItemImpl) -> Option<Vec<String>> {
 
 fn words_of(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.to_string()).collect()
-}
-
-/// The functions that have a parameter which is a tuple.
-pub(super) fn tuple_parameters(items: &[Item]) -> Vec<String> {
-    let mut found = Vec::new();
-    for item in items {
-        match item {
-            Item::Fn(item) => tuples_of(&item.sig, &mut found),
-            Item::Impl(block) => {
-                for inner in &block.items {
-                    if let syn::ImplItem::Fn(method) = inner {
-                        tuples_of(&method.sig, &mut found);
-                    }
-                }
-            }
-            Item::Trait(item) => {
-                for inner in &item.items {
-                    if let TraitItem::Fn(method) = inner {
-                        tuples_of(&method.sig, &mut found);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-fn tuples_of(signature: &Signature, found: &mut Vec<String>) {
-    for input in &signature.inputs {
-        let FnArg::Typed(input) = input else { continue };
-        let mut of = &*input.ty;
-        while let Type::Reference(reference) = of {
-            of = &reference.elem;
-        }
-        // A unit has no parts.
-        if matches!(of, Type::Tuple(tuple) if !tuple.elems.is_empty()) {
-            found.push(signature.ident.to_string());
-        }
-    }
 }

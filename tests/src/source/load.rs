@@ -7,6 +7,7 @@ use syn::{Item, ItemMod};
 
 use super::imports::{self, Exports, Scope};
 use super::raw::{Raw, RawModules};
+use super::tuples::{Aliases, Known, tuple_parameters};
 use super::{Module, ModulePath, Target, Workspace, items};
 
 /// The folders with sources.
@@ -16,28 +17,35 @@ pub(super) fn workspace(root: &Path) -> Workspace {
     let found = roots(root);
     let mut all = RawModules::new();
     for (name, file) in &found {
-        let is_test = name == "tests:it";
-        read_file(root, &mut all, vec![name.clone()], file.clone(), is_test);
+        read_file(root, &mut all, vec![name.clone()], file.clone(), false);
     }
-    let exports = Exports::of(&all);
+    let (exports, aliases) = (Exports::of(&all), Aliases::of(&all));
     let targets = found.into_iter().map(|(name, file)| {
         let own = all.iter().filter(|(path, _raw)| path[0] == name);
-        let modules = own.map(|(path, raw)| (path.clone(), module(&all, &exports, path, raw)));
+        let modules =
+            own.map(|(path, raw)| (path.clone(), module(&all, &exports, &aliases, path, raw)));
         let dir = file.parent().unwrap_or(Path::new("")).to_owned();
         Target { name: name.clone(), dir, modules: modules.collect() }
     });
     Workspace { root: root.to_owned(), targets: targets.collect() }
 }
 
-fn module(all: &RawModules, exports: &Exports, path: &ModulePath, raw: &Raw) -> Module {
+fn module(
+    all: &RawModules,
+    exports: &Exports<'_>,
+    aliases: &Aliases,
+    path: &ModulePath,
+    raw: &Raw,
+) -> Module {
     let scope = Scope::of(all, path, &raw.items);
     Module {
         file: raw.file.clone(),
         is_test: raw.is_test,
         imports: imports::imports(&scope, exports, &raw.items),
+        names: imports::names(&scope, &raw.items),
         types: items::public_types(&raw.items),
         blocks: items::blocks(&scope, exports, &raw.items),
-        tuples: items::tuple_parameters(&raw.items),
+        tuples: tuple_parameters(&Known { aliases, scope: &scope, exports }, &raw.items),
     }
 }
 

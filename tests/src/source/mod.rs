@@ -7,6 +7,9 @@ mod items;
 mod load;
 mod map;
 mod raw;
+#[cfg(test)]
+mod tests;
+mod tuples;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,11 +50,13 @@ pub struct Module {
     pub is_test: bool,
     /// What it names of its own crate and of the other crates of the workspace.
     pub imports: Vec<Import>,
+    /// Every full path that it names, other crates' too, as `std::fs::read`.
+    pub names: Vec<String>,
     /// The types that others may name.
     pub types: Vec<PublicType>,
     /// Its `impl` blocks.
     pub blocks: Vec<Block>,
-    /// Its functions that have a parameter which is a tuple.
+    /// Its functions that have a parameter with nameless parts.
     pub tuples: Vec<String>,
 }
 
