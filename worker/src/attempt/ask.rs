@@ -1,5 +1,5 @@
 //! One attempt of an `llm` task: a request to the model server, its answer streamed into the run
-//! log. What [`super::job_run`] is for commands.
+//! log. [`super::job_run`] is the same for commands.
 
 use std::cell::OnceCell;
 use std::fs::File;

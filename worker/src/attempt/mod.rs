@@ -1,4 +1,5 @@
-//! One attempt, from claim to ledger line: start the job, wait for it, say how it ended.
+//! One attempt, from claim to ledger line: a job, a prompt, or a load or unload of a model, and how it
+//! ended.
 
 pub(super) mod ask;
 pub mod context;

@@ -1,4 +1,4 @@
-//! The ledger's files: appending with flushes shared between threads, searching, following.
+//! Appending to the ledger: one file per process and day, with flushes shared between threads.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
