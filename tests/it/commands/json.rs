@@ -337,8 +337,10 @@ fn why_not_with_its_exit_codes() {
     let gate = pool.fifo("gate");
     let running = submit_words(&pool, &["mark=runs", &gate.word()]);
     let held = gate.until_reached();
+    // The heartbeat names it from the claim on; since when it runs, once it does.
     pool.until_true("the worker to say so", || {
-        pool.heartbeat("worker-0").unwrap()["current"][0]["task_id"] == running
+        let run = &pool.heartbeat("worker-0").unwrap()["current"][0];
+        run["task_id"] == running && run["started_at"].is_string()
     });
     let answer = why(&pool, &[&running], 0);
     assert_eq!(answer["verdict"], "running", "{answer}");

@@ -200,7 +200,7 @@ fn a_server_that_still_loads_answers_and_holds_nothing_yet() {
 }
 
 #[test]
-fn a_dead_engine_behind_a_living_server_is_down() {
+fn a_dead_server_behind_a_living_server_is_down() {
     let script = Scripted::start(|what, _body| match what {
         "GET /health" => (503, Value::Null),
         _ => (500, json!({"error": {"message": "EngineCore encountered an issue"}})),

@@ -221,7 +221,7 @@ fn seed_001_b16_a_key_survives_its_submitter_between_intent_and_submit() {
 }
 
 #[test]
-fn a_census_counts_again_only_what_has_changed_and_is_never_wrong() {
+fn counting_counts_again_only_what_has_changed_and_is_never_wrong() {
     let (_home, pool) = pool();
     let mut counter = Counter::default();
     let mut count = || {

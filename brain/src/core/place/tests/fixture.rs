@@ -1,4 +1,4 @@
-//! The scene of the tables: workers with servers, and work that waits.
+//! What the tables start from: workers with servers, and work that waits.
 
 use std::sync::Arc;
 use std::time::Duration;
