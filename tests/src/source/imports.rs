@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens as _;
-use syn::{Item, UseTree, Visibility};
+use syn::Item;
 
-use super::raw::RawModules;
+use super::paths::paths;
+use super::raw::{RawModules, is_called};
+use super::uses::uses;
 use super::{Import, ModulePath};
 
 /// The names that a module's own `use` declarations bring in, and where those lead.
@@ -16,62 +17,39 @@ pub(super) struct Scope<'a> {
     names: BTreeMap<String, ModulePath>,
     /// Those of other crates, which this workspace does not hold.
     outside: BTreeMap<String, ModulePath>,
+    /// The modules of which it brings in everything.
+    globs: Vec<ModulePath>,
 }
 
-/// Names that modules pass on: `pub use`, by the full path under which others know them.
+/// Names that modules pass on, by the full path under which others know them. A private `use` passes
+/// on, too: to the modules below.
 pub(super) struct Exports<'a> {
     all: &'a RawModules,
     passed_on: BTreeMap<ModulePath, ModulePath>,
+    /// The modules of which a module passes on everything.
+    globs: BTreeMap<ModulePath, Vec<ModulePath>>,
 }
 
-/// One name at the end of a `use` declaration.
-struct Leaf {
-    words: Vec<String>,
-    name: String,
-}
-
-fn leaves(tree: &UseTree, before: &[String], found: &mut Vec<Leaf>) {
-    let with = |word: String| before.iter().cloned().chain([word]).collect::<Vec<_>>();
-    match tree {
-        UseTree::Path(path) => leaves(&path.tree, &with(path.ident.to_string()), found),
-        UseTree::Group(group) => {
-            group.items.iter().for_each(|inner| leaves(inner, before, found));
-        }
-        UseTree::Name(name) if name.ident == "self" => {
-            let name = before.last().cloned().unwrap_or_default();
-            found.push(Leaf { words: before.to_owned(), name });
-        }
-        UseTree::Name(name) => {
-            found.push(Leaf { words: with(name.ident.to_string()), name: name.ident.to_string() });
-        }
-        UseTree::Rename(rename) => {
-            let words = with(rename.ident.to_string());
-            found.push(Leaf { words, name: rename.rename.to_string() });
-        }
-        UseTree::Glob(_) => found.push(Leaf { words: before.to_owned(), name: "*".to_owned() }),
-    }
-}
-
-fn uses(items: &[Item]) -> impl Iterator<Item = (&Visibility, Vec<Leaf>)> {
-    items.iter().filter_map(|item| {
-        let Item::Use(declaration) = item else { return None };
-        let mut found = Vec::new();
-        leaves(&declaration.tree, &[], &mut found);
-        Some((&declaration.vis, found))
-    })
+/// Whether a module has a child or an item of this name itself.
+fn defines(all: &RawModules, module: &[String], name: &str) -> bool {
+    let child: ModulePath = module.iter().cloned().chain([name.to_owned()]).collect();
+    all.contains_key(&child)
+        || all.get(module).is_some_and(|raw| raw.items.iter().any(|item| is_called(item, name)))
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn of(all: &'a RawModules, here: &'a ModulePath, items: &[Item]) -> Self {
-        let mut scope = Self { all, here, names: BTreeMap::new(), outside: BTreeMap::new() };
-        let (mut names, mut outside) = (BTreeMap::new(), BTreeMap::new());
-        for leaf in uses(items).flat_map(|(_vis, leaves)| leaves) {
+        let mut scope =
+            Self { all, here, names: BTreeMap::new(), outside: BTreeMap::new(), globs: Vec::new() };
+        let (mut names, mut outside, mut globs) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for leaf in uses(items) {
             match scope.resolve(&leaf.words) {
-                Some(path) => names.insert(leaf.name, path),
-                None => outside.insert(leaf.name, leaf.words),
-            };
+                Some(path) if leaf.name == "*" => globs.push(path),
+                Some(path) => drop(names.insert(leaf.name, path)),
+                None => drop(outside.insert(leaf.name, leaf.words)),
+            }
         }
-        (scope.names, scope.outside) = (names, outside);
+        (scope.names, scope.outside, scope.globs) = (names, outside, globs);
         scope
     }
 
@@ -96,7 +74,8 @@ impl<'a> Scope<'a> {
                 } else if self.all.contains_key(std::slice::from_ref(first)) {
                     vec![name.to_owned()]
                 } else {
-                    return None;
+                    let from = self.globs.iter().find(|from| defines(self.all, from, name))?;
+                    from.iter().cloned().chain([name.to_owned()]).collect()
                 }
             }
         };
@@ -124,20 +103,32 @@ impl Scope<'_> {
 
 impl<'a> Exports<'a> {
     pub(super) fn of(all: &'a RawModules) -> Self {
-        let mut passed_on = BTreeMap::new();
+        let (mut passed_on, mut globs) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
         for (here, raw) in all {
             let scope = Scope::of(all, here, &[]);
-            for (vis, leaves) in uses(&raw.items) {
-                if matches!(vis, Visibility::Inherited) {
-                    continue;
-                }
-                for leaf in leaves {
-                    let known = here.iter().cloned().chain([leaf.name]).collect::<ModulePath>();
-                    passed_on.extend(scope.resolve(&leaf.words).map(|path| (known, path)));
+            for leaf in uses(&raw.items) {
+                let Some(path) = scope.resolve(&leaf.words) else { continue };
+                if leaf.name == "*" {
+                    globs.entry(here.clone()).or_default().push(path);
+                } else {
+                    passed_on.insert(here.iter().cloned().chain([leaf.name]).collect(), path);
                 }
             }
         }
-        Self { all, passed_on }
+        Self { all, passed_on, globs }
+    }
+
+    /// What a name stands for that its module passes on.
+    fn target(&self, known: &[String]) -> Option<ModulePath> {
+        if let Some(target) = self.passed_on.get(known) {
+            return Some(target.clone());
+        }
+        let (name, module) = known.split_last()?;
+        if defines(self.all, module, name) {
+            return None;
+        }
+        let from = self.globs.get(module)?.iter().find(|from| defines(self.all, from, name))?;
+        Some(from.iter().cloned().chain([name.clone()]).collect())
     }
 
     /// Where what a full path names is defined, and what it is called there.
@@ -146,7 +137,7 @@ impl<'a> Exports<'a> {
         // Re-exports of re-exports, but no endless ones.
         for _ in 0..8 {
             let known = (1..=path.len()).rev().find_map(|length| {
-                let target = self.passed_on.get(&path[..length])?;
+                let target = self.target(&path[..length])?;
                 (!self.all.contains_key(&path[..length])).then_some((length, target))
             });
             let Some((length, target)) = known else { break };
@@ -178,51 +169,14 @@ pub(super) fn names(scope: &Scope<'_>, items: &[Item]) -> Vec<String> {
 
 /// Shows each path in a module's `use` declarations, and each of two words or more in its code.
 fn all_paths(items: &[Item], see: &mut impl FnMut(&[String])) {
-    for leaf in uses(items).flat_map(|(_vis, leaves)| leaves) {
-        see(&leaf.words);
+    for leaf in uses(items) {
+        match leaf.words.as_slice() {
+            // All of it.
+            words if leaf.name == "*" => see(&[words, &["*".to_owned()]].concat()),
+            words => see(words),
+        }
     }
     for item in items.iter().filter(|item| !matches!(item, Item::Use(_) | Item::Mod(_))) {
         paths(item.to_token_stream(), see);
     }
-}
-
-/// Shows each path of two words or more in some code.
-fn paths(code: TokenStream, see: &mut impl FnMut(&[String])) {
-    let mut words: Vec<String> = Vec::new();
-    let (mut colons, mut after_dot) = (0, false);
-    for token in code {
-        match token {
-            TokenTree::Ident(ident) => {
-                if colons != 2 {
-                    end_path(&mut words, see);
-                }
-                if !after_dot {
-                    words.push(ident.to_string());
-                }
-                (colons, after_dot) = (0, false);
-            }
-            TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
-            TokenTree::Punct(punct) => {
-                end_path(&mut words, see);
-                (colons, after_dot) = (0, punct.as_char() == '.');
-            }
-            TokenTree::Group(group) => {
-                end_path(&mut words, see);
-                (colons, after_dot) = (0, false);
-                paths(group.stream(), see);
-            }
-            TokenTree::Literal(_) => {
-                end_path(&mut words, see);
-                (colons, after_dot) = (0, false);
-            }
-        }
-    }
-    end_path(&mut words, see);
-}
-
-fn end_path(words: &mut Vec<String>, see: &mut impl FnMut(&[String])) {
-    if words.len() > 1 {
-        see(words);
-    }
-    words.clear();
 }

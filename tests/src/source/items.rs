@@ -115,6 +115,6 @@ fn type_words(block: &ItemImpl) -> Option<Vec<String>> {
     Some(words_of(&path.path))
 }
 
-fn words_of(path: &syn::Path) -> Vec<String> {
+pub(super) fn words_of(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.to_string()).collect()
 }

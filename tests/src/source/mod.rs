@@ -6,10 +6,12 @@ mod imports;
 mod items;
 mod load;
 mod map;
+mod paths;
 mod raw;
 #[cfg(test)]
 mod tests;
 mod tuples;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -49,6 +49,30 @@ fn siblings_in_a_circle_are_found_also_by_way_of_their_children_and_of_re_export
 }
 
 #[test]
+fn a_circle_by_way_of_the_parents_own_imports_is_one() {
+    let through = [
+        "use crate::a::room::B; fn f() {}",
+        "use super::B; fn f() {}",
+        "use super::*; fn f() { room::g(); }",
+        "use super::{self as up}; fn f() { up::room::g(); }",
+        "fn f() { let all = Y { ..super::room::g() }; }",
+        "fn f() { return ::queue::a::room::g(); }",
+        "fn f() { use super::room::{B as C}; }",
+    ];
+    for text in through {
+        for parent in ["use room::B;", "pub use room::*;"] {
+            let found = written(&[
+                ("queue/src/lib.rs", "pub mod a;"),
+                ("queue/src/a/mod.rs", &format!("mod room; mod user; {parent}")),
+                ("queue/src/a/room.rs", "pub struct B; pub fn g() { super::user::f(); }"),
+                ("queue/src/a/user.rs", text),
+            ]);
+            assert_eq!(members(found.queue()), [["room", "user"]], "{text} {parent}");
+        }
+    }
+}
+
+#[test]
 fn parent_and_child_make_no_circle_and_tests_of_a_module_do_not_count() {
     let found = written(&[
         ("queue/src/lib.rs", "mod a; mod b;"),
@@ -72,6 +96,7 @@ fn a_test_program_has_no_circles_either() {
 fn paths_into_other_crates_are_known_whole_however_they_are_named() {
     let text = "use std::{fs, time::{self, Instant as Now}};
         use rustix::process as sys;
+        fn inner() { use std::{net as n}; return ::std::thread::sleep(0..std::io::stdin()); }
         fn f() { fs::read(x); time::SystemTime::now(); Now::now(); std::env::var(y); }
         #[cfg(test)] mod tests { fn g() { std::process::exit(1); } }
         fn after_the_tests() { sys::getpid(); std::thread::spawn(f); }";
@@ -83,6 +108,9 @@ fn paths_into_other_crates_are_known_whole_however_they_are_named() {
         "std::time::Instant::now",
         "std::env::var",
         "rustix::process::getpid",
+        "std::net",
+        "std::thread::sleep",
+        "std::io::stdin",
         "std::thread::spawn",
     ] {
         assert!(names.iter().any(|known| known == name), "{name} is missing: {names:?}");
@@ -100,6 +128,11 @@ fn nameless_parts_are_found_under_an_alias_in_a_pattern_and_inside_of_other_type
         fn taken_apart((a, b): Pair) {}
         fn in_a_list(of: &[(u8, u8, u8)]) {}
         fn in_a_list_of_an_alias(of: Triples) {}
+        fn by_a_path(of: other::Pair) {}
+        fn in_a_list_by_a_path(of: Vec<crate::other::Triples>) {}
+        fn borrowed<'a>(of: Option<&'a (u8, u8, u8)>, more: Vec<&mut (u8, u8)>) {}
+        fn borrowed_mutably(of: Vec<&mut (u8, u8, u8)>) {}
+        fn with_an_arrow(of: Vec<(fn() -> u8, u8, u8)>) {}
         fn nested(of: Option<((u8, u8), u8)>) {}
         fn in_a_bound<T: Iterator<Item = (u8, u8, u8)>>(of: T) {}
         impl T { fn in_a_method(&self, of: (u8, u8)) {} }
@@ -116,6 +149,11 @@ fn nameless_parts_are_found_under_an_alias_in_a_pattern_and_inside_of_other_type
         "taken_apart",
         "in_a_list",
         "in_a_list_of_an_alias",
+        "by_a_path",
+        "in_a_list_by_a_path",
+        "borrowed",
+        "borrowed_mutably",
+        "with_an_arrow",
         "nested",
         "in_a_bound",
         "in_a_method",

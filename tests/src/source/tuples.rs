@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::{FnArg, ImplItem, Item, Pat, PatType, Signature, TraitItem, Type};
 
 use super::ModulePath;
 use super::imports::{Exports, Scope};
+use super::items::words_of;
 use super::raw::RawModules;
 
 /// What each type alias of the workspace stands for.
@@ -38,11 +39,13 @@ impl Aliases {
 
 impl Known<'_> {
     /// What an alias stands for; `None` where the name is no alias.
-    fn alias(&self, name: &str) -> Option<&Type> {
-        let own = self.scope.own(name);
-        let used = self.scope.resolve(&[name.to_owned()]);
-        let used = used.map(|path| self.exports.definition(&path));
-        [Some(own), used].into_iter().flatten().find_map(|import| {
+    fn alias(&self, words: &[String]) -> Option<&Type> {
+        let own = match words {
+            [name] => Some(self.scope.own(name)),
+            _ => None,
+        };
+        let used = self.scope.resolve(words).map(|path| self.exports.definition(&path));
+        [own, used].into_iter().flatten().find_map(|import| {
             self.aliases.0.get(&import.module.into_iter().chain(import.item).collect::<Vec<_>>())
         })
     }
@@ -54,13 +57,10 @@ impl Known<'_> {
             of = match of {
                 Type::Reference(reference) => &reference.elem,
                 Type::Paren(inner) => &inner.elem,
-                Type::Path(path) => {
-                    let name = path.path.segments.last().map(|last| last.ident.to_string());
-                    match name.and_then(|name| self.alias(&name)) {
-                        Some(target) => target,
-                        None => return of,
-                    }
-                }
+                Type::Path(path) => match self.alias(&words_of(&path.path)) {
+                    Some(target) => target,
+                    None => return of,
+                },
                 _ => return of,
             };
         }
@@ -70,9 +70,11 @@ impl Known<'_> {
     /// The longest tuple in some tokens of a type, and whether one holds another.
     fn tuples(&self, tokens: TokenStream, above: &mut Vec<String>) -> Tuples {
         let mut found = Tuples::default();
-        let mut after_name = false;
-        for token in tokens {
-            match &token {
+        // As far as the path goes that a name may end, and whether a name stands just before.
+        let (mut words, mut after_name) = (Vec::new(), false);
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            match token {
                 TokenTree::Group(group) => {
                     let inner = self.tuples(group.stream(), above);
                     // `Fn(A, B)` takes two parameters: that is no tuple.
@@ -81,20 +83,46 @@ impl Known<'_> {
                         parts if is_tuple && parts > 1 => found.add(inner.inside(parts)),
                         _ => found.add(inner),
                     }
+                    words.clear();
+                    after_name = false;
                 }
                 TokenTree::Ident(name) => {
                     let name = name.to_string();
-                    if let Some(target) = self.alias(&name).filter(|_| !above.contains(&name)) {
-                        above.push(name);
-                        found.add(self.tuples(target.to_token_stream(), above));
-                        above.pop();
+                    after_name = !matches!(name.as_str(), "mut" | "dyn" | "impl" | "const");
+                    words.push(name);
+                    let goes_on = matches!(tokens.peek(), Some(TokenTree::Punct(next)) if next.as_char() == ':' && next.spacing() == Spacing::Joint);
+                    if !goes_on {
+                        found.add(self.tuples_of_alias(&words, above));
+                        words.clear();
                     }
                 }
-                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+                TokenTree::Punct(punct) => {
+                    // A lifetime is no name.
+                    if punct.as_char() == '\'' {
+                        tokens.next();
+                    }
+                    if punct.as_char() != ':' {
+                        words.clear();
+                    }
+                    after_name = false;
+                }
+                TokenTree::Literal(_) => after_name = false,
             }
-            after_name = matches!(token, TokenTree::Ident(_));
         }
         found
+    }
+
+    fn tuples_of_alias(&self, words: &[String], above: &mut Vec<String>) -> Tuples {
+        let name = words.join("::");
+        match self.alias(words).filter(|_| !above.contains(&name)) {
+            Some(target) => {
+                above.push(name);
+                let found = self.tuples(target.to_token_stream(), above);
+                above.pop();
+                found
+            }
+            None => Tuples::default(),
+        }
     }
 }
 
@@ -118,13 +146,17 @@ impl Tuples {
 
 /// How many things stand between commas that are not inside of `<>`; 0 without a comma.
 fn parts(tokens: TokenStream) -> usize {
-    let (mut depth, mut commas, mut open) = (0_i32, 0, false);
+    let (mut depth, mut commas, mut open, mut before) = (0_i32, 0, false, ' ');
     for token in tokens {
         open = true;
-        let TokenTree::Punct(punct) = token else { continue };
+        let TokenTree::Punct(punct) = token else {
+            before = ' ';
+            continue;
+        };
+        let arrow = std::mem::replace(&mut before, punct.as_char()) == '-';
         match punct.as_char() {
             '<' => depth += 1,
-            '>' => depth -= 1,
+            '>' if !arrow => depth -= 1,
             ',' if depth == 0 => {
                 commas += 1;
                 open = false;
