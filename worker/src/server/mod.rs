@@ -155,12 +155,11 @@ impl Cancel {
 
     /// Gives up the call that runs with this handle, and every later one.
     pub fn give_up(&self) {
-        let end = {
-            let mut inner = self.inner();
-            inner.given_up = true;
-            inner.end.take()
-        };
-        if let Some(end) = end {
+        let mut inner = self.inner();
+        inner.given_up = true;
+        // Under the lock: whoever says that the call is over knows that its connection is not ended
+        // later, when it may serve somebody else's call.
+        if let Some(end) = inner.end.take() {
             end();
         }
     }
@@ -171,7 +170,8 @@ impl Cancel {
         self.inner().given_up
     }
 
-    /// How the call that begins now is ended; `false` when it is given up already.
+    /// How the call that begins now is ended, in place of what was said before; `false` when it is
+    /// given up already. `end` must not wait, and must leave this handle alone.
     pub fn begins(&self, end: impl FnOnce() + Send + 'static) -> bool {
         let mut inner = self.inner();
         if inner.given_up {
@@ -181,9 +181,12 @@ impl Cancel {
         true
     }
 
-    /// The call is over: nothing is left to end.
-    pub fn ended(&self) {
-        self.inner().end = None;
+    /// The call is over: nothing is left to end. `false` when it was given up: its connections are
+    /// of no use any more.
+    pub fn ended(&self) -> bool {
+        let mut inner = self.inner();
+        inner.end = None;
+        !inner.given_up
     }
 
     /// Waits so long, or until it is given up; `false` when it is.
@@ -194,7 +197,6 @@ impl Cancel {
             let _over = give_up.send(());
         });
         let over = begun && given_up.recv_timeout(length).is_err();
-        self.ended();
-        over && !self.is_given_up()
+        self.ended() && over
     }
 }

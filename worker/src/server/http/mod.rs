@@ -10,6 +10,9 @@
 //! was read. That is left to the next call, while the server works on its answer: so calls that
 //! follow each other use two connections in turn.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -233,7 +236,11 @@ impl Client {
         let response = sent.map_err(|error| failed(&error, &what, call))?;
         // The server is busy with the answer: time to read what nobody wanted to wait for.
         if let Some(unread) = unread {
-            self.keep(unread.read());
+            let (read, own) = (unread.read(), agent.clone());
+            // Kept, it may serve another call, which does not end with this one.
+            if call.cancel.begins(move || own.shutdown()) {
+                self.keep(read);
+            }
         }
         Ok(self.reply(agent, response, call, what))
     }
@@ -390,8 +397,7 @@ impl Reply<'_> {
     }
 
     fn keep(&mut self, rest: Option<ureq::BodyReader<'static>>) {
-        self.cancel.ended();
-        if let Some(agent) = self.agent.take() {
+        if let Some(agent) = self.agent.take().filter(|_agent| self.cancel.ended()) {
             self.client.keep(Kept { agent, rest });
         }
     }
@@ -414,66 +420,5 @@ impl Reply<'_> {
 impl Drop for Reply<'_> {
     fn drop(&mut self) {
         self.cancel.ended();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-    use std::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::server::lines::Sent;
-
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
-                          e\r\ndata: [DONE]\n\n\r\n";
-    const END: &str = "0\r\n\r\n";
-
-    fn ask(client: &Client) {
-        let cancel = Cancel::default();
-        let patience = Duration::from_secs(60);
-        let mut reply =
-            client.call(Call { path: "/", body: None, patience, cancel: &cancel }).unwrap();
-        let mut lines = reply.lines();
-        assert_eq!(lines.next_event().unwrap(), Sent::Done);
-        reply.over(lines);
-    }
-
-    fn receive(from: &mut TcpStream) {
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            from.read_exact(&mut byte).unwrap();
-            request.push(byte[0]);
-        }
-    }
-
-    fn send(to: &mut TcpStream, text: &str) {
-        to.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Here the end of each answer comes only after the next request.
-    #[test]
-    fn nobody_waits_for_the_end_of_an_answer_and_its_connection_serves_again() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client =
-            Client::new(Address::local(listener.local_addr().unwrap().port()), Limits::default());
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let (mut first, _) = listener.accept().unwrap();
-                receive(&mut first);
-                send(&mut first, ANSWER);
-                let (mut second, _) = listener.accept().unwrap();
-                receive(&mut second);
-                for _ in 0..10 {
-                    send(&mut first, END);
-                    send(&mut second, ANSWER);
-                    receive(&mut first);
-                    std::mem::swap(&mut first, &mut second);
-                }
-                send(&mut second, ANSWER);
-            });
-            (0..12).for_each(|_| ask(&client));
-        });
     }
 }
