@@ -10,6 +10,7 @@
 //! when nobody is left here tells of them ([`log_lock`]).
 
 mod end;
+mod environ;
 mod proc;
 mod scan;
 mod server;

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
@@ -39,6 +40,12 @@ pub struct Stat {
     pub start_time: u64,
     /// Bytes of address space; none for kernel threads and zombies.
     pub memory: u64,
+    /// Address of its program: 0 until that is loaded, between two programs (`execve`); 1 where it
+    /// may not be looked into.
+    pub program: u64,
+    /// Bytes of its environment, as soon as its program is loaded; 0 where it may not be looked
+    /// into.
+    pub environ: u64,
 }
 
 impl Stat {
@@ -63,6 +70,8 @@ impl Stat {
             threads: signed(20)?,
             start_time: number(22)?,
             memory: number(23)?,
+            program: number(26)?,
+            environ: number(51)?.saturating_sub(number(50)?),
         })
     }
 
@@ -86,9 +95,33 @@ impl Stat {
 /// What the kernel says about a process; `None` if it is gone or hidden.
 #[must_use]
 pub fn stat(pid: u32) -> Option<Stat> {
+    stat_at(&process(pid))
+}
+
+/// The same of a process or thread by its place in `/proc`.
+pub(super) fn stat_at(base: &Path) -> Option<Stat> {
     // The name need not be UTF-8.
-    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let bytes = fs::read(base.join("stat")).ok()?;
     Stat::parse(&String::from_utf8_lossy(&bytes))
+}
+
+/// The process's place in `/proc`.
+pub(super) fn process(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+/// The same; where the first thread has ended but others go on, a living
+/// thread's, because the first one's has nothing left to read.
+pub(super) fn base(pid: u32) -> Option<PathBuf> {
+    let process = process(pid);
+    if !stat(pid).is_some_and(|stat| stat.is_zombie()) {
+        return Some(process);
+    }
+    let threads = fs::read_dir(process.join("task")).ok()?;
+    threads
+        .filter_map(Result::ok)
+        .find(|thread| thread.file_name().to_str() != Some(&pid.to_string()))
+        .map(|thread| thread.path())
 }
 
 /// Which process has this number now.
@@ -108,7 +141,7 @@ pub fn state_of(pid: u32) -> Option<char> {
 /// # Errors
 /// When `/proc` is not there.
 pub fn boot_id() -> io::Result<String> {
-    let path = std::path::Path::new("/proc/sys/kernel/random/boot_id");
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
     fs::read_to_string(path)
         .map(|text| text.trim().to_owned())
         .map_err(|error| super::at("read", path, &error))
@@ -119,7 +152,7 @@ pub fn boot_id() -> io::Result<String> {
 /// # Errors
 /// When `/proc` cannot be listed.
 pub(super) fn all() -> io::Result<impl Iterator<Item = u32>> {
-    let path = std::path::Path::new("/proc");
+    let path = Path::new("/proc");
     let entries = fs::read_dir(path).map_err(|error| super::at("list", path, &error))?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
@@ -166,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
-        let text = "77 (a) b (c) T 1 76 75 0 -1 0 0 0 0 0 5 6 7 8 20 0 3 0 4242 9999 12 \n";
+        let text = "77 (a) b (c) T 1 76 75 0 -1 0 0 0 0 0 5 6 7 8 20 0 3 0 4242 9999 12 0 66 \
+                    0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 80 87 0 \n";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.state, stat.parent, stat.group), ('T', 1, 76));
         assert_eq!(
@@ -174,6 +208,7 @@ mod tests {
             (5, 6, 7, 8)
         );
         assert_eq!((stat.threads, stat.start_time, stat.memory), (3, 4242, 9999));
+        assert_eq!((stat.program, stat.environ), (66, 7));
     }
 
     #[test]

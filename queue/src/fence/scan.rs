@@ -6,15 +6,14 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
 
-use super::proc::{self, Stat};
-use super::{FoundProcess, How, LogIdentity, Mark};
+use super::{FoundProcess, How, LogIdentity, Mark, environ, proc};
 
 /// Whether a process's environment carries a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +90,12 @@ impl<'a> Search<'a> {
         // Whose environment is closed to us, his descriptors are too.
         let log = self.mark.log.filter(|_| carries == Carries::No)?;
         // Who has an environment has a living first thread, so that need not be asked.
-        let base = if self.environ.is_empty() { base(pid)? } else { process(pid) };
+        let base = if self.environ.is_empty() { proc::base(pid)? } else { proc::process(pid) };
         (writes_to(&base, log) && !self.is_one_of_ours(&base)).then_some(How::Log)
     }
 
     fn carried_by(&mut self, pid: u32) -> Carries {
-        match self.read_environ(pid) {
+        match environ::read(pid, &mut self.environ) {
             Ok(()) if self.environ_matches() => Carries::Yes,
             Ok(()) => Carries::No,
             Err(_gone_or_not_ours) => Carries::Unreadable,
@@ -110,29 +109,6 @@ impl<'a> Search<'a> {
             })
     }
 
-    /// An empty environment is looked at again: between two programs (`execve`) a process has
-    /// none for some microseconds, and must not slip through just then.
-    fn read_environ(&mut self, pid: u32) -> io::Result<()> {
-        const LOOKS: u32 = 5;
-        for look in 0..LOOKS {
-            let stat = if look == 0 { None } else { proc::stat(pid) };
-            let path = match stat {
-                Some(stat) if stat.is_kernel_thread() || stat.is_over() => return Ok(()),
-                Some(stat) if stat.is_zombie() => {
-                    base(pid).ok_or(io::ErrorKind::NotFound)?.join("environ")
-                }
-                Some(_) | None => process(pid).join("environ"),
-            };
-            self.environ.clear();
-            File::open(path)?.read_to_end(&mut self.environ)?;
-            if !self.environ.is_empty() {
-                return Ok(());
-            }
-            std::thread::yield_now();
-        }
-        Ok(())
-    }
-
     /// Whether this is a brain, a worker or a `queue` beside our own executable: a brain that
     /// shortens a log, or a worker in the moment in which its next job is still a copy of it.
     fn is_one_of_ours(&self, base: &Path) -> bool {
@@ -140,25 +116,6 @@ impl<'a> Search<'a> {
         let is_named = ["brain", "worker", "queue"].iter().any(|name| theirs.ends_with(name));
         theirs == *home || (is_named && theirs.parent() == home.parent())
     }
-}
-
-/// The process's place in `/proc`.
-fn process(pid: u32) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}"))
-}
-
-/// The same; where the first thread has ended but others go on, a living
-/// thread's, because the first one's has nothing left to read.
-fn base(pid: u32) -> Option<PathBuf> {
-    let process = process(pid);
-    if !proc::stat(pid).is_some_and(|stat: Stat| stat.is_zombie()) {
-        return Some(process);
-    }
-    let threads = fs::read_dir(process.join("task")).ok()?;
-    threads
-        .filter_map(Result::ok)
-        .find(|thread| thread.file_name().to_str() != Some(&pid.to_string()))
-        .map(|thread| thread.path())
 }
 
 /// The path of a program, also if it has been replaced since.

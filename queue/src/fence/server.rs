@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shared::name::Name;
 
-use super::proc;
+use super::{environ, proc};
 
 /// By this variable a server's processes are known, whoever their parent is by now.
 pub const SERVER_MARK: &str = "BRAINSTEM_MODEL_SERVER";
@@ -57,9 +57,11 @@ pub fn end_server(mark: &str) -> io::Result<Killed> {
 
 fn kill_all(mark: &str) -> io::Result<Vec<OwnedFd>> {
     let wanted = format!("{SERVER_MARK}={mark}");
-    let carries = |pid: u32| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
+    let mut read = Vec::new();
+    // Whom we may not look into we have not started either.
+    let mut carries = |pid: u32| {
+        let is_read = environ::read(pid, &mut read).is_ok();
+        is_read && read.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
     };
     let mut killed = Vec::new();
     for pid in proc::all()?.filter(|pid| *pid != std::process::id()) {

@@ -182,7 +182,8 @@ fn what_the_dying_start_is_ended_too() {
         "trap 'setsid sleep 1000 & exit' TERM; echo $$ > fifo; while :; do sleep 1000 & wait; done";
     let mut child = run.shell(1, script);
     run.told();
-    let all = ended(end(&run.mark(), LONG, LONG).unwrap());
+    // A copy of a shell that has not yet become another program forgets a TERM: then it is killed.
+    let all = ended(end(&run.mark(), SHORT, LONG).unwrap());
     assert!(all.contains(&child.id()), "{all:?}");
     assert_eq!(processes(&run.mark()).unwrap(), []);
     child.wait().unwrap();
@@ -260,4 +261,39 @@ fn the_logs_lock_tells_whether_somebody_can_still_write() {
     child.wait().unwrap();
     assert_eq!(log_lock(&run.log()).unwrap(), LogLock::Free);
     assert_eq!(log_lock(&run.dir.path().join("none")).unwrap(), LogLock::Missing);
+}
+
+/// Starts a program and returns as soon as the process has its memory, before it has its
+/// environment. Until then it has ours: with a dead worker's lease, so that nobody looks yet.
+fn just_begun(command: &mut Command) -> Child {
+    let child = command.spawn().unwrap();
+    let (own, exe) = (fs::read_link("/proc/self/exe"), format!("/proc/{}/exe", child.id()));
+    while fs::read_link(&exe).unwrap() == *own.as_ref().unwrap() {}
+    child
+}
+
+/// A process is there before its new program's environment is: it is waited for.
+#[test]
+fn what_begins_just_now_is_found() {
+    let run = Run::new();
+    let mark = run.mark();
+    for _again in 0..300 {
+        let mut child = just_begun(&mut run.command(1, "exec sleep 1000"));
+        let found = processes(&mark).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found.iter().map(|found| found.pid).collect::<Vec<_>>(), [child.id()]);
+    }
+}
+
+#[test]
+fn a_server_that_begins_just_now_is_ended() {
+    let mark = format!("{}:just-now", std::process::id());
+    for _again in 0..100 {
+        let mut child = just_begun(Command::new("sleep").arg("1000").env(SERVER_MARK, &mark));
+        let killed = end_server(&mark).unwrap().killed;
+        let _of_the_lost = child.kill();
+        child.wait().unwrap();
+        assert_eq!(killed, 1);
+    }
 }
