@@ -57,7 +57,7 @@ def main(out, embd=64, layers=2, heads=4, ff=128):
         entry("general.architecture", STRING, "llama"),
         entry("general.name", STRING, "tiny-random"),
         entry("general.file_type", U32, 0),
-        entry("llama.context_length", U32, 2048),
+        entry("llama.context_length", U32, 65536),
         entry("llama.embedding_length", U32, embd),
         entry("llama.block_count", U32, layers),
         entry("llama.feed_forward_length", U32, ff),

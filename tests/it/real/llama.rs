@@ -20,6 +20,11 @@ fn long(model: &str) -> Value {
     json!({"class": "llm", "model": model, "prompt": "hi", "options": {"num_predict": 800}})
 }
 
+/// More than there is room for: it ends when it is cancelled.
+fn endless(model: &str) -> Value {
+    json!({"class": "llm", "model": model, "prompt": "hi", "options": {"num_predict": 1_000_000}})
+}
+
 fn short(model: &str) -> Value {
     json!({"class": "llm", "model": model, "prompt": "hi", "options": {"num_predict": 2}})
 }
@@ -100,9 +105,7 @@ fn a_request_that_is_cancelled_in_mid_stream_frees_the_real_server() {
     let pool = quick(SOON);
     let Some(llama) = Llama::start(&pool, "slow", &[]) else { return };
     let _worker = beside(&pool, "0", &llama);
-    let endless = json!({"class": "llm", "model": "slow", "prompt": "hi",
-                         "options": {"num_predict": 1_000_000}});
-    let id = submit(&pool, endless);
+    let id = submit(&pool, endless("slow"));
     until_answering(&pool, &id);
     pool.queue(&["cancel", &id]).success();
     assert_eq!(end_of(&pool, &id)["outcome"], "cancelled");
@@ -115,10 +118,10 @@ fn a_request_that_is_cancelled_in_mid_stream_frees_the_real_server() {
 #[test]
 fn a_real_server_that_batches_gives_as_many_answers_at_once_as_a_worker_has_slots() {
     let pool = quick(SOON);
-    let Some(llama) = Llama::start(&pool, "slow", &["-np", "3", "-c", "6144"]) else { return };
+    let Some(llama) = Llama::start(&pool, "slow", &["-np", "3", "-c", "98304"]) else { return };
     let worker = pool.worker(&["--gpu", "0", "--slots", "3", "--openai-url", llama.address()]);
     pool.until_event("worker-worker-0", "server.up");
-    let asked: Vec<String> = (0..3).map(|_| submit(&pool, long("slow"))).collect();
+    let asked: Vec<String> = (0..3).map(|_| submit(&pool, endless("slow"))).collect();
     asked.iter().for_each(|id| until_answering(&pool, id));
     assert!(asked.iter().all(|id| lines_of(&pool, id).is_empty()), "one waited for another");
     for id in &asked {
