@@ -71,6 +71,8 @@ words! {
         ClaimStalled = "claim.stalled",
         /// The processes of an earlier attempt cannot be ended.
         JobUnkillable = "job.unkillable",
+        /// An earlier attempt may still run, where nobody can look.
+        JobMayRun = "job.may_run",
         /// The disk is full.
         DiskFull = "disk.full",
         /// Nothing is waiting.
@@ -124,6 +126,7 @@ impl Code {
             | Self::BrainHung
             | Self::ClaimStalled
             | Self::JobUnkillable
+            | Self::JobMayRun
             | Self::DiskFull
             | Self::QueueEmpty
             | Self::LaneIneligible

@@ -6,7 +6,7 @@ use std::time::Duration;
 use queue::wire::counts::{Counts, LaneCount};
 use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, SCHEMA, Status};
 use queue::wire::lane::Requirements;
-use queue::wire::lease_record::{Process, Record, Role};
+use queue::wire::lease_record::{Process, Record};
 use queue::wire::ledger_line::{About as Ended, Brief};
 use shared::id::{Incarnation, TaskId};
 use shared::name::Name;
@@ -183,17 +183,9 @@ pub(crate) fn run(task: TaskName, quiet: Option<f64>) -> Run {
 
 fn alive(worker: &str, gpu: Option<u32>) -> Worker {
     let (life, worker) = (Incarnation::new(), name(worker));
-    let process = Process { pid: 7, start: None, boot: String::new(), host: String::new() };
-    let record = Record {
-        worker: worker.clone(),
-        role: Role::Working,
-        process: process.clone(),
-        life: life.clone(),
-        gpu,
-        writers: Vec::new(),
-        server: None,
-        since: Moment::from_unix_millis(0),
-    };
+    let process = Process { pid: 7, ..Process::default() };
+    let since = Moment::from_unix_millis(0);
+    let record = Record { gpu, ..Record::of(worker.clone(), process.clone(), life.clone(), since) };
     let ability = Ability {
         classes: vec![Class::Script, Class::Cpu],
         gpu,

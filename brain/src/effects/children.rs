@@ -88,10 +88,9 @@ impl Children {
 
     /// Takes a worker over that an earlier brain had started. `false` where it is gone.
     pub(crate) fn adopt(&mut self, child: &ChildProcess) -> bool {
-        let (process, here) = (&child.process, this_process());
+        let process = &child.process;
         let raw = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
-        let Some(raw) = raw.filter(|_| process.host == here.host && process.boot == here.boot)
-        else {
+        let Some(raw) = raw.filter(|_| process.is_visible_from(&this_process())) else {
             return false;
         };
         let Ok(handle) = pidfd_open(raw, PidfdFlags::empty()) else { return false };

@@ -16,7 +16,7 @@ use super::recover::reconcile::ready;
 use super::submit::one::Submitter;
 use super::{Pool, Privacy, Rules};
 use crate::store::contract::{line, task};
-use crate::wire::lease_record::{Record, Role};
+use crate::wire::lease_record::Record;
 use crate::wire::ledger_line::{Line, Writer};
 use crate::wire::retry::Verdict;
 
@@ -76,16 +76,10 @@ pub(crate) fn sign(lease: &Lease, ledger: &Ledger) {
 }
 
 pub(crate) fn record(lease: &Lease, ledger: &Ledger) -> Record {
-    Record {
-        worker: lease.worker().clone(),
-        role: Role::Working,
-        process: this_process(),
-        life: ledger.writer().life.clone(),
-        gpu: None,
-        writers: vec![ledger.writer().clone()],
-        server: None,
-        since: shared::time::Moment::now(),
-    }
+    let (worker, writer) = (lease.worker().clone(), ledger.writer().clone());
+    let since = shared::time::Moment::now();
+    let working = Record::of(worker, this_process(), writer.life.clone(), since);
+    Record { writers: vec![writer], ..working }
 }
 
 /// The state of a task that must be somewhere, and its name there.

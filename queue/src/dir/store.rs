@@ -29,7 +29,7 @@ use super::submit::one::Submitter;
 use crate::Error;
 use crate::store::{Answer, Claimed, SettleAnswer, State, Store, TaskVerb, Whereabouts, Wish};
 use crate::wire::fate::Fate;
-use crate::wire::lease_record::{Record, Role};
+use crate::wire::lease_record::Record;
 use crate::wire::ledger_line::{Line, Writer};
 
 /// A pool and what one process needs to work with it.
@@ -76,16 +76,9 @@ impl DirStore {
 
     fn record(&self, worker: &Name) -> Record {
         let writer = self.ledger.writer().clone();
-        Record {
-            worker: worker.clone(),
-            role: Role::Working,
-            process: this_process(),
-            life: writer.life.clone(),
-            gpu: None,
-            writers: vec![writer],
-            server: None,
-            since: Moment::now(),
-        }
+        let working =
+            Record::of(worker.clone(), this_process(), writer.life.clone(), Moment::now());
+        Record { writers: vec![writer], ..working }
     }
 
     fn apply(&self, found: &Found, verb: TaskVerb) -> Result<Change, Error> {
@@ -196,12 +189,12 @@ impl Store for DirStore {
         let Some(lease) = Lease::try_take(&self.pool, worker)? else {
             return Ok(SettleAnswer::Living);
         };
-        let settler = Settler { pool: &self.pool, ledger: &self.ledger, patience: PATIENCE };
+        let settler = Settler::new(&self.pool, &self.ledger, PATIENCE);
         let (mut settled, mut left) = (0, 0);
         let settling = settler.settle(&lease)?;
         for (_name, fate) in settling.fates {
             match fate? {
-                Fate::Unkillable(_) | Fate::Elsewhere(_) => left += 1,
+                Fate::Kept(_) => left += 1,
                 Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_) => {
                     settled += 1
                 }

@@ -27,6 +27,8 @@ pub enum Ended {
     },
     /// These did not end even when killed.
     Unkillable(Vec<FoundProcess>),
+    /// All others are gone; these may not be signalled from here.
+    Refused(Vec<FoundProcess>),
 }
 
 /// How long to wait for what.
@@ -65,8 +67,11 @@ pub fn end_patiently(mark: &Mark, patience: EndPatience<'_>) -> io::Result<Ended
             continue;
         }
         empty_looks = 0;
+        if hunt.held.iter().all(|held| held.refused) {
+            return Ok(Ended::Refused(hunt.left()));
+        }
         if hunt.wait()? == Waited::InVain {
-            return Ok(Ended::Unkillable(hunt.held.into_iter().map(|held| held.found).collect()));
+            return Ok(Ended::Unkillable(hunt.left()));
         }
     }
     Ok(Ended::Gone { ended: hunt.ended })
@@ -88,6 +93,8 @@ enum Waited {
 struct Held {
     found: FoundProcess,
     pidfd: OwnedFd,
+    /// It is not ours to signal.
+    refused: bool,
 }
 
 struct Hunt<'a> {
@@ -120,8 +127,8 @@ impl<'a> Hunt<'a> {
             if self.held.iter().any(is_held) {
                 continue;
             }
-            if let Some(held) = take_hold(self.mark, found)? {
-                tell(self.stage, &held);
+            if let Some(mut held) = take_hold(self.mark, found)? {
+                tell(self.stage, &mut held);
                 self.held.push(held);
             }
         }
@@ -178,9 +185,13 @@ impl<'a> Hunt<'a> {
             Stage::Settling => (Stage::Asking, after(self.patience.grace)),
             Stage::Asking | Stage::Killing => (Stage::Killing, after(self.patience.give_up)),
         };
-        for held in &self.held {
+        for held in &mut self.held {
             tell(self.stage, held);
         }
+    }
+
+    fn left(self) -> Vec<FoundProcess> {
+        self.held.into_iter().map(|held| held.found).collect()
     }
 }
 
@@ -193,11 +204,11 @@ fn take_hold(mark: &Mark, found: FoundProcess) -> io::Result<Option<Held>> {
         Err(error) => return Err(error.into()),
     };
     let same = Search::new(mark).look(found.pid).filter(|now| now.start_time == found.start_time);
-    Ok(same.map(|found| Held { found, pidfd }))
+    Ok(same.map(|found| Held { found, pidfd, refused: false }))
 }
 
-/// A refusal (another user's, or over just now) shows in the waiting.
-fn tell(stage: Stage, held: &Held) {
+/// Whom we may not signal we need not wait for. That it is over just now shows in the waiting.
+fn tell(stage: Stage, held: &mut Held) {
     let signals: &[Signal] = match stage {
         Stage::Settling => &[],
         // A stopped process does not see TERM before it goes on.
@@ -205,7 +216,7 @@ fn tell(stage: Stage, held: &Held) {
         Stage::Killing => &[Signal::KILL],
     };
     for signal in signals {
-        let _refused = pidfd_send_signal(held.pidfd.as_fd(), *signal);
+        held.refused |= pidfd_send_signal(held.pidfd.as_fd(), *signal) == Err(Errno::PERM);
     }
 }
 

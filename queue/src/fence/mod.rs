@@ -6,14 +6,16 @@
 //! its log open for writing, and whoever settles a run ends them before anybody else starts it.
 //!
 //! What this cannot find: a process that cleared its environment AND redirected its output AND
-//! left its group. And it cannot look into other users' processes; a log that is still locked
-//! when nobody is left here tells of them ([`log_lock`]).
+//! left its group. Nor can it look into other users' processes, setuid programs, and those that are
+//! not dumpable: who of them may be of the run is suspected ([`Suspicion`]), and a log that is still
+//! locked when nobody is left here tells of the others ([`log_lock`]).
 
 mod end;
 mod environ;
 mod proc;
 mod scan;
 mod server;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -27,11 +29,12 @@ use shared::id::TaskId;
 
 pub use end::{EndPatience, Ended, end, end_patiently};
 pub use proc::{
-    ProcessIdentity, Stat, boot_id, command_line, members_of_group, process_identity, stat,
-    state_of,
+    ProcessIdentity, Stat, boot_id, command_line, members_of_group, pid_namespace,
+    process_identity, sees_all, stat, state_of,
 };
 pub use scan::{Carries, processes};
 pub use server::{Killed, SERVER_MARK, end_server, server_mark};
+pub use suspicion::Suspicion;
 pub use usage::{Usage, usage};
 
 /// Which file a log is, whatever its name is by now.
@@ -66,12 +69,13 @@ impl LogIdentity {
 }
 
 /// By what the processes of one attempt are known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
     task: TaskId,
     attempt: u32,
     log: Option<LogIdentity>,
     group: Option<u32>,
+    suspicion: Suspicion,
 }
 
 impl Mark {
@@ -86,7 +90,7 @@ impl Mark {
     /// The same, for those who have the log open.
     #[must_use]
     pub fn of_log(task: TaskId, attempt: u32, log: Option<LogIdentity>) -> Self {
-        Self { task, attempt, log, group: None }
+        Self { task, attempt, log, group: None, suspicion: Suspicion::default() }
     }
 
     /// Also every process of this group. Only for the parent of the group's leader, while it has
@@ -94,6 +98,18 @@ impl Mark {
     #[must_use]
     pub fn with_group(self, leader: u32) -> Self {
         Self { group: Some(leader), ..self }
+    }
+
+    /// Not by its group any more: its leader is reaped.
+    #[must_use]
+    pub fn without_group(self) -> Self {
+        Self { group: None, ..self }
+    }
+
+    /// Also those who may be of the run, where nobody can look into them.
+    #[must_use]
+    pub fn with_suspicion(self, suspicion: Suspicion) -> Self {
+        Self { suspicion, ..self }
     }
 
     /// The task.
@@ -124,6 +140,8 @@ pub enum How {
     Log,
     /// It is in the job's process group.
     Group,
+    /// It cannot be looked into, and began where and when the job's processes did.
+    Suspicion,
 }
 
 /// A process of the run that is alive.

@@ -26,6 +26,8 @@ pub struct Stat {
     pub parent: u32,
     /// The process group, by its leader's number.
     pub group: u32,
+    /// The session, by its leader's number.
+    pub session: u32,
     /// Time in its own code.
     pub user: u64,
     /// Time in the kernel.
@@ -63,6 +65,7 @@ impl Stat {
             state: fields.first()?.chars().next()?,
             parent: u32::try_from(number(4)?).ok()?,
             group: u32::try_from(number(5)?).ok()?,
+            session: u32::try_from(number(6)?).ok()?,
             user: number(14)?,
             system: number(15)?,
             children_user: signed(16)?,
@@ -136,6 +139,30 @@ pub fn state_of(pid: u32) -> Option<char> {
     stat(pid).map(|stat| stat.state)
 }
 
+impl Stat {
+    /// Seconds between boot and its start.
+    #[must_use]
+    pub fn started(&self) -> f64 {
+        self.start_time as f64 / rustix::param::clock_ticks_per_second() as f64
+    }
+}
+
+/// Which process numbers ours are among: the PID namespace, by its inode. `None` where the kernel
+/// does not say.
+#[must_use]
+pub fn pid_namespace() -> Option<u64> {
+    let link = fs::read_link("/proc/self/ns/pid").ok()?;
+    let inode = link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?;
+    inode.parse().ok()
+}
+
+/// Whether all processes of this namespace can be seen here: with `hidepid` only our own can.
+#[must_use]
+pub fn sees_all() -> bool {
+    // The first process is nobody's own but root's.
+    stat(1).is_some()
+}
+
 /// Changes with every boot: numbers and start times from before mean nothing afterwards.
 ///
 /// # Errors
@@ -202,7 +229,7 @@ mod tests {
         let text = "77 (a) b (c) T 1 76 75 0 -1 0 0 0 0 0 5 6 7 8 20 0 3 0 4242 9999 12 0 66 \
                     0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 80 87 0 \n";
         let stat = Stat::parse(text).unwrap();
-        assert_eq!((stat.state, stat.parent, stat.group), ('T', 1, 76));
+        assert_eq!((stat.state, stat.parent, stat.group, stat.session), ('T', 1, 76, 75));
         assert_eq!(
             (stat.user, stat.system, stat.children_user, stat.children_system),
             (5, 6, 7, 8)

@@ -87,6 +87,11 @@ impl<'a> Search<'a> {
         {
             return Some(How::Group);
         }
+        if carries == Carries::Unreadable
+            && proc::stat(pid).is_some_and(|stat| self.mark.suspicion.is_on(&stat))
+        {
+            return Some(How::Suspicion);
+        }
         // Whose environment is closed to us, his descriptors are too.
         let log = self.mark.log.filter(|_| carries == Carries::No)?;
         // Who has an environment has a living first thread, so that need not be asked.

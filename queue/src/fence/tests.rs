@@ -81,7 +81,7 @@ fn is_alive(pid: u32) -> bool {
 fn ended(ended: Ended) -> Vec<u32> {
     match ended {
         Ended::Gone { ended } => ended.iter().map(|found| found.pid).collect(),
-        Ended::Unkillable(left) => panic!("still there: {left:?}"),
+        Ended::Unkillable(left) | Ended::Refused(left) => panic!("still there: {left:?}"),
     }
 }
 
@@ -296,4 +296,28 @@ fn a_server_that_begins_just_now_is_ended() {
         child.wait().unwrap();
         assert_eq!(killed, 1);
     }
+}
+
+/// A program that nobody may read cannot be looked into either, but by root.
+#[test]
+fn who_cannot_be_looked_into_and_began_in_the_jobs_group_is_ended() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let run = Run::new();
+    let program = run.dir.path().join("closed");
+    fs::copy("/bin/sleep", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o111)).unwrap();
+    let before = crate::uptime::now().seconds;
+    let mut command = run.command(1, "exec ./closed 1000");
+    let mut child = command.spawn().unwrap();
+    let until = crate::uptime::now().seconds;
+    let others = Suspicion { group: Some(1), session: None, from: before, until };
+    let suspicion = Suspicion { group: Some(child.id()), ..others };
+    let exe = format!("/proc/{}/cmdline", child.id());
+    while !fs::read_to_string(&exe).unwrap().starts_with("./closed") {}
+    let readable = run.mark().carried_by(child.id()) == Carries::Yes;
+    let found = processes(&run.mark().with_suspicion(others)).unwrap();
+    assert_eq!(found.is_empty(), !readable, "{found:?}");
+    let mark = run.mark().with_suspicion(suspicion);
+    assert_eq!(ended(end(&mark, LONG, LONG).unwrap()), [child.id()]);
+    child.wait().unwrap();
 }

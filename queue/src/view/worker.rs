@@ -14,6 +14,7 @@ use crate::dir::Pool;
 use crate::dir::disk::listing;
 use crate::dir::disk::lock::Holder;
 use crate::dir::presence::{heartbeats, lease};
+use crate::wire::fate::Kept;
 use crate::wire::heartbeat::{Heartbeat, Run};
 use crate::wire::lease_record::{Record, Role};
 use crate::{Error, fence};
@@ -70,6 +71,13 @@ impl Worker {
             Life::Alive | Life::Hung { .. } => true,
             Life::Unproven | Life::Dead { .. } | Life::Over { .. } => false,
         }
+    }
+
+    /// What keeps a task that it died with, when somebody last tried to put it back.
+    #[must_use]
+    pub fn kept(&self, name: TaskName) -> Option<&Kept> {
+        let mut kept = self.record.iter().flat_map(|record| &record.kept);
+        kept.find(|kept| (kept.task, kept.attempt) == (name.id, name.attempt))
     }
 
     /// Its state in one word.
@@ -263,7 +271,7 @@ fn evidence(beat: &Heartbeat) -> Map<String, Value> {
     evidence.insert("pid".into(), process.pid.into());
     evidence.insert("last_status".into(), beat.status.as_str().into());
     evidence.insert("last_claim_at".into(), json!(beat.claim.at));
-    let here = process.host == lease::host_name() && process.boot == lease::boot_id();
+    let here = process.is_visible_from(&lease::this_process());
     let same = here.then(|| fence::stat(process.pid)).flatten();
     let same = same.filter(|stat| process.start.is_none_or(|start| start == stat.start_time));
     let state = same.map(|stat| stat.state);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::id::TaskId;
 use shared::name::Name;
 use shared::quantity::counted;
@@ -20,6 +20,7 @@ use crate::dir::layout::Shelf;
 use crate::dir::lookup::{self, Standing};
 use crate::store::dependency::{self, Dependency, Readiness};
 use crate::view::{self, Life};
+use crate::wire::fate::{Kept, Obstacle};
 use crate::wire::lane::Requirements;
 
 /// Why a task is where it is. `None` where nobody knows it.
@@ -118,6 +119,11 @@ fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -
     let seen = look.view.workers.iter().find(|seen| seen.name == *worker);
     let life = seen.map(|seen| &seen.life);
     let mut reasons: Vec<Reason> = seen.and_then(view::worker_warning).into_iter().collect();
+    if let Some(kept) = seen.and_then(|seen| seen.kept(found.name)) {
+        let text = format!("{worker} died with it; attempt {} may still run", found.name.attempt);
+        reasons.insert(0, may_run(worker, kept));
+        return look.verdict(subject, Word::Blocked, text, reasons);
+    }
     let (word, text) = match life {
         Some(Life::Alive | Life::Unproven) => {
             let run = seen.into_iter().flat_map(view::Worker::current);
@@ -140,6 +146,23 @@ fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -
         }
     };
     look.verdict(subject, word, text, reasons)
+}
+
+/// What keeps a task with a dead worker, and the way out.
+fn may_run(worker: &Name, kept: &Kept) -> Reason {
+    let code = match kept.obstacle {
+        Obstacle::Unkillable { .. } => Code::JobUnkillable,
+        Obstacle::Suspected { .. }
+        | Obstacle::LogHeld
+        | Obstacle::Elsewhere { .. }
+        | Obstacle::Unknown { .. } => Code::JobMayRun,
+    };
+    let text = format!("{}; it is put back as soon as that has ended", kept.obstacle);
+    let mut reason = Reason::new(code, text).worker(worker);
+    if let Ok(Value::Object(evidence)) = serde_json::to_value(&kept.obstacle) {
+        reason.evidence = evidence;
+    }
+    reason.fix(format!("queue settle {} --abandon", kept.task.short()))
 }
 
 /// What a waiting task waits for.

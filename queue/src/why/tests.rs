@@ -23,7 +23,7 @@ use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, Privacy, Rules, operate};
 use crate::view::{self, Count};
 use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, Status};
-use crate::wire::lease_record::{Record, Role};
+use crate::wire::lease_record::Record;
 
 fn pool(dir: &Path) -> Pool {
     let rules = Rules { disk_low: Bytes(0), ..Rules::default() };
@@ -65,16 +65,8 @@ fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Leas
     let worker: shared::name::Name = name.parse().unwrap();
     let (process, life) = (this_process(), Incarnation::new());
     let lease = Lease::try_take(pool, &worker).unwrap().unwrap();
-    let record = Record {
-        worker: worker.clone(),
-        role: Role::Working,
-        process: process.clone(),
-        life: life.clone(),
-        gpu: ability.gpu,
-        writers: Vec::new(),
-        server: None,
-        since: Moment::now(),
-    };
+    let working = Record::of(worker.clone(), process.clone(), life.clone(), Moment::now());
+    let record = Record { gpu: ability.gpu, ..working };
     lease.write(&record).unwrap();
     let beat = Heartbeat {
         schema: crate::wire::heartbeat::SCHEMA.into(),

@@ -1,5 +1,7 @@
-//! What became of a task whose worker died.
+//! What became of a task whose worker died, and what keeps one where it is.
 
+use serde::{Deserialize, Serialize};
+use shared::id::TaskId;
 use shared::outcome::Next;
 use shared::task::TaskName;
 
@@ -21,8 +23,79 @@ pub enum Fate {
     Cancelled,
     /// It could not be understood; it is in `rejected/`.
     Rejected(String),
-    /// Its processes do not end; it stays where it is.
-    Unkillable(Vec<u32>),
-    /// It ran on another machine, whose processes cannot be seen from here.
-    Elsewhere(String),
+    /// It may still run; it stays where it is.
+    Kept(Obstacle),
+}
+
+/// Why nobody may say that an attempt is over: another one could run beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Obstacle {
+    /// Its processes do not end, even when killed.
+    Unkillable {
+        /// Their numbers.
+        pids: Vec<u32>,
+    },
+    /// These may be its processes: nobody here may look into them, nor end them.
+    Suspected {
+        /// Who they are.
+        processes: Vec<Suspect>,
+    },
+    /// Somebody can still write to its run log, and cannot be found from here.
+    LogHeld,
+    /// It ran on another machine, which may still be up.
+    Elsewhere {
+        /// By the name that it had there.
+        host: String,
+    },
+    /// What would tell is not there.
+    Unknown {
+        /// What, and why.
+        why: String,
+    },
+}
+
+/// A process that may be of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Its number.
+    pub pid: u32,
+    /// Its command line, shortened.
+    pub command: String,
+}
+
+/// A task that stays with a dead worker, as that worker's lease says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The task.
+    pub task: TaskId,
+    /// The attempt that may still run.
+    pub attempt: u32,
+    /// Why it is not put back.
+    pub obstacle: Obstacle,
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unkillable { pids } => {
+                write!(f, "its processes {} do not end, even when killed", list(pids))
+            }
+            Self::Suspected { processes } => {
+                let each: Vec<_> =
+                    processes.iter().map(|one| format!("{} ({})", one.pid, one.command)).collect();
+                let each = list(&each);
+                write!(f, "{each} may be its own, and may not be looked into or ended from here")
+            }
+            Self::LogHeld => {
+                f.write_str("its run log is still locked by a process that cannot be found here")
+            }
+            Self::Elsewhere { host } => write!(f, "it may still run on {host}"),
+            Self::Unknown { why } => f.write_str(why),
+        }
+    }
+}
+
+fn list<T: std::fmt::Display>(each: &[T]) -> String {
+    each.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }

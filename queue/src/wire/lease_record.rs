@@ -5,7 +5,9 @@ use shared::id::Incarnation;
 use shared::name::Name;
 use shared::time::Moment;
 
+use super::fate::Kept;
 use super::ledger_line::Writer;
+use super::uptime::Uptime;
 
 /// What a lease file says about its holder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,8 +27,33 @@ pub struct Record {
     /// What the processes of the model server carry that the worker started itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// No later than this the worker was dead: when somebody first found its lease free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_since: Option<Uptime>,
+    /// What could not be put back, and why, when somebody last tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Kept>,
     /// Since when `role` is what it is.
     pub since: Moment,
+}
+
+impl Record {
+    /// A worker in its life, which began at that moment; without a GPU, a server, or writers.
+    #[must_use]
+    pub fn of(worker: Name, process: Process, life: Incarnation, since: Moment) -> Self {
+        Self {
+            worker,
+            role: Role::Working,
+            process,
+            life,
+            gpu: None,
+            writers: Vec::new(),
+            server: None,
+            dead_since: None,
+            kept: Vec::new(),
+            since,
+        }
+    }
 }
 
 /// What the holder of a lease does with it.
@@ -35,7 +62,8 @@ pub struct Record {
 pub enum Role {
     /// It is the worker.
     Working,
-    /// It settles a dead worker's affairs: its name and process.
+    /// It settles a dead worker's affairs: its name and process. Where nobody holds the lock, it
+    /// could not finish and tries again: [`Record::kept`] says what is in the way.
     Settling(String),
     /// The worker died, and its affairs were settled, by whom: there is nothing left to do.
     Settled(String),
@@ -54,8 +82,8 @@ impl Role {
     }
 }
 
-/// A process, told from another with the same number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A process, told from another with the same number. By default one of which nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its number.
     pub pid: u32,
@@ -63,6 +91,13 @@ pub struct Process {
     pub start: Option<u64>,
     /// On which start of the machine.
     pub boot: String,
-    /// The name of its machine; from another one the process cannot be seen.
+    /// The name of its machine, for people: several may have the same, and one may have several.
     pub host: String,
+    /// Whose numbers `pid` is one of: the PID namespace, by its inode. `None` where the kernel does
+    /// not say, and in what older programs wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<u64>,
+    /// Which machine, by `/etc/machine-id`; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
 }

@@ -9,5 +9,6 @@ pub mod lane;
 pub mod lease_record;
 pub mod ledger_line;
 pub mod model_stats;
+pub mod reach;
 pub mod retry;
 pub mod uptime;

@@ -98,6 +98,8 @@ events! {
             => ("Rejected {}: {reason}", file.display());
         "task.requeued" Warning TaskRequeued { task: TaskId, attempt: u32, worker: Name, deaths: u32 }
             => ("Requeued task: {} after the death of {worker} (deaths: {deaths})", task.short());
+        "task.abandoned" Warning TaskAbandoned { task: TaskId, attempt: u32, worker: Name, by: String }
+            => ("{by} says that attempt {attempt} of {}, which {worker} left, is over", task.short());
         "task.poison" Error TaskPoison { task: TaskId, attempt: u32, worker: Name, deaths: u32 }
             => ("Task {} was running at {deaths} worker deaths, last of {worker}: moved to failed", task.short());
         "task.cancel_asked" Info TaskCancelAsked { task: TaskId, attempt: u32, worker: Name, by: String }
@@ -114,8 +116,10 @@ events! {
             => ("Job of {} left {} behind: ended", task.short(), processes(pids.len()));
         "job.unkillable" Error JobUnkillable { task: TaskId, attempt: u32, pids: Vec<u32>, seconds: f64, count: u64 }
             => ("Job of {} cannot be ended for {}: pids {pids:?} ignore KILL, the task stays where it is", task.short(), span(*seconds));
-        "job.elsewhere" Warning JobElsewhere { task: TaskId, attempt: u32, host: String, count: u64 }
-            => ("Job of {} may still run on {host}, which cannot be reached from here: waiting", task.short());
+        "job.may_run" Warning JobMayRun { task: TaskId, attempt: u32, why: String, count: u64 }
+            => ("Attempt {attempt} of {} may still run, so it waits: {why}", task.short());
+        "job.log_held" Warning JobLogHeld { task: TaskId, attempt: u32, path: PathBuf }
+            => ("Job of {} has ended, but somebody who cannot be found can still write to its run log {}", task.short(), path.display());
         "job.log_failed" Warning JobLogFailed { task: TaskId, attempt: u32, path: PathBuf, error: String }
             => ("Run log {} of {}: {error}", path.display(), task.short());
     }

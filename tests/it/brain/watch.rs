@@ -7,7 +7,7 @@ use queue::dir::presence::lease::this_process;
 use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::wire::heartbeat::Status;
 use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat};
-use queue::wire::lease_record::{Record, Role};
+use queue::wire::lease_record::Record;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use shared::id::{Incarnation, TaskId};
@@ -236,19 +236,7 @@ fn sleepy(pool: &Pool) -> Lease {
     let worker: shared::name::Name = "sleepy".parse().unwrap();
     let (life, process, now) = (Incarnation::new(), this_process(), Moment::now());
     let lease = Lease::try_take(&inside, &worker).unwrap().unwrap();
-    let (role, gpu, writers) = (Role::Working, None, vec![]);
-    let (who, owner) = (worker.clone(), process.clone());
-    let record = Record {
-        worker: who,
-        role,
-        process: owner,
-        life: life.clone(),
-        gpu,
-        writers,
-        server: None,
-        since: now,
-    };
-    lease.write(&record).unwrap();
+    lease.write(&Record::of(worker.clone(), process.clone(), life.clone(), now)).unwrap();
     let ability = Ability {
         classes: vec![Class::Cpu],
         gpu: None,

@@ -6,7 +6,7 @@ use std::fs;
 use queue::dir::presence::heartbeats;
 use queue::dir::presence::lease::{Lease, this_process};
 use queue::wire::heartbeat::Heartbeat;
-use queue::wire::lease_record::{Record, Role};
+use queue::wire::lease_record::Record;
 use serde_json::{Value, json};
 use shared::id::Incarnation;
 use shared::time::Moment;
@@ -22,16 +22,8 @@ fn server(pool: &Pool, name: &str, known: &[&str]) -> Lease {
     let worker: shared::name::Name = name.parse().unwrap();
     let (process, life, now) = (this_process(), Incarnation::new(), Moment::now());
     let lease = Lease::try_take(&pool, &worker).unwrap().unwrap();
-    let record = Record {
-        worker,
-        role: Role::Working,
-        process: process.clone(),
-        life: life.clone(),
-        gpu: Some(0),
-        writers: Vec::new(),
-        server: None,
-        since: now,
-    };
+    let working = Record::of(worker, process.clone(), life.clone(), now);
+    let record = Record { gpu: Some(0), ..working };
     lease.write(&record).unwrap();
     let held = known.iter().take(1).map(
         |model| json!({"model": model, "state": "loaded", "since": now, "size": 1000, "vram": 600}),

@@ -2,7 +2,7 @@
 //! between the ledger's line and what it says. Made by hand through the library, and settled by a
 //! real brain or by the next real worker of the name.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 
 use queue::dir::claim::cursor::{Cursor, Pass, Wish};
@@ -10,7 +10,7 @@ use queue::dir::claim::one::Claim;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::presence::lease::{Lease, this_process};
 use queue::dir::signal::control::{self, ControlVerb, Message};
-use queue::wire::lease_record::{Process, Record, Role};
+use queue::wire::lease_record::{Process, Record};
 use queue::wire::ledger_line::{Line, Writer};
 use queue::wire::retry::{self, Policy, Verdict};
 use serde_json::json;
@@ -25,7 +25,7 @@ use crate::kit::*;
 
 /// Who settles the affairs of the dead.
 #[derive(Clone, Copy, Debug)]
-enum Rescuer {
+pub(super) enum Rescuer {
     /// A brain, which starts no workers.
     Brain,
     /// The next worker of the same name.
@@ -33,10 +33,10 @@ enum Rescuer {
 }
 
 impl Rescuer {
-    const BOTH: [Self; 2] = [Self::Brain, Self::SameName];
+    pub(super) const BOTH: [Self; 2] = [Self::Brain, Self::SameName];
 
     /// Starts it, and where it does not work itself a worker of another name.
-    fn start(self, pool: &Pool) -> Vec<Proc> {
+    pub(super) fn start(self, pool: &Pool) -> Vec<Proc> {
         match self {
             Self::Brain => vec![pool.brain(&["--no-spawn"]), cpu_worker(pool, "other")],
             Self::SameName => vec![cpu_worker(pool, "dead")],
@@ -45,7 +45,7 @@ impl Rescuer {
 }
 
 /// A worker that has claimed a task, and can be left dead in any state.
-struct Dying {
+pub(super) struct Dying {
     inside: queue::Pool,
     writer: Writer,
     lease: Lease,
@@ -54,24 +54,16 @@ struct Dying {
 
 impl Dying {
     /// The worker `dead` takes its lease and claims the only cpu task.
-    fn claims(pool: &Pool) -> Self {
+    pub(super) fn claims(pool: &Pool) -> Self {
         Self::claims_as(pool, this_process())
     }
 
-    fn claims_as(pool: &Pool, process: Process) -> Self {
+    pub(super) fn claims_as(pool: &Pool, process: Process) -> Self {
         let inside = inside(pool);
         let writer = Writer::new("dead".parse().unwrap());
         let lease = Lease::try_take(&inside, &writer.name).unwrap().unwrap();
-        let record = Record {
-            worker: writer.name.clone(),
-            role: Role::Working,
-            process,
-            life: writer.life.clone(),
-            gpu: None,
-            writers: vec![writer.clone()],
-            server: None,
-            since: Moment::now(),
-        };
+        let working = Record::of(writer.name.clone(), process, writer.life.clone(), Moment::now());
+        let record = Record { writers: vec![writer.clone()], ..working };
         lease.write(&record).unwrap();
         let mut cursor = Cursor::new(&inside, &writer.name);
         let wish = Wish { classes: &[Class::Cpu], open: &|_lane| true };
@@ -82,7 +74,7 @@ impl Dying {
         Self { inside, writer, lease, claim }
     }
 
-    fn name(&self) -> TaskName {
+    pub(super) fn name(&self) -> TaskName {
         self.claim.name()
     }
 
@@ -95,9 +87,19 @@ impl Dying {
     }
 
     /// Starts the attempt's job, as the worker would, and returns without waiting for it.
-    fn spawns(&self, pool: &Pool, words: &[&str]) -> Proc {
+    pub(super) fn spawns(&self, pool: &Pool, words: &[&str]) -> Proc {
         let mut command = self.job(pool, words);
         pool.start(&mut command)
+    }
+
+    /// Locks its run log, as whoever of its job is left does, and cannot write there.
+    pub(super) fn locks_log(&self) -> File {
+        let path = self.inside.layout().run_log(self.name().id, self.name().attempt);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "").unwrap();
+        let log = File::open(path).unwrap();
+        log.lock().unwrap();
+        log
     }
 
     fn job(&self, pool: &Pool, words: &[&str]) -> Command {
@@ -107,7 +109,7 @@ impl Dying {
         command
     }
 
-    fn dies(self) {
+    pub(super) fn dies(self) {
         drop(self.claim);
         drop(self.lease);
     }
@@ -284,12 +286,13 @@ fn the_processes_of_another_boot_are_not_looked_for() {
     }
 }
 
-/// 001-B42: process numbers of another machine mean nothing here, so the task stays where it is.
+/// 001-B42: process numbers of another machine mean nothing here, so the task stays where it is. A
+/// host's name decides nothing; here nobody knows on which start of which kernel it ran.
 #[test]
 fn seed_001_b42_a_job_on_another_host_is_waited_for_and_not_run_twice() {
     let pool = quick_pool("");
     let id = submit(&pool, job(&["mark=runs"]));
-    let there = Process { host: "elsewhere".into(), ..this_process() };
+    let there = Process { host: "elsewhere".into(), boot: String::new(), ..this_process() };
     Dying::claims_as(&pool, there).dies();
     let mut next = cpu_worker(&pool, "dead");
     let ran = next.end().code(75);

@@ -8,4 +8,5 @@ pub(super) mod fuzz;
 pub(super) mod hostile;
 pub(super) mod night;
 pub(super) mod places;
+pub(super) mod remains;
 pub(super) mod traps;

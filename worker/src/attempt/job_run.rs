@@ -1,10 +1,12 @@
 //! An attempt that runs a job: it is started, waited for, and judged.
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use queue::dir::claim::one::Claim;
-use queue::fence::{self, Mark};
+use queue::fence::{self, LogLock, Mark};
+use queue::wire::fate::{Obstacle, Suspect};
 use queue::wire::retry::Verdict;
 use shared::emit;
 use shared::event::{Event, Why as Reason};
@@ -32,20 +34,23 @@ pub(crate) fn order(context: &AttemptContext, claim: &Claim, argv: Vec<OsString>
     }
 }
 
+/// `None` where something of it may still run when the worker must end: nothing may be recorded, and
+/// whoever settles the worker's affairs goes on.
 pub(crate) fn run(
     context: &AttemptContext,
     claim: &Claim,
     order: Order,
     stop: &Stop,
-) -> AttemptResult {
+) -> Option<AttemptResult> {
     let name = claim.name();
     let log = order.log_path.clone();
     let running = match job::start(order, stop) {
         Ok(running) => running,
-        Err(err) => return not_started(claim, &err),
+        Err(err) => return Some(not_started(claim, &err)),
     };
     let (pid, started_at) = (running.pid(), running.started_at());
     let mark = running.mark().clone();
+    let job_log = log.clone();
     context.worker_state.update(name, |job| {
         job.run.started_at = Some(started_at);
         job.run.pgid = Some(pid);
@@ -55,11 +60,20 @@ pub(crate) fn run(
     let tell = |sent, wall| say_what_was_sent(context, claim, sent, wall);
     let end = running.wait(&tell);
     say_what_leaked(claim, &end);
-    if !end.unkillable.is_empty() {
-        wait_for_the_unkillable(context, claim, &mark, &end);
+    let result = judge(&end);
+    match after(&end, result.verdict) {
+        After::Nothing => {}
+        After::LogHeld => emit!(Event::JobLogHeld { task, attempt, path: job_log }),
+        After::MayRun => {
+            let mark = match end.status {
+                Status::Unkillable => mark,
+                Status::Exited(_) | Status::Signaled(_) | Status::Lost => mark.without_group(),
+            };
+            until_over(context, claim, &Remaining { mark, log: job_log })?;
+        }
     }
     remove_progress(context, name);
-    AttemptResult { started_at: Some(started_at), ..judge(&end) }
+    Some(AttemptResult { started_at: Some(started_at), ..result })
 }
 
 fn remove_progress(context: &AttemptContext, name: TaskName) {
@@ -151,30 +165,93 @@ fn say_what_leaked(claim: &Claim, end: &End) {
     }
 }
 
-/// While a process of the job lives, the task stays put: another attempt would run beside it.
-fn wait_for_the_unkillable(context: &AttemptContext, claim: &Claim, mark: &Mark, end: &End) {
+/// What is to be done about what may be left of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Nothing is left.
+    Nothing,
+    /// Somebody who was not found holds its log. It is not tried again, so that is only said.
+    LogHeld,
+    /// Another attempt could run beside it: the task stays put until it is over.
+    MayRun,
+}
+
+/// Pure.
+fn after(end: &End, verdict: Verdict) -> After {
+    if !end.unkillable.is_empty() || end.unchecked.is_some() {
+        return After::MayRun;
+    }
+    match (end.log_held, verdict) {
+        (false, _) => After::Nothing,
+        (true, Verdict::Succeeded | Verdict::Cancelled(_)) => After::LogHeld,
+        (true, _) => After::MayRun,
+    }
+}
+
+/// By what is known whether anything of a job is left.
+struct Remaining {
+    mark: Mark,
+    log: PathBuf,
+}
+
+impl Remaining {
+    /// Ends what can be found. What is in the way, where something is left.
+    fn end(&self, patience: Duration) -> Result<Option<Obstacle>, std::io::Error> {
+        Ok(match fence::end(&self.mark, Duration::ZERO, patience)? {
+            fence::Ended::Gone { .. } => self.is_log_held().then_some(Obstacle::LogHeld),
+            fence::Ended::Unkillable(left) => {
+                let pids = left.iter().map(|process| process.pid).collect();
+                Some(Obstacle::Unkillable { pids })
+            }
+            fence::Ended::Refused(left) => {
+                let suspect =
+                    |one: fence::FoundProcess| Suspect { pid: one.pid, command: one.command };
+                Some(Obstacle::Suspected { processes: left.into_iter().map(suspect).collect() })
+            }
+        })
+    }
+
+    fn is_log_held(&self) -> bool {
+        fence::log_lock(&self.log).map_or(true, |lock| lock == LogLock::Held)
+    }
+}
+
+/// Waits until nothing of the job is left, and says meanwhile what is in the way. `None` when the
+/// worker must end before that.
+fn until_over(context: &AttemptContext, claim: &Claim, remaining: &Remaining) -> Option<()> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const GLANCE: Duration = Duration::from_millis(200);
     let (task, attempt) = (claim.name().id, claim.name().attempt);
-    let mut pids: Vec<u32> = end.unkillable.iter().map(|process| process.pid).collect();
-    let (mut count, mut seconds) = (1, 60.0);
-    let patience = Duration::from_secs(60);
-    loop {
-        emit!(Event::JobUnkillable { task, attempt, pids: pids.clone(), seconds, count });
-        match fence::end(mark, Duration::ZERO, patience) {
-            Ok(fence::Ended::Gone { .. }) => return,
-            Ok(fence::Ended::Unkillable(left)) => {
-                pids = left.iter().map(|process| process.pid).collect();
+    let since = Instant::now();
+    for count in 1.. {
+        match remaining.end(PATIENCE) {
+            Ok(None) => break,
+            Ok(Some(Obstacle::Unkillable { pids })) => {
+                let seconds = since.elapsed().as_secs_f64();
+                emit!(Event::JobUnkillable { task, attempt, pids, seconds, count });
+                // That long was waited already.
+                match is_hurried(context, Duration::ZERO) {
+                    true => return None,
+                    false => continue,
+                }
+            }
+            Ok(Some(obstacle)) => {
+                emit!(Event::JobMayRun { task, attempt, why: obstacle.to_string(), count });
             }
             Err(error) => {
                 let (doing, error) = ("looking for a job's processes".into(), error.to_string());
                 emit!(Event::ProcessFailed { doing, error });
-                if is_hurried(context, patience) {
-                    return;
-                }
             }
         }
-        count += 1;
-        seconds += patience.as_secs_f64();
+        let begun = Instant::now();
+        let was_held = remaining.is_log_held();
+        while begun.elapsed() < PATIENCE && (!was_held || remaining.is_log_held()) {
+            if is_hurried(context, GLANCE) {
+                return None;
+            }
+        }
     }
+    Some(())
 }
 
 #[cfg(test)]
@@ -188,6 +265,7 @@ mod tests {
             leaked: vec![],
             unkillable: vec![],
             unchecked: None,
+            log_held: false,
             wall: Duration::from_secs(1),
         };
         judge(&end).verdict
@@ -208,5 +286,30 @@ mod tests {
         ] {
             assert_eq!(verdict(status, ended_by), expected, "{status:?} {ended_by:?}");
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_waits_while_somebody_holds_its_log() {
+        let end = |log_held| End {
+            status: Status::Exited(0),
+            ended_by: None,
+            leaked: vec![],
+            unkillable: vec![],
+            unchecked: None,
+            log_held,
+            wall: Duration::from_secs(1),
+        };
+        for (verdict, expected) in [
+            (Verdict::Succeeded, After::LogHeld),
+            (Verdict::Cancelled(Cause::Cancelled), After::LogHeld),
+            (Verdict::Failed(Cause::ExitCode), After::MayRun),
+            (Verdict::NotReady(Cause::ExitCode), After::MayRun),
+            (Verdict::Returned, After::MayRun),
+        ] {
+            assert_eq!(after(&end(true), verdict), expected, "{verdict:?}");
+            assert_eq!(after(&end(false), verdict), After::Nothing, "{verdict:?}");
+        }
+        let unchecked = End { unchecked: Some(std::io::ErrorKind::Other.into()), ..end(false) };
+        assert_eq!(after(&unchecked, Verdict::Succeeded), After::MayRun);
     }
 }

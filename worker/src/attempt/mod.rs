@@ -26,13 +26,14 @@ use job_run::{order, run};
 
 /// Runs a claimed task's job to its end. Calls `meanwhile` when it is about to wait for the rest of
 /// a model's answer.
+/// `None` where its end is left to whoever settles this worker's affairs.
 #[must_use = "its end must be recorded"]
 pub fn attempt(
     context: &Arc<AttemptContext>,
     claim: Box<Claim>,
     stop: &Stop,
     meanwhile: &dyn Fn(),
-) -> Finished {
+) -> Option<Finished> {
     let (name, task) = (claim.name(), claim.task());
     let _scope = scope(Context {
         task: Some(name.id),
@@ -41,7 +42,7 @@ pub fn attempt(
         ..Context::default()
     });
     let result = match plan(context, &claim) {
-        Ok(Plan::Job(order)) => run(context, &claim, order, stop),
+        Ok(Plan::Job(order)) => run(context, &claim, order, stop)?,
         Ok(Plan::Ask { models, model }) => {
             ask::ask(ModelAttempt { context, models, claim: &claim, stop }, model, meanwhile)
         }
@@ -53,7 +54,7 @@ pub fn attempt(
             ..AttemptResult::new(Verdict::Failed(Cause::SpawnFailed))
         },
     };
-    finish(context, claim, result)
+    Some(finish(context, claim, result))
 }
 
 /// What an attempt does.

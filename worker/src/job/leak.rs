@@ -17,6 +17,8 @@ pub(super) struct Leaks {
     pub(super) ended: Vec<FoundProcess>,
     pub(super) unkillable: Vec<FoundProcess>,
     pub(super) unchecked: Option<std::io::Error>,
+    /// Somebody who was not found can still write to the log.
+    pub(super) log_held: bool,
     pub(super) others: Others,
 }
 
@@ -31,8 +33,13 @@ pub(super) enum Others {
 }
 
 pub(super) fn end(job: &Running, patience: EndPatience<'_>) -> Leaks {
-    let mut leaks =
-        Leaks { ended: vec![], unkillable: vec![], unchecked: None, others: Others::None };
+    let mut leaks = Leaks {
+        ended: vec![],
+        unkillable: vec![],
+        unchecked: None,
+        log_held: false,
+        others: Others::None,
+    };
     let unknown = children::unknown(job.pid());
     if !unknown.is_empty() {
         leaks.others = Others::Some;
@@ -43,9 +50,10 @@ pub(super) fn end(job: &Running, patience: EndPatience<'_>) -> Leaks {
     leaks.others = Others::Some;
     match fence::end_patiently(job.mark(), patience) {
         Ok(Ended::Gone { ended }) => leaks.ended = ended,
-        Ok(Ended::Unkillable(left)) => leaks.unkillable = left,
+        Ok(Ended::Unkillable(left) | Ended::Refused(left)) => leaks.unkillable = left,
         Err(error) => leaks.unchecked = Some(error),
     }
+    leaks.log_held = is_log_held(job) && stays_held(job);
     leaks
 }
 

@@ -55,6 +55,8 @@ pub struct End {
     pub unkillable: Vec<FoundProcess>,
     /// Why nobody could look for such processes.
     pub unchecked: Option<std::io::Error>,
+    /// Somebody who was not found can still write to its log.
+    pub log_held: bool,
     /// From the spawn to the leader's end.
     pub wall: Duration,
 }
@@ -86,7 +88,7 @@ impl Running {
         let stage = self.until_over(tell);
         let wall = self.started.elapsed();
         let status = self.status();
-        let Leaks { ended, unkillable, unchecked, others } =
+        let Leaks { ended, unkillable, unchecked, log_held, others } =
             leak::end(&self, self.patience(stage, status));
         self.signal(&[Signal::KILL]);
         match status {
@@ -102,7 +104,7 @@ impl Running {
             Stage::Running => None,
             Stage::Asked { by, .. } | Stage::Killed { by, .. } => Some(by),
         };
-        End { status, ended_by, leaked: ended, unkillable, unchecked, wall }
+        End { status, ended_by, leaked: ended, unkillable, unchecked, log_held, wall }
     }
 
     /// Until the leader is over or given up.

@@ -83,7 +83,9 @@ impl RunThread {
         let attempt = || attempt::attempt(&self.context, claim, &stop, &meanwhile);
         let ran = catch_unwind(AssertUnwindSafe(attempt));
         match ran {
-            Ok(finished) => {
+            // The worker ends, and something of the job may not: the task stays where it is.
+            Ok(None) => drop(self.context.worker_state.clear(name)),
+            Ok(Some(finished)) => {
                 self.context.worker_state.enter(name, Phase::Finished { cost: finished.cost });
                 self.recorder.record(finished, &self.context.worker_state);
             }

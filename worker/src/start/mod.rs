@@ -96,7 +96,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let ledger = Ledger::new(pool.layout().clone(), me.writer.clone());
     let grace = resolved.settings.grace_period.0;
     let patience = Patience { grace, give_up: GIVE_UP };
-    let settler = Settler { pool: &pool, ledger: &ledger, patience };
+    let settler = Settler::new(&pool, &ledger, patience);
     let lock =
         plan.gpu.map(|index| gpu_lock_file(&pool, index, gpu.uuid.as_deref())).transpose()?;
     let beginning = Beginning { settler, name: &plan.name, signals: &signals };
@@ -221,16 +221,9 @@ fn say_goodbye(pool: &Pool, lease: &Lease, me: &Me) -> Result<(), Failure> {
 }
 
 fn record(lease: &Lease, me: &Me, gpu: Option<u32>) -> Record {
-    Record {
-        worker: lease.worker().clone(),
-        role: Role::Working,
-        process: me.process.clone(),
-        life: me.writer.life.clone(),
-        gpu,
-        writers: vec![me.writer.clone()],
-        server: None,
-        since: me.started_at,
-    }
+    let (worker, life) = (lease.worker().clone(), me.writer.life.clone());
+    let writers = vec![me.writer.clone()];
+    Record { gpu, writers, ..Record::of(worker, me.process.clone(), life, me.started_at) }
 }
 
 /// From here on the lease, the place in `processing/` and the messages are this life's.

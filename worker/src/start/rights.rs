@@ -10,7 +10,7 @@ use queue::dir::disk::lock::{self, Lock};
 use queue::dir::disk::publish;
 use queue::dir::presence::lease::{self, Lease};
 use queue::dir::recover::settle::{Settled, Settler};
-use queue::wire::fate::Fate;
+use queue::wire::fate::{Fate, Obstacle};
 use queue::wire::lease_record::{Process, Record, Role};
 use serde::{Deserialize, Serialize};
 use shared::event::Event;
@@ -140,12 +140,7 @@ impl Beginning<'_> {
             .fates
             .iter()
             .filter_map(|(name, fate)| match fate {
-                Ok(Fate::Unkillable(pids)) => {
-                    Some(format!("{}: processes {pids:?} cannot be ended", name.id.short()))
-                }
-                Ok(Fate::Elsewhere(host)) => {
-                    Some(format!("{}: it may still run on {host}", name.id.short()))
-                }
+                Ok(Fate::Kept(obstacle)) => Some(format!("{}: {obstacle}", name.id.short())),
                 Ok(_settled) => None,
                 Err(err) => Some(format!("{}: {err}", name.id.short())),
             })
@@ -188,14 +183,14 @@ fn say(worker: &Name, settled: &Settled, took: Duration) {
                 }
             }
             Ok(Fate::Finished(_) | Fate::Cancelled | Fate::Rejected(_)) => ended += 1,
-            Ok(Fate::Unkillable(pids)) => {
+            Ok(Fate::Kept(Obstacle::Unkillable { pids })) => {
                 let (task, attempt, pids) = (name.id, name.attempt, pids.clone());
                 let seconds = took.as_secs_f64();
                 emit!(Event::JobUnkillable { task, attempt, pids, seconds, count: 1 });
             }
-            Ok(Fate::Elsewhere(host)) => {
-                let (task, attempt, host) = (name.id, name.attempt, host.clone());
-                emit!(Event::JobElsewhere { task, attempt, host, count: 1 });
+            Ok(Fate::Kept(obstacle)) => {
+                let (task, attempt, why) = (name.id, name.attempt, obstacle.to_string());
+                emit!(Event::JobMayRun { task, attempt, why, count: 1 });
             }
             Err(err) => {
                 let doing = format!("settling {}", name.id.short());

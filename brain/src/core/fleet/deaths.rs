@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use queue::wire::brain_state::Warning;
-use queue::wire::fate::Fate;
+use queue::wire::fate::{Fate, Obstacle};
 use shared::event::{Ending, Event};
 use shared::name::Name;
 use shared::outcome::Next;
+use shared::reason::Code;
 use shared::task::TaskName;
 
 use crate::core::detect::condition::Conditions;
@@ -19,7 +20,7 @@ use crate::core::words::death::{Death, Left, Settlement};
 #[derive(Clone, Debug, Default)]
 pub struct Deaths {
     tallies: BTreeMap<Name, Tally>,
-    unkillable: Conditions<(Name, TaskName)>,
+    kept: Conditions<(Name, TaskName)>,
     failing: Conditions<Name>,
 }
 
@@ -70,7 +71,7 @@ impl Deaths {
             }
         }
         if settlement.left == Left::Nothing {
-            self.unkillable.keep(at, |(of, _name)| of != worker);
+            self.kept.keep(at, |(of, _name)| of != worker);
             self.failing.ended(at, worker);
             let Some(Tally { requeued, ended }) = self.tallies.remove(worker) else { return };
             let (worker, seconds) = (worker.clone(), settlement.seconds);
@@ -90,17 +91,21 @@ impl Deaths {
         let tally = self.tallies.entry(worker.clone()).or_default();
         let key = (worker.clone(), name);
         match fate {
-            Fate::Unkillable(pids) => {
-                if let Some((count, seconds)) = self.unkillable.lasts(at, &key) {
-                    let pids = pids.clone();
-                    say(out, Event::JobUnkillable { task, attempt, pids, seconds, count });
-                }
-            }
-            Fate::Elsewhere(host) => {
-                if let Some(count) = self.unkillable.holds(at, &key) {
-                    let host = host.clone();
-                    say(out, Event::JobElsewhere { task, attempt, host, count });
-                }
+            Fate::Kept(obstacle) => {
+                let Some((count, seconds)) = self.kept.lasts(at, &key) else { return };
+                let event = match obstacle {
+                    Obstacle::Unkillable { pids } => {
+                        let pids = pids.clone();
+                        Event::JobUnkillable { task, attempt, pids, seconds, count }
+                    }
+                    Obstacle::Suspected { .. }
+                    | Obstacle::LogHeld
+                    | Obstacle::Elsewhere { .. }
+                    | Obstacle::Unknown { .. } => {
+                        Event::JobMayRun { task, attempt, why: obstacle.to_string(), count }
+                    }
+                };
+                say(out, event);
             }
             Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_) => {
                 match is_requeue(fate) {
@@ -115,9 +120,9 @@ impl Deaths {
     /// What somebody should know.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        let unkillable = self.unkillable.all().map(|((worker, name), since)| Warning {
-            code: "job.unkillable".into(),
-            text: format!("the job of {} on dead {worker} cannot be ended", name.id.short()),
+        let kept = self.kept.all().map(|((worker, name), since)| Warning {
+            code: Code::JobMayRun.as_str().into(),
+            text: format!("the job of {} on dead {worker} may still run", name.id.short()),
             since,
         });
         let failing = self.failing.all().map(|(worker, since)| Warning {
@@ -125,7 +130,7 @@ impl Deaths {
             text: format!("the affairs of dead {worker} cannot be settled yet"),
             since,
         });
-        unkillable.chain(failing).collect()
+        kept.chain(failing).collect()
     }
 }
 
@@ -135,7 +140,7 @@ fn is_requeue(fate: &Fate) -> bool {
             Next::Pending | Next::Delayed(_) => true,
             Next::End | Next::Failed => false,
         },
-        Fate::Cancelled | Fate::Rejected(_) | Fate::Unkillable(_) | Fate::Elsewhere(_) => false,
+        Fate::Cancelled | Fate::Rejected(_) | Fate::Kept(_) => false,
     }
 }
 
@@ -165,6 +170,6 @@ fn told(worker: &Name, name: TaskName, fate: &Fate) -> Vec<Event> {
             let file = name.file_name().into();
             vec![Event::TaskRejected { file, reason: reason.clone() }]
         }
-        Fate::Finished(_) | Fate::Unkillable(_) | Fate::Elsewhere(_) => Vec::new(),
+        Fate::Finished(_) | Fate::Kept(_) => Vec::new(),
     }
 }

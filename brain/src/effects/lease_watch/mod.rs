@@ -12,9 +12,10 @@ use queue::dir::disk::listing;
 use queue::dir::disk::lock::Holder;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::presence::heartbeats;
-use queue::dir::presence::lease::{self, Lease, this_process};
-use queue::dir::recover::settle::{Patience, Settler};
+use queue::dir::presence::lease::{self, Lease};
+use queue::dir::recover::settle::{Patience, Settled, Settler, may_go_on};
 use queue::error::At as _;
+use queue::wire::fate::Kept;
 use queue::wire::lease_record::Record;
 use queue::{Error, Pool};
 use shared::name::Name;
@@ -25,6 +26,8 @@ use crate::message::{Message, Report};
 
 /// What could not be settled is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Meanwhile a look at what was in the way, as often.
+const GLANCE: Duration = Duration::from_millis(200);
 /// A worker that is gone is looked at again after so many looks, whatever its file says.
 const RECHECK: u64 = 10;
 /// Tasks claimed by a worker that has no lease file are settled after so many looks.
@@ -185,6 +188,15 @@ enum Take {
     New,
 }
 
+/// How a pause between two tries ended.
+#[derive(PartialEq, Eq)]
+enum Pause {
+    /// It is time.
+    Over,
+    /// The brain ends.
+    Ended,
+}
+
 /// Whether there is something to settle.
 fn is_open(record: Option<&Record>, tasks: u64) -> bool {
     let over = record.is_none_or(|record| record.role.is_over());
@@ -205,13 +217,7 @@ impl Means {
     /// Whether the process that sent a worker's last heartbeat may be alive.
     fn may_live(&self, name: &Name) -> Result<bool, Error> {
         let Ok(Some(heartbeat)) = heartbeats::read(&self.pool, name) else { return Ok(false) };
-        let (process, here) = (heartbeat.process, this_process());
-        if process.host != here.host {
-            return Ok(true);
-        }
-        let identity = queue::fence::process_identity(process.pid);
-        let same = identity.is_some_and(|now| Some(now.start_time) == process.start);
-        Ok(process.boot == here.boot && same)
+        Ok(lease::may_live(&self.pool, &heartbeat.process))
     }
 
     fn watch(&self, worker: &Name, take: Take) {
@@ -220,7 +226,7 @@ impl Means {
             Take::New => Lease::try_take(&self.pool, worker),
         };
         let version = match taken {
-            Ok(Some(lease)) => self.settle(worker, &lease),
+            Ok(Some(lease)) => self.settle(worker, lease),
             Ok(None) => None,
             Err(err) => {
                 self.report(Report::Settled(failed(worker, err, 0.0)));
@@ -230,20 +236,26 @@ impl Means {
         self.report(Report::Over(worker.clone(), version));
     }
 
-    /// Settles until nothing is left. The lease is let go after the file was looked at.
-    fn settle(&self, worker: &Name, lease: &Lease) -> Option<Version> {
+    /// Settles until nothing is left, or somebody else has the lease. Between two tries it is let
+    /// go: the worker itself may come back where it can do more, and goes on. When all is done the
+    /// lease is let go after the file was looked at.
+    fn settle(&self, worker: &Name, mut lease: Lease) -> Option<Version> {
         let since = Instant::now();
         let record = lease.record().unwrap_or_default();
         let tasks = self.tasks(worker).unwrap_or_default();
         if !is_open(record.as_ref(), tasks) {
             return self.version(worker).unwrap_or_default();
         }
-        self.report(Report::Died(self.death(worker, record.as_ref(), tasks)));
+        // What could not be put back was told by whoever tried.
+        if record.as_ref().is_none_or(|record| record.kept.is_empty()) {
+            self.report(Report::Died(self.death(worker, record.as_ref(), tasks)));
+        }
         let (pool, ledger) = (&self.pool, &*self.ledger);
-        let settler = Settler { pool, ledger, patience: self.patience };
+        let settler = Settler::new(pool, ledger, self.patience);
         loop {
-            let settled = settler.settle(lease);
+            let settled = settler.settle(&lease);
             let seconds = since.elapsed().as_secs_f64();
+            let kept = settled.as_ref().map(Settled::kept).unwrap_or_default();
             let settlement = match settled {
                 Ok(settled) => {
                     let left = if settled.is_complete() { Left::Nothing } else { Left::Something };
@@ -257,11 +269,28 @@ impl Means {
             if left == Left::Nothing {
                 return self.version(worker).unwrap_or_default();
             }
-            match self.end.recv_timeout(AGAIN) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return None,
+            drop(lease);
+            if self.pause(&kept) == Pause::Ended {
+                return None;
+            }
+            lease = Lease::try_take(pool, worker).ok().flatten()?;
+            let record = lease.record().unwrap_or_default();
+            if !is_open(record.as_ref(), self.tasks(worker).unwrap_or_default()) {
+                return self.version(worker).unwrap_or_default();
             }
         }
+    }
+
+    /// Until it is time to try again: sooner where what was in the way has gone.
+    fn pause(&self, kept: &[Kept]) -> Pause {
+        let begun = Instant::now();
+        while begun.elapsed() < AGAIN && !kept.iter().any(|kept| may_go_on(&self.pool, kept)) {
+            match self.end.recv_timeout(GLANCE) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Pause::Ended,
+            }
+        }
+        Pause::Over
     }
 
     fn death(&self, worker: &Name, record: Option<&Record>, tasks: u64) -> Death {

@@ -45,16 +45,8 @@ impl Fixture {
     fn lease(&self, role: Role) -> Lease {
         let worker: Name = "worker-1".parse().unwrap();
         let lease = Lease::try_take(&self.pool, &worker).unwrap().unwrap();
-        let record = Record {
-            worker,
-            role,
-            process: this_process(),
-            life: Incarnation::new(),
-            gpu: None,
-            writers: Vec::new(),
-            server: None,
-            since: Moment::now(),
-        };
+        let working = Record::of(worker, this_process(), Incarnation::new(), Moment::now());
+        let record = Record { role, ..working };
         lease.write(&record).unwrap();
         lease
     }
@@ -143,7 +135,7 @@ fn a_task_on_another_machine_is_left_alone_and_tried_again() {
     let mut fixture = fixture();
     let lease = fixture.lease(Role::Working);
     let record = lease.record().unwrap().unwrap();
-    let process = Process { host: "elsewhere".into(), ..record.process.clone() };
+    let process = Process { boot: String::new(), ..record.process.clone() };
     lease.write(&Record { process, ..record }).unwrap();
     let task = fixture.claimed("worker-1");
     drop(lease);

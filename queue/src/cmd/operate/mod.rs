@@ -5,3 +5,4 @@ pub(super) mod control;
 pub(super) mod doctor;
 pub(super) mod limit;
 pub(super) mod pages;
+pub(super) mod settle;

@@ -6,8 +6,10 @@ use shared::name::Name;
 use crate::dir::Pool;
 use crate::dir::disk::listing;
 use crate::dir::disk::lock::{self, Holder, Lock};
+use crate::dir::disk::network::network_of;
 use crate::dir::layout::Layout;
 use crate::wire::lease_record::{Process, Record};
+use crate::wire::reach::{Disk, Reach};
 use crate::{Error, fence};
 
 /// The process that asks.
@@ -15,7 +17,42 @@ use crate::{Error, fence};
 pub fn this_process() -> Process {
     let pid = std::process::id();
     let start = fence::process_identity(pid).map(|identity| identity.start_time);
-    Process { pid, start, boot: boot_id(), host: host_name() }
+    Process {
+        pid,
+        start,
+        boot: boot_id(),
+        host: host_name(),
+        pid_namespace: fence::pid_namespace(),
+        machine: machine_id(),
+    }
+}
+
+/// What can be known here of what a dead process of this pool left.
+#[must_use]
+pub fn reach(pool: &Pool, process: &Process) -> Reach {
+    let disk = match network_of(pool.root()) {
+        Some(_kind) => Disk::Network,
+        None => Disk::Local,
+    };
+    process.reach(&this_process(), disk)
+}
+
+/// Whether a process that wrote down who it is may be alive.
+#[must_use]
+pub fn may_live(pool: &Pool, process: &Process) -> bool {
+    match reach(pool, process) {
+        Reach::Processes => {
+            let now = fence::process_identity(process.pid);
+            now.is_some_and(|now| Some(now.start_time) == process.start)
+        }
+        Reach::Gone => false,
+        Reach::Locks | Reach::Nothing => true,
+    }
+}
+
+/// Which machine this is. Empty where nobody has said so.
+fn machine_id() -> String {
+    std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
 }
 
 /// This start of the machine. Empty where the kernel does not say.

@@ -2,5 +2,6 @@
 
 pub mod promote;
 pub mod reconcile;
+mod remains;
 pub mod settle;
 pub mod strays;

@@ -22,6 +22,7 @@ use crate::dir::ledger::carry_out;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::presence::lease;
 use crate::wire::lane::LaneName;
+use crate::wire::lease_record::Process;
 use crate::wire::ledger_line::Brief;
 
 /// How much there was to do.
@@ -40,7 +41,7 @@ const WINDOW_SECONDS: f64 = 900.0;
 /// With more lines in hand than that, those that have become too old are dropped.
 const MANY: usize = 10_000;
 
-/// For each machine the start of it on which it was last done.
+/// For each machine, by its id or else its name, the start of it on which it was last done.
 type Boots = BTreeMap<String, String>;
 
 /// A pool that may be changed: after a power cut, history and places are compared first.
@@ -51,8 +52,9 @@ pub fn ready(pool: Pool) -> Result<Pool, Error> {
 
 /// Compares history and places, once per start of this machine. `None` when it was done already.
 pub(in crate::dir) fn once_per_boot(pool: &Pool) -> Result<Option<Reconciled>, Error> {
-    let (host, boot) = (lease::host_name(), lease::boot_id());
-    let done = |boots: &Boots| boots.get(&host) == Some(&boot);
+    let Process { boot, host, machine, .. } = lease::this_process();
+    // Under whichever name: containers of one machine have several, and start with it.
+    let done = |boots: &Boots| boots.values().any(|done| *done == boot);
     let path = pool.layout().reconcile_lock();
     if lock::read_record::<Boots>(&path)?.is_some_and(|boots| done(&boots)) {
         return Ok(None);
@@ -63,7 +65,7 @@ pub(in crate::dir) fn once_per_boot(pool: &Pool) -> Result<Option<Reconciled>, E
         return Ok(None);
     }
     let reconciled = reconcile(pool)?;
-    boots.insert(host, boot);
+    boots.insert(if machine.is_empty() { host } else { machine }, boot);
     lock.write_record(&boots)?;
     Ok(Some(reconciled))
 }

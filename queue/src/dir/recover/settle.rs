@@ -3,40 +3,36 @@
 //!
 //! For each task left there: if the ledger has a line about the attempt, what it says is carried
 //! out. If not, the job may still run: its processes are found in the kernel and ended, and only
-//! when none is left the line is written and the task put back. Every step can be done again.
+//! when none is left ([`super::remains`]) the line is written and the task put back. What may still
+//! run stays where it is; the lease then says why, and whoever takes it next goes on. Every step can
+//! be done again.
 //!
 //! The model server that the worker had started is ended beside that: no task waits for its end.
 
-use std::time::Duration;
-
-use shared::id::Incarnation;
+use shared::id::{Incarnation, TaskId};
 use shared::name::Name;
 use shared::outcome::{Cause, Next};
 use shared::task::TaskName;
 use shared::time::Moment;
 
+use super::remains::{Left, Remains};
 use crate::Error;
 use crate::dir::disk::{listing, reject};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::carry_out;
-use crate::dir::presence::lease::{Lease, this_process};
+use crate::dir::presence::lease::{Lease, reach, this_process};
 use crate::dir::signal::control;
 use crate::dir::{Pool, fault};
 use crate::error::At as _;
-use crate::fence::{self, Mark};
-use crate::wire::fate::Fate;
+use crate::fence;
+use crate::uptime;
+use crate::wire::fate::{Fate, Kept};
 use crate::wire::lease_record::{Record, Role};
 use crate::wire::ledger_line::{Line, Writer};
+use crate::wire::reach::Reach;
 use crate::wire::retry::{self, Verdict};
 
-/// How long the processes of a dead worker's job are given.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// From TERM to KILL, where the task does not say.
-    pub grace: Duration,
-    /// From KILL until they are called unkillable.
-    pub give_up: Duration,
-}
+pub use super::remains::{Patience, may_go_on};
 
 /// What settling came to: the fate of each task, or the error that kept one where it is.
 #[derive(Debug)]
@@ -54,12 +50,25 @@ impl Settled {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let tasks = self.fates.iter().all(|(_name, fate)| match fate {
-            Ok(Fate::Unkillable(_) | Fate::Elsewhere(_)) | Err(_) => false,
+            Ok(Fate::Kept(_)) | Err(_) => false,
             Ok(Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_)) => {
                 true
             }
         });
         tasks && self.servers.is_ok()
+    }
+
+    /// The tasks that stay, and why.
+    #[must_use]
+    pub fn kept(&self) -> Vec<Kept> {
+        let kept = |(name, fate): &(TaskName, Result<Fate, Error>)| match fate {
+            Ok(Fate::Kept(obstacle)) => {
+                let (task, attempt, obstacle) = (name.id, name.attempt, obstacle.clone());
+                Some(Kept { task, attempt, obstacle })
+            }
+            Ok(_) | Err(_) => None,
+        };
+        self.fates.iter().filter_map(kept).collect()
     }
 }
 
@@ -72,9 +81,26 @@ pub struct Settler<'a> {
     pub ledger: &'a Ledger,
     /// How long it waits.
     pub patience: Patience,
+    /// A person's word, where there is one.
+    pub abandon: Option<Abandon<'a>>,
 }
 
-impl Settler<'_> {
+/// A person says that nothing of a task runs any more, whatever is in the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Abandon<'a> {
+    /// The task.
+    pub task: TaskId,
+    /// Who says so, as `user@host`.
+    pub by: &'a str,
+}
+
+impl<'a> Settler<'a> {
+    /// One that goes by what it finds.
+    #[must_use]
+    pub fn new(pool: &'a Pool, ledger: &'a Ledger, patience: Patience) -> Self {
+        Self { pool, ledger, patience, abandon: None }
+    }
+
     /// Settles the affairs of the worker whose lease is held.
     pub fn settle(&self, lease: &Lease) -> Result<Settled, Error> {
         let record = lease.record()?;
@@ -95,6 +121,9 @@ impl Settler<'_> {
             control::clear_tasks(self.pool.layout(), worker)?;
             let over = Record { server: left, ..self.settled(worker, record.as_ref()) };
             lease.write(&over)?;
+        } else if record.is_some() {
+            let kept = settled.kept();
+            lease.write(&Record { kept, ..self.settling(worker, record.as_ref()) })?;
         }
         settled.record = record;
         Ok(settled)
@@ -148,6 +177,10 @@ impl Settler<'_> {
             gpu: before.and_then(|record| record.gpu),
             writers,
             server: before.and_then(|record| record.server.clone()),
+            dead_since: before
+                .and_then(|record| record.dead_since.clone())
+                .or_else(|| Some(uptime::now())),
+            kept: Vec::new(),
             since: Moment::now(),
         }
     }
@@ -161,7 +194,7 @@ impl Settler<'_> {
             (_, Role::Settling(by)) => Role::Settled(by.clone()),
             (_, role @ (Role::Working | Role::Settled(_) | Role::Over)) => role.clone(),
         };
-        Record { role, writers: Vec::new(), ..settling }
+        Record { role, writers: Vec::new(), dead_since: None, ..settling }
     }
 
     fn settle_task(
@@ -186,10 +219,17 @@ impl Settler<'_> {
             return Ok(Fate::Finished(line.next));
         }
         let grace = task.spec.grace_period.map_or(self.patience.grace, |span| span.0);
-        let ended = match self.fence(name, record, grace)? {
-            Fenced::Gone(pids) => pids,
-            Fenced::Unkillable(pids) => return Ok(Fate::Unkillable(pids)),
-            Fenced::Elsewhere(host) => return Ok(Fate::Elsewhere(host)),
+        let patience = Patience { grace, ..self.patience };
+        let remains = Remains { pool: self.pool, worker, record, name, task: &task };
+        let word = self.abandon.filter(|word| word.task == name.id);
+        let mut died = format!("worker {worker} died");
+        let ended = match (remains.end(patience)?, word) {
+            (Left::Nothing { ended }, _) => ended,
+            (Left::Perhaps(obstacle), None) => return Ok(Fate::Kept(obstacle)),
+            (Left::Perhaps(obstacle), Some(Abandon { by, .. })) => {
+                died.push_str(&format!("; {by} says that its job is over, though {obstacle}"));
+                Vec::new()
+            }
         };
         let cancel = control::has_cancel(layout, worker, name)?;
         let verdict =
@@ -198,7 +238,7 @@ impl Settler<'_> {
         let end = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
         let mut line = Line::new(task, name, verdict, end);
         line.worker = Some(worker.clone());
-        line.error_message = (!cancel).then(|| format!("worker {worker} died"));
+        line.error_message = (!cancel || word.is_some()).then_some(died);
         line.leaked = u32::try_from(ended.len()).unwrap_or(u32::MAX);
         line.written_by = Some(self.ledger.writer().name.to_string());
         let log = layout.run_log(name.id, name.attempt);
@@ -217,18 +257,17 @@ impl Settler<'_> {
     /// Ends the model server that the worker started: nobody else would, and the GPU's memory would
     /// stay its own.
     fn end_server(&self, worker: &Name, record: Option<&Record>) -> Result<Server, Error> {
-        let (root, here) = (self.pool.root(), this_process());
+        let root = self.pool.root();
         let mark = match record {
             Some(record) => record.server.clone(),
             None => Some(fence::server_mark(root, worker)),
         };
         let Some(mark) = mark else { return Ok(Server::default()) };
         if let Some(process) = record.map(|record| &record.process) {
-            if process.host != here.host {
-                return Ok(Server { ended: 0, left: Some(mark) });
-            }
-            if process.boot != here.boot {
-                return Ok(Server::default());
+            match reach(self.pool, process) {
+                Reach::Processes => {}
+                Reach::Locks | Reach::Nothing => return Ok(Server { ended: 0, left: Some(mark) }),
+                Reach::Gone => return Ok(Server::default()),
             }
         }
         const DOING: &str = "look for the model server of a worker of";
@@ -243,32 +282,6 @@ impl Settler<'_> {
         let writers: Option<&[Writer]> = record.map(|record| record.writers.as_slice());
         crate::dir::ledger::search::line_of(self.pool.layout(), name.id, name.attempt, writers)
     }
-
-    fn fence(
-        &self,
-        name: TaskName,
-        record: Option<&Record>,
-        grace: Duration,
-    ) -> Result<Fenced, Error> {
-        let here = this_process();
-        if let Some(process) = record.map(|record| &record.process) {
-            if process.host != here.host {
-                return Ok(Fenced::Elsewhere(process.host.clone()));
-            }
-            if process.boot != here.boot {
-                return Ok(Fenced::Gone(Vec::new()));
-            }
-        }
-        let log = self.pool.layout().run_log(name.id, name.attempt);
-        let mark = Mark::new(name.id, name.attempt, &log).at("look at", &log)?;
-        let pids =
-            |found: Vec<fence::FoundProcess>| found.iter().map(|process| process.pid).collect();
-        let ended = fence::end(&mark, grace, self.patience.give_up);
-        Ok(match ended.at("look for the processes of", &log)? {
-            fence::Ended::Gone { ended } => Fenced::Gone(pids(ended)),
-            fence::Ended::Unkillable(left) => Fenced::Unkillable(pids(left)),
-        })
-    }
 }
 
 /// What became of each task, or the error that kept it where it is.
@@ -282,12 +295,6 @@ struct Server {
     ended: u64,
     /// By what it is known, where it was not ended: it is another machine's, or cannot be killed.
     left: Option<String>,
-}
-
-enum Fenced {
-    Gone(Vec<u32>),
-    Unkillable(Vec<u32>),
-    Elsewhere(String),
 }
 
 /// When a run log was made: the nearest thing to the start of a run whose worker cannot be asked.

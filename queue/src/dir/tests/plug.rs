@@ -278,7 +278,7 @@ pub(super) fn lease_of(pool: &Pool, worker: &str, ledger: &Ledger) -> Lease {
 /// Settles a dead worker's affairs; the first error comes back.
 pub(super) fn settle(pool: &Pool, ledger: &Ledger, lease: &Lease) -> Result<(), Error> {
     let patience = Patience { grace: Duration::ZERO, give_up: Duration::ZERO };
-    let settled = Settler { pool, ledger, patience }.settle(lease)?;
+    let settled = Settler::new(pool, ledger, patience).settle(lease)?;
     settled.fates.into_iter().try_for_each(|(_name, fate)| fate.map(|_fate| ()))?;
     settled.servers.map(|_ended| ())
 }

@@ -32,7 +32,7 @@ fn dies(pool: &Pool) -> (Lease, TaskId) {
 fn settle(pool: &Pool, lease: &Lease) -> Settled {
     let patience = Patience { grace: Duration::ZERO, give_up: Duration::ZERO };
     let ledger = ledger(pool, "brain");
-    Settler { pool, ledger: &ledger, patience }.settle(lease).unwrap()
+    Settler::new(pool, &ledger, patience).settle(lease).unwrap()
 }
 
 fn serve(pool: &Pool) -> Child {
@@ -65,7 +65,7 @@ fn tasks_are_put_back_though_their_server_cannot_be_looked_for() {
 fn a_server_on_another_machine_is_not_forgotten() {
     let home = scratch();
     let pool = pool_at(&home.path().join("pool"));
-    let elsewhere = Process { host: "elsewhere".into(), ..this_process() };
+    let elsewhere = Process { boot: String::new(), ..this_process() };
     let before = Process { boot: "before".into(), ..this_process() };
     for (process, known) in [(elsewhere, true), (before, false)] {
         let lease = Lease::try_take(&pool, &name("worker-2")).unwrap().unwrap();

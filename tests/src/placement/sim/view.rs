@@ -6,7 +6,7 @@ use brain::core::words::snapshot::{About, Held, Lane, Life, Snapshot, Worker as 
 use queue::wire::counts::{Counts, LaneCount};
 use queue::wire::heartbeat::{Ability, ClaimReport, Heartbeat, SCHEMA, Status};
 use queue::wire::lane::Requirements;
-use queue::wire::lease_record::{Process, Record, Role};
+use queue::wire::lease_record::{Process, Record};
 use queue::wire::ledger_line::{About as Ended, Brief};
 use shared::gpu::{GpuReading, Reading};
 use shared::id::Incarnation;
@@ -142,17 +142,9 @@ fn processing(sim: &Sim<'_>) -> Vec<Held> {
 fn seen(sim: &Sim<'_>, index: usize, worker: &Worker) -> SeenWorker {
     let name = worker_name(index);
     let life = incarnation(worker.life);
-    let process = Process { pid: 7, start: None, boot: String::new(), host: "host".to_owned() };
-    let record = Record {
-        worker: name.clone(),
-        role: Role::Working,
-        process: process.clone(),
-        life: life.clone(),
-        gpu: u32::try_from(index).ok(),
-        writers: Vec::new(),
-        server: None,
-        since: wall(0),
-    };
+    let process = Process { pid: 7, host: "host".to_owned(), ..Process::default() };
+    let gpu = u32::try_from(index).ok();
+    let record = Record { gpu, ..Record::of(name.clone(), process.clone(), life.clone(), wall(0)) };
     let dead = worker.doing == Doing::Dead;
     let heartbeat = Heartbeat {
         uptime: None,
