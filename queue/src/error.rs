@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// An operation on the pool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -76,6 +78,15 @@ impl Error {
         matches!(self, Self::DiskFull { .. })
             || matches!(self.io_kind(), Some(StorageFull | QuotaExceeded))
     }
+}
+
+/// Whether the machine has no room for what was asked of it: processes, threads, descriptors,
+/// memory, disk, or a limit of one of these. What was asked for may be fine later.
+#[must_use]
+pub fn is_shortage(err: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
+    matches!(err.kind(), FileTooLarge | OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
+        || matches!(Errno::from_io_error(err), Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN))
 }
 
 /// Puts the verb and the path on an [`io::Error`] where both are still known.

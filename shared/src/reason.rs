@@ -43,6 +43,8 @@ words! {
         WorkerHung = "worker.hung",
         /// The worker that could take it finishes what it has and stops.
         WorkerDraining = "worker.draining",
+        /// The machine gives the worker no thread, process or file to start a job with.
+        WorkerStarved = "worker.starved",
         /// The worker was asked for and never came up.
         WorkerNeverStarted = "worker.never_started",
         /// No worker has its model loaded.
@@ -115,6 +117,7 @@ impl Code {
             | Self::WorkerDead
             | Self::WorkerHung
             | Self::WorkerDraining
+            | Self::WorkerStarved
             | Self::WorkerNeverStarted
             | Self::ModelNotLoaded
             | Self::ModelLoading

@@ -195,6 +195,7 @@ fn alive(worker: &str, gpu: Option<u32>) -> Worker {
         cpu_slots: 1,
         paused: None,
         draining: None,
+        starved: None,
         server: None,
     };
     let heartbeat = Heartbeat {

@@ -107,6 +107,11 @@ fn not_now(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
             Reason::new(Code::WorkerDraining, format!("{name} is draining, by {}", draining.by));
         reasons.push(reason.since(draining.since).fix(format!("queue resume {name}")));
     }
+    if let Some(starved) = &ability.starved {
+        let text = format!("{name} cannot start jobs now: {}", starved.error);
+        let reason = Reason::new(Code::WorkerStarved, text).since(starved.since);
+        reasons.push(reason.evidence("error", starved.error.clone()));
+    }
     reasons.extend(busy(candidate, lane));
     reasons.extend(model::reasons(candidate, lane));
     reasons
@@ -174,6 +179,7 @@ mod tests {
             cpu_slots: 1,
             paused: None,
             draining: None,
+            starved: None,
             server: None,
         }
     }

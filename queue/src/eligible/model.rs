@@ -226,6 +226,7 @@ mod tests {
             cpu_slots: 1,
             paused: None,
             draining: None,
+            starved: None,
             server: Some(server),
         }
     }

@@ -162,6 +162,7 @@ const fn weight(code: Code) -> u8 {
         Code::Paused | Code::LimitReached => 5,
         Code::ClaimStalled | Code::ClaimLoopStalled | Code::WorkerHung | Code::BrainHung => 6,
         Code::WorkerDead
+        | Code::WorkerStarved
         | Code::GpuQuarantined
         | Code::ServerWedged
         | Code::ServerDown

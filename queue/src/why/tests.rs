@@ -56,6 +56,7 @@ fn ability(classes: &[Class]) -> Ability {
         cpu_slots: 1,
         paused: None,
         draining: None,
+        starved: None,
         server: None,
     }
 }

@@ -95,9 +95,21 @@ pub struct Ability {
     pub paused: Option<StandingOrder>,
     /// Who drains it, and since when.
     pub draining: Option<StandingOrder>,
+    /// What the machine does not give it to start jobs with: until it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starved: Option<Starved>,
     /// Its model server, if it has one.
     #[serde(default)]
     pub server: Option<ModelServer>,
+}
+
+/// What a worker could not have when it last tried to start a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Starved {
+    /// What, in words, with the system's answer.
+    pub error: String,
+    /// When that was.
+    pub since: Moment,
 }
 
 /// A condition somebody has set.

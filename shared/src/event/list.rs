@@ -98,6 +98,8 @@ events! {
             => ("Rejected {}: {reason}", file.display());
         "task.requeued" Warning TaskRequeued { task: TaskId, attempt: u32, worker: Name, deaths: u32 }
             => ("Requeued task: {} after the death of {worker} (deaths: {deaths})", task.short());
+        "task.dropped" Warning TaskDropped { task: TaskId, attempt: u32, worker: Name }
+            => ("Attempt {attempt} of {} was claimed by {worker} and in nobody's hand: given back", task.short());
         "task.abandoned" Warning TaskAbandoned { task: TaskId, attempt: u32, worker: Name, by: String }
             => ("{by} says that attempt {attempt} of {}, which {worker} left, is over", task.short());
         "task.poison" Error TaskPoison { task: TaskId, attempt: u32, worker: Name, deaths: u32 }
@@ -192,6 +194,8 @@ events! {
             => ("Worker {worker} may be restarted again");
         "spawn.retired" Info WorkerRetired { worker: Name, idle_seconds: f64 }
             => ("Worker {worker} retired after {} idle", span(*idle_seconds));
+        "worker.starved" Warning WorkerStarved { worker: Name, error: String, seconds: f64 }
+            => ("Worker {worker} cannot start jobs: {error}; it takes nothing for {}", span(*seconds));
         "worker.died" Error WorkerDied { worker: Name, pid: Option<u32>, tasks: u64, last_status: Option<String> }
             => ("Worker {worker} died{}, tasks to settle: {tasks}", aside(last_status.as_deref()));
         "worker.settling" Info WorkerSettling { worker: Name, tasks: u64 }

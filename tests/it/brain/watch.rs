@@ -246,6 +246,7 @@ fn sleepy(pool: &Pool) -> Lease {
         cpu_slots: 1,
         paused: None,
         draining: None,
+        starved: None,
         server: None,
     };
     let beat = Heartbeat {

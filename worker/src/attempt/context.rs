@@ -6,6 +6,8 @@ use crossbeam_channel::Receiver;
 use queue::dir::claim::one::Claim;
 use queue::dir::ledger::append::Ledger;
 use queue::wire::retry::Verdict;
+use shared::emit;
+use shared::event::Event;
 use shared::llm::Answer;
 use shared::time::Moment;
 
@@ -58,6 +60,24 @@ impl AttemptResult {
             wall: None,
             answer: None,
             logged: false,
+        }
+    }
+}
+
+impl AttemptContext {
+    /// Something that starting a job takes could not be had: nothing is claimed for a while.
+    pub(crate) fn starve(&self, error: String) {
+        let pause = self.worker_state.change(|state| state.starve(error.clone()));
+        if let Some(pause) = pause {
+            let (worker, seconds) = (self.worker_state.name().clone(), pause.as_secs_f64());
+            emit!(Event::WorkerStarved { worker, error, seconds });
+        }
+    }
+
+    /// A job was started.
+    pub(crate) fn was_started(&self) {
+        if self.worker_state.look(|state| state.starvation.is_known()) {
+            self.worker_state.note(|state| state.starvation.end());
         }
     }
 }

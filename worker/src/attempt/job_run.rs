@@ -46,8 +46,9 @@ pub(crate) fn run(
     let log = order.log_path.clone();
     let running = match job::start(order, stop) {
         Ok(running) => running,
-        Err(err) => return Some(not_started(claim, &err)),
+        Err(err) => return Some(not_started(context, claim, &err)),
     };
+    context.was_started();
     let (pid, started_at) = (running.pid(), running.started_at());
     let mark = running.mark().clone();
     let job_log = log.clone();
@@ -84,12 +85,17 @@ fn remove_progress(context: &AttemptContext, name: TaskName) {
     }
 }
 
-fn not_started(claim: &Claim, err: &StartError) -> AttemptResult {
+/// Where the machine has no room for it now, it goes back at once, and this worker pauses.
+fn not_started(context: &AttemptContext, claim: &Claim, err: &StartError) -> AttemptResult {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
     emit!(Event::JobSpawnFailed { task, attempt, error: err.to_string() });
     // Where the machine is at fault the command may be fine later.
     let verdict = match err.exit_code() {
         Some(_) => Verdict::Failed(Cause::SpawnFailed),
+        None if err.is_shortage() => {
+            context.starve(err.to_string());
+            Verdict::Returned
+        }
         None => Verdict::NotReady(Cause::SpawnFailed),
     };
     AttemptResult {

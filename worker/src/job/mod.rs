@@ -28,6 +28,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use queue::error::is_shortage;
 use queue::fence::{self, LogIdentity, Mark};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -132,6 +133,21 @@ impl StartError {
             Self::NotExecutable { .. } => Some(126),
             Self::NotFound { .. } => Some(127),
             Self::LogHeld { .. } | Self::File { .. } | Self::Spawn { .. } => None,
+        }
+    }
+}
+
+impl StartError {
+    /// Whether the machine has no room for a job now, whichever it is.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::File { source, .. } | Self::Spawn { source, .. } => is_shortage(source),
+            Self::NoCommand
+            | Self::Cwd { .. }
+            | Self::NotFound { .. }
+            | Self::NotExecutable { .. }
+            | Self::LogHeld { .. } => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The main thread: fills slots that are free, follows what is asked of it, and sleeps on its
 //! doorbells otherwise. A thread whose job is over takes the next task itself.
 
+mod dropped;
 mod messages;
 mod own_loads;
 pub mod report;
@@ -10,7 +11,7 @@ mod without_brain;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
@@ -24,6 +25,8 @@ use shared::task::TaskName;
 
 use crate::attempt::context::AttemptContext;
 use crate::recorder::{Nudge, Recorder};
+use crate::worker_state::Facts;
+use dropped::Dropped;
 use run_threads::{RunThread, RunThreads};
 use search::{SharedSearch, Work};
 
@@ -45,6 +48,7 @@ pub struct MainLoop {
     run_threads: RunThreads,
     promoter: Option<Promoter>,
     strays: Strays,
+    dropped: Dropped,
     stopping: Option<Stopping>,
     /// Cancels and stalls that were passed on.
     asked: HashSet<TaskName>,
@@ -84,6 +88,7 @@ impl MainLoop {
         let Tools { context, settings, listener, signals, hurry } = tools;
         let pool = context.surroundings.pool.clone();
         let strays = Strays::new(pool.layout());
+        let dropped = Dropped::new(settings.heartbeat_interval.0);
         let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
         let (nudge, nudged) = Nudge::new();
         let search = SharedSearch::new(context.clone());
@@ -103,6 +108,7 @@ impl MainLoop {
             search,
             promoter: None,
             strays,
+            dropped,
             stopping: None,
             asked: HashSet::new(),
             trouble: Repeater::default(),
@@ -133,26 +139,43 @@ impl MainLoop {
         self.promote()?;
         self.forget_ended();
         self.load_without_brain()?;
+        self.dropped.step(&self.context)?;
+        self.try_again();
         while let Some(work) = self.claim()? {
-            self.begin(work);
+            self.run_threads.run(work);
         }
         Ok(())
     }
 
     fn claim(&self) -> Result<Option<Work>, queue::Error> {
         let mut search = self.search.lock();
-        let won = if search.may_claim() { search.claim()? } else { None };
+        if !search.may_claim() {
+            return Ok(None);
+        }
+        // The thread comes first: what is claimed and has none is run by nobody.
+        if let Err(err) = self.run_threads.ready() {
+            drop(search);
+            self.context.starve(format!("could not start a thread: {err}"));
+            return Ok(None);
+        }
+        let won = search.claim()?;
         drop(search);
         Ok(won.map(|won| won.told(&self.context)))
     }
 
-    fn begin(&self, work: Work) {
-        let name = work.claim.name();
-        if let Err(err) = self.run_threads.run(work) {
-            self.context.worker_state.clear(name);
-            let doing = format!("starting {}", name.id.short());
-            emit!(Event::ProcessFailed { doing, error: err.to_string() });
+    /// A pause for want of threads or processes is over.
+    fn try_again(&self) {
+        let state = &self.context.worker_state;
+        if state.look(Facts::may_try_again) {
+            state.change(|state| state.ability.starved = None);
+            self.search.lock().look_again();
         }
+    }
+
+    /// When there is something to do besides what others tell of.
+    fn until_next(&self) -> Duration {
+        let starved = self.context.worker_state.look(|s| s.starvation.left(Instant::now()));
+        starved.unwrap_or(Duration::MAX).min(self.dropped.until_look())
     }
 
     fn say_trouble(&mut self, err: &queue::Error) {
@@ -175,7 +198,7 @@ impl MainLoop {
     fn wait(&mut self) {
         self.listener.arm();
         let (hearing, deaf) = (self.settings.idle_poll.0, self.settings.poll_without_notify.0);
-        let patience = self.until_due(self.listener.patience(hearing, deaf));
+        let patience = self.until_due(self.listener.patience(hearing, deaf)).min(self.until_next());
         let until = match self.stopping {
             Some(Stopping::Letting { until }) => {
                 patience.min(until.saturating_duration_since(Instant::now()))

@@ -24,7 +24,7 @@ use crate::worker_state::backlog::Phase;
 pub(super) struct RunThreads {
     hand_over: Sender<Work>,
     work: Receiver<Work>,
-    /// Threads that take from `work` next, less what is there already.
+    /// Threads that wait for work, less what was handed over and not taken yet.
     idle: Arc<AtomicUsize>,
     thread: RunThread,
 }
@@ -45,31 +45,36 @@ impl RunThreads {
         Self { hand_over, work, idle: Arc::default(), thread }
     }
 
-    /// Has it run, by a new thread where all are busy.
-    pub(super) fn run(&self, work: Work) -> io::Result<()> {
-        let one_less = |idle: usize| idle.checked_sub(1);
-        if self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_ok() {
-            self.hand_over.send(work).expect("we hold a receiver ourselves");
+    /// Makes sure that a thread is there for the next attempt, before anything is claimed for it.
+    ///
+    /// # Errors
+    /// When all are busy and no other can be had.
+    pub(super) fn ready(&self) -> io::Result<()> {
+        if self.idle.load(Ordering::Acquire) > 0 {
             return Ok(());
         }
-        let (more, idle, own) = (self.work.clone(), self.idle.clone(), self.thread.clone());
+        let (work, idle, own) = (self.work.clone(), self.idle.clone(), self.thread.clone());
         let thread = std::thread::Builder::new().name("run".to_owned());
         let serve = move || {
-            let mut work = Some(work);
-            loop {
-                while let Some(this) = work {
+            while let Ok(first) = work.recv() {
+                let mut next = Some(first);
+                while let Some(this) = next {
                     let kind = SlotKind::of(this.claim.task().class());
                     own.run(this);
-                    work = own.next(kind);
+                    next = own.next(kind);
                 }
                 idle.fetch_add(1, Ordering::AcqRel);
-                match more.recv() {
-                    Ok(next) => work = Some(next),
-                    Err(_nobody_is_left) => return,
-                }
             }
         };
-        thread.spawn(serve).map(drop)
+        thread.spawn(serve)?;
+        self.idle.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Has it run by the thread that is [ready](Self::ready) for it: only one thread calls these.
+    pub(super) fn run(&self, work: Work) {
+        self.idle.fetch_sub(1, Ordering::AcqRel);
+        self.hand_over.send(work).expect("we hold a receiver ourselves");
     }
 }
 

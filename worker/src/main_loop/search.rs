@@ -134,6 +134,7 @@ impl Search {
         let free = self.context.worker_state.look(|state| {
             let open = !state.stopping
                 && !state.lease_lost
+                && state.ability.starved.is_none()
                 && state.ability.draining.is_none()
                 && state.ability.paused.is_none();
             let free = |kind| state.backlog().keeps_up() && has_free(state, kind);

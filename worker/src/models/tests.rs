@@ -171,6 +171,7 @@ fn worker_state() -> WorkerState {
         cpu_slots: 0,
         paused: None,
         draining: None,
+        starved: None,
         server: None,
     };
     WorkerState::new("worker-1".parse().unwrap(), ability)

@@ -315,6 +315,7 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
         cpu_slots: plan.cpu_slots,
         paused: None,
         draining: None,
+        starved: None,
         server: None,
     }
 }

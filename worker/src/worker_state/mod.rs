@@ -2,6 +2,7 @@
 
 pub mod backlog;
 pub mod progress;
+pub mod starvation;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use queue::dir::claim::one::Claim;
 use queue::eligible::Candidate;
-use queue::wire::heartbeat::{Ability, ClaimReport, Run, StandingOrder, Status};
+use queue::wire::heartbeat::{Ability, ClaimReport, Run, StandingOrder, Starved, Status};
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
@@ -18,6 +19,7 @@ use shared::time::Moment;
 use crate::job::Stop;
 use backlog::{Backlog, Phase};
 use progress::Progress;
+use starvation::Starvation;
 
 /// The facts, shared by the threads. Every change wakes the heartbeat.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub struct Facts {
     pub lease_lost: bool,
     /// It finishes or returns what runs, and ends.
     pub stopping: bool,
+    /// Whether jobs can be started; others see it in `ability`.
+    pub starvation: Starvation,
 }
 
 /// A running job, from claim to ledger line.
@@ -90,6 +94,7 @@ impl WorkerState {
             idle_since: Some(Moment::now()),
             lease_lost: false,
             stopping: false,
+            starvation: Starvation::default(),
         };
         let recorded = Recorded::default();
         Self { name, state: Mutex::new(state), recorded, changed, changes }
@@ -200,6 +205,20 @@ impl Facts {
             self.idle_since = Some(Moment::now());
         }
         Some(job)
+    }
+
+    /// Something that starting a job takes could not be had. How long nothing is claimed now, where
+    /// that is new.
+    pub fn starve(&mut self, error: String) -> Option<Duration> {
+        let pause = self.starvation.begin(Instant::now())?;
+        self.ability.starved = Some(Starved { error, since: Moment::now() });
+        Some(pause)
+    }
+
+    /// Whether a pause for want of what jobs take is over, which others still see.
+    #[must_use]
+    pub fn may_try_again(&self) -> bool {
+        self.ability.starved.is_some() && self.starvation.left(Instant::now()).is_none()
     }
 
     /// Jobs that have a slot.

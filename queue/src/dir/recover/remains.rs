@@ -100,6 +100,12 @@ impl Remains<'_> {
         }
     }
 
+    /// Whether a job of it may have begun: its run log comes first. A prompt's log comes late.
+    pub(super) fn began(&self) -> bool {
+        let log = fence::log_lock(&self.log());
+        !self.has_job() || log.map_or(true, |lock| lock != LogLock::Missing)
+    }
+
     /// Whether it runs a process of its own.
     fn has_job(&self) -> bool {
         match self.task.spec.payload() {
@@ -128,12 +134,12 @@ impl Remains<'_> {
         let until = dead.map_or_else(|| uptime::now().seconds, |since| since.seconds);
         // Only the worker itself can have led a session of this number before it was dead.
         let session = Some(record.process.pid);
-        Suspicion { group, session, from: self.began(), until }
+        Suspicion { group, session, from: self.log_made(), until }
     }
 
     /// When its log was made, in seconds since the machine started: its job began after that. From
     /// the start on, where nobody knows.
-    fn began(&self) -> f64 {
+    fn log_made(&self) -> f64 {
         let made = std::fs::metadata(self.log()).and_then(|meta| meta.created());
         let ago = made.ok().and_then(|made| made.elapsed().ok());
         ago.map_or(0.0, |ago| uptime::now().seconds - ago.as_secs_f64())

@@ -129,6 +129,12 @@ impl<'a> Settler<'a> {
         Ok(settled)
     }
 
+    /// Settles a task that its own living worker has and nobody runs. Only for the holder of that
+    /// worker's lease. What never began counts as no death.
+    pub fn take_up(&self, worker: &Name, name: TaskName) -> Result<Fate, Error> {
+        self.settle_task(worker, name, LeftBy::Living)
+    }
+
     /// All at the same time: a task must not wait for another one's processes, nor for the model
     /// server's. The attempt that comes next has another worker's.
     fn settle_all(
@@ -150,7 +156,7 @@ impl<'a> Settler<'a> {
                 let here = here.clone();
                 move || {
                     here.adopt();
-                    (name, self.settle_task(worker, name, record))
+                    (name, self.settle_task(worker, name, LeftBy::Dead(record)))
                 }
             };
             let threads: Vec<_> = tasks.into_iter().map(|name| scope.spawn(fate(name))).collect();
@@ -201,9 +207,10 @@ impl<'a> Settler<'a> {
         &self,
         worker: &Name,
         name: TaskName,
-        record: Option<&Record>,
+        left_by: LeftBy<'_>,
     ) -> Result<Fate, Error> {
         let layout = self.pool.layout();
+        let record = left_by.record();
         let path = layout.processing_of(worker).join(name.file_name());
         let task = match reject::read_task(layout, &path, name.id) {
             Ok(Some(task)) => task,
@@ -222,7 +229,8 @@ impl<'a> Settler<'a> {
         let patience = Patience { grace, ..self.patience };
         let remains = Remains { pool: self.pool, worker, record, name, task: &task };
         let word = self.abandon.filter(|word| word.task == name.id);
-        let mut died = format!("worker {worker} died");
+        let began = remains.began();
+        let mut died = left_by.told(worker);
         let ended = match (remains.end(patience)?, word) {
             (Left::Nothing { ended }, _) => ended,
             (Left::Perhaps(obstacle), None) => return Ok(Fate::Kept(obstacle)),
@@ -232,8 +240,11 @@ impl<'a> Settler<'a> {
             }
         };
         let cancel = control::has_cancel(layout, worker, name)?;
-        let verdict =
-            if cancel { Verdict::Cancelled(Cause::Cancelled) } else { Verdict::WorkerDied };
+        let verdict = match (cancel, left_by) {
+            (true, _) => Verdict::Cancelled(Cause::Cancelled),
+            (false, LeftBy::Living) if !began => Verdict::Returned,
+            (false, LeftBy::Living | LeftBy::Dead(_)) => Verdict::WorkerDied,
+        };
         let policy = self.pool.rules().retry.of(&task);
         let end = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
         let mut line = Line::new(task, name, verdict, end);
@@ -281,6 +292,31 @@ impl<'a> Settler<'a> {
     fn recorded(&self, name: TaskName, record: Option<&Record>) -> Result<Option<Line>, Error> {
         let writers: Option<&[Writer]> = record.map(|record| record.writers.as_slice());
         crate::dir::ledger::search::line_of(self.pool.layout(), name.id, name.attempt, writers)
+    }
+}
+
+/// By whom a task was left that nobody runs.
+#[derive(Clone, Copy)]
+enum LeftBy<'a> {
+    /// A worker that is dead, and what its lease says.
+    Dead(Option<&'a Record>),
+    /// A thread of the worker that settles it.
+    Living,
+}
+
+impl<'a> LeftBy<'a> {
+    fn record(self) -> Option<&'a Record> {
+        match self {
+            Self::Dead(record) => record,
+            Self::Living => None,
+        }
+    }
+
+    fn told(self, worker: &Name) -> String {
+        match self {
+            Self::Dead(_) => format!("worker {worker} died"),
+            Self::Living => format!("no thread of worker {worker} ran it"),
+        }
     }
 }
 

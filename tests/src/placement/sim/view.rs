@@ -210,6 +210,7 @@ fn ability(sim: &Sim<'_>, index: usize, worker: &Worker) -> Ability {
         cpu_slots: 1,
         paused: None,
         draining: None,
+        starved: None,
         server: Some(server),
     }
 }
