@@ -198,6 +198,21 @@ impl<'a> Ender<'a> {
     }
 }
 
+/// Ends what a process that died had begun to end; nothing while somebody ends tasks. Returns how
+/// many. Costs two listings where there is nothing.
+pub fn finish_begun(pool: &Pool, ledger: &Ledger) -> Result<u32, Error> {
+    let ending = pool.layout().ending();
+    let mut begun = 0;
+    for reason in Reason::ALL {
+        begun += listing::tasks_in(&ending.join(reason.verb()))?.tasks.len();
+    }
+    if begun == 0 {
+        return Ok(0);
+    }
+    // Held: whoever began them is at it.
+    Ender::try_new(pool, ledger)?.map_or(Ok(0), |ender| ender.finish_all())
+}
+
 /// Puts a task on the shelf of those that a person holds.
 pub fn hold(pool: &Pool, found: &Found) -> Result<Change, Error> {
     let state = found.place.state();

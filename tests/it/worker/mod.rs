@@ -7,3 +7,4 @@ pub(super) mod life;
 pub(super) mod limits;
 pub(super) mod messages;
 pub(super) mod slots;
+pub(super) mod without_brain;

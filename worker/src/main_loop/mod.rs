@@ -14,8 +14,6 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
-use queue::dir::recover::promote::Promoter;
-use queue::dir::recover::strays::Strays;
 use queue::dir::signal::doorbell::Listener;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
@@ -26,6 +24,7 @@ use crate::attempt::context::AttemptContext;
 use crate::recorder::{Nudge, Recorder};
 use run_threads::{RunThread, RunThreads};
 use search::{SharedSearch, Work};
+use without_brain::WithoutBrain;
 
 /// The main thread's things.
 pub struct MainLoop {
@@ -43,8 +42,8 @@ pub struct MainLoop {
     search: SharedSearch,
     /// Who runs attempts.
     run_threads: RunThreads,
-    promoter: Option<Promoter>,
-    strays: Strays,
+    /// Who looks after the pool where no brain does.
+    without_brain: WithoutBrain,
     stopping: Option<Stopping>,
     /// Cancels and stalls that were passed on.
     asked: HashSet<TaskName>,
@@ -83,11 +82,11 @@ impl MainLoop {
     pub fn new(tools: Tools) -> std::io::Result<Self> {
         let Tools { context, settings, listener, signals, hurry } = tools;
         let pool = context.surroundings.pool.clone();
-        let strays = Strays::new(pool.layout());
         let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
         let (nudge, nudged) = Nudge::new();
         let search = SharedSearch::new(context.clone());
         let recorder = Recorder::start(context.clone(), nudge.clone())?;
+        let without_brain = WithoutBrain::start(context.clone(), nudge.clone())?;
         let thread =
             RunThread { context: context.clone(), search: search.clone(), recorder, nudge };
         Ok(Self {
@@ -101,8 +100,7 @@ impl MainLoop {
             nudged,
             run_threads: RunThreads::new(thread),
             search,
-            promoter: None,
-            strays,
+            without_brain,
             stopping: None,
             asked: HashSet::new(),
             trouble: Repeater::default(),
@@ -130,7 +128,7 @@ impl MainLoop {
     fn turn(&mut self) -> Result<(), queue::Error> {
         self.follow_messages()?;
         self.follow_standing()?;
-        self.promote()?;
+        self.wake_if_idle();
         self.forget_ended();
         self.load_without_brain()?;
         while let Some(work) = self.claim()? {
@@ -175,7 +173,7 @@ impl MainLoop {
     fn wait(&mut self) {
         self.listener.arm();
         let (hearing, deaf) = (self.settings.idle_poll.0, self.settings.poll_without_notify.0);
-        let patience = self.until_due(self.listener.patience(hearing, deaf));
+        let patience = self.listener.patience(hearing, deaf);
         let until = match self.stopping {
             Some(Stopping::Letting { until }) => {
                 patience.min(until.saturating_duration_since(Instant::now()))
@@ -192,6 +190,13 @@ impl MainLoop {
                 self.search.lock().look_again();
                 self.hurry_up();
             }
+        }
+    }
+
+    /// What ended just now may be what others wait for; while much ends, a pace is soon enough.
+    fn wake_if_idle(&self) {
+        if self.context.worker_state.look(|state| state.jobs.is_empty()) {
+            self.without_brain.wake();
         }
     }
 

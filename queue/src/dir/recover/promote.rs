@@ -1,9 +1,10 @@
 //! Releasing what waits: delays that are over, dependencies that have ended. Done by the brain;
-//! without a brain by idle workers. Several may do it at once: each step is one rename.
+//! without a brain by the deputy. Several may do it at once: each step is one rename.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use shared::event::Event;
 use shared::id::TaskId;
 use shared::outcome::Outcome;
 use shared::task::{On, TaskName};
@@ -47,11 +48,31 @@ pub enum Promotion {
     Failed(TaskName, Error),
 }
 
+impl Promotion {
+    /// How it is said.
+    #[must_use]
+    pub fn event(self) -> Event {
+        match self {
+            Self::Due(name) => Event::TaskDue { task: name.id, attempt: name.attempt },
+            Self::Ready { name, after } => Event::TaskPromoted { task: name.id, after },
+            Self::Hopeless { name, needed } => {
+                Event::TaskDependencyFailed { task: name.id, needed }
+            }
+            Self::Rejected(file, reason) => Event::TaskRejected { file, reason },
+            Self::Failed(name, err) => {
+                let doing = format!("Releasing task {}", name.id.short());
+                Event::ProcessFailed { doing, error: err.to_string() }
+            }
+        }
+    }
+}
+
 /// What is known about the tasks that wait, kept between steps.
 #[derive(Debug)]
 pub struct Promoter {
     pool: Pool,
-    follower: Follower,
+    /// Where the ledger is followed; only as long as a task waits for another one.
+    follower: Option<Follower>,
     waiting: HashMap<TaskId, Waiting>,
     ended: HashMap<TaskId, End>,
     /// Dependencies that were looked up once; from then on the ledger tells.
@@ -70,17 +91,18 @@ struct Waiting {
 }
 
 impl Promoter {
-    /// Starts to follow the ledger; everything before is looked up when it is needed.
-    pub fn new(pool: &Pool) -> Result<Self, Error> {
-        Ok(Self {
+    /// Knows nothing yet: whatever ended before is looked up when it is needed.
+    #[must_use]
+    pub fn new(pool: &Pool) -> Self {
+        Self {
             pool: pool.clone(),
-            follower: Follower::from_now(pool.layout())?,
+            follower: None,
             waiting: HashMap::new(),
             ended: HashMap::new(),
             looked_up: HashSet::new(),
             known: BTreeMap::new(),
             stepped: None,
-        })
+        }
     }
 
     /// Tasks that wait, and what for.
@@ -101,7 +123,32 @@ impl Promoter {
         self.stepped = Some(now.unix_seconds());
         let mut done = self.delays(now)?;
         self.discover(&mut done)?;
-        for brief in self.follower.poll(self.pool.layout())? {
+        if self.waiting.is_empty() {
+            self.forget_ends();
+            return Ok(done);
+        }
+        self.follow()?;
+        self.look_up()?;
+        self.decide(ledger, &mut done)?;
+        Ok(done)
+    }
+
+    /// Nobody waits: what comes to wait later is looked up then.
+    fn forget_ends(&mut self) {
+        self.follower = None;
+        self.looked_up.clear();
+        self.ended.clear();
+    }
+
+    /// Learns what has ended since the last step.
+    fn follow(&mut self) -> Result<(), Error> {
+        let layout = self.pool.layout();
+        let follower = match &mut self.follower {
+            Some(follower) => follower,
+            // Before anything is looked up, so that no end falls between the two.
+            None => self.follower.insert(Follower::from_now(layout)?),
+        };
+        for brief in follower.poll(layout)? {
             let known = self.ended.get(&brief.id).is_some_and(|end| end.attempt > brief.attempt);
             if let Some(outcome) = brief.end_of_task()
                 && self.looked_up.contains(&brief.id)
@@ -110,9 +157,7 @@ impl Promoter {
                 self.ended.insert(brief.id, End { attempt: brief.attempt, outcome });
             }
         }
-        self.look_up()?;
-        self.decide(ledger, &mut done)?;
-        Ok(done)
+        Ok(())
     }
 
     fn delays(&self, now: Moment) -> Result<Vec<Promotion>, Error> {

@@ -269,7 +269,7 @@ fn hold_release_and_retry_are_done_or_not_begun() {
 /// What one step of a promoter does, with its first error.
 fn promote(pool: &Pool, ledger: &Ledger, now: Moment) -> Result<u32, Error> {
     let mut moved = 0;
-    let mut promoter = Promoter::new(pool)?;
+    let mut promoter = Promoter::new(pool);
     for promotion in promoter.step(ledger, now)? {
         match promotion {
             Promotion::Failed(_, err) => return Err(err),
