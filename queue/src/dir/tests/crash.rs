@@ -13,7 +13,7 @@ use crate::dir::disk::place::Found;
 use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end, ledger, name, state, submit};
 use crate::dir::ledger::append::Ledger;
-use crate::dir::operate::{self, Change, Ender, Reason};
+use crate::dir::operate::{self, Change, Ender, Reason, ToEnd};
 use crate::dir::presence::lease::Lease;
 use crate::dir::recover::promote::{Promoter, Promotion};
 use crate::dir::recover::reconcile;
@@ -233,6 +233,33 @@ fn a_cancelled_task_is_cancelled_once_or_not_at_all() {
             },
         });
     }
+}
+
+#[test]
+fn of_tasks_cancelled_together_each_is_cancelled_once_or_not_at_all() {
+    play(&Scene {
+        prepare: &|pool, notes| {
+            let mut ids = cast(pool, notes);
+            ids.pop();
+            ids
+        },
+        act: &|pool, ledger, ids: Vec<TaskId>, _notes| {
+            let found = ids.iter().map(|id| look(pool, *id)).collect::<Result<Vec<_>, _>>()?;
+            let tasks = found.iter().map(|found| ToEnd { found, reason: Reason::Cancel });
+            let ender = Ender::wait(pool, ledger)?;
+            let changes = ender.end_group(&tasks.collect::<Vec<_>>(), &mut |_ended| {})?;
+            changes.into_iter().try_for_each(|change| change.map(drop))
+        },
+        check: &|pool, notes, acted| {
+            for id in &notes.acknowledged[..4] {
+                let lines = crate::dir::ledger::search::lines_of(pool.layout(), *id).unwrap();
+                match state(pool, *id) {
+                    None => assert_eq!(lines[0].outcome, Outcome::Cancelled),
+                    Some(_) => assert!(lines.is_empty() && acted != Acted::Through),
+                }
+            }
+        },
+    });
 }
 
 type Command = fn(&Pool, &Found) -> Result<Change, Error>;

@@ -11,7 +11,7 @@ use crate::dir::disk::place::Found;
 use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end_all, ledger};
 use crate::dir::ledger::append::Ledger;
-use crate::dir::operate::{self, Change, Ender, Reason};
+use crate::dir::operate::{self, Change, Ender, Reason, ToEnd};
 use crate::dir::recover::promote::Promoter;
 use crate::dir::signal::control::{self, ControlVerb, Message};
 use crate::dir::submit::bulk::Bulk;
@@ -208,6 +208,29 @@ fn a_cancel_that_was_said_to_be_done_is_done() {
             },
         );
     }
+}
+
+#[test]
+fn cancels_that_share_a_flush_and_were_said_to_be_done_are_done() {
+    play(
+        15,
+        &Scene {
+            prepare: &|stage| [submit(stage, PLAIN), submit(stage, PLAIN)],
+            act: &|stage, ids| {
+                let ledger = ledger(&stage.pool, "queue");
+                let ender = Ender::wait(&stage.pool, &ledger).unwrap();
+                let found = ids.map(|id| look(&stage.pool, id));
+                let tasks = [&found[0], &found[1]];
+                let tasks = tasks.map(|found| ToEnd { found, reason: Reason::Cancel });
+                for change in ender.end_group(&tasks, &mut |_ended| {}).unwrap() {
+                    assert_eq!(change.unwrap(), Change::Done);
+                }
+                for found in found {
+                    stage.promise(Promise::Ended(found.name, Next::End, found.name));
+                }
+            },
+        },
+    );
 }
 
 #[test]
