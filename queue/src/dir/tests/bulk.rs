@@ -1,22 +1,19 @@
 //! Commands about many tasks cost as many listings, readings of history and flushes as those about
 //! a few, and one that died in the middle is gone on with.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use shared::id::TaskId;
 use shared::outcome::Outcome;
 use shared::task::Task;
 
+use crate::dir::Pool;
 use crate::dir::disk::place::Found;
-use crate::dir::fault::{self, Done, Gate, Stop};
+use crate::dir::fault::{self, Done, count_looks};
 use crate::dir::find::places;
 use crate::dir::fixture::{ledger, pool_at, scratch, state};
 use crate::dir::ledger::search;
 use crate::dir::lookup::{self, Miss, Named};
 use crate::dir::operate::{Change, Ender, Mover, Reason, ToEnd, finish_begun};
 use crate::dir::submit::bulk::Bulk;
-use crate::dir::{Pool, fault::here};
 use crate::store::contract::task;
 
 /// A pool with so many tasks, submitted together.
@@ -29,20 +26,6 @@ fn pool_of(count: usize) -> (tempfile::TempDir, Pool, Vec<TaskId>) {
     bulk.commit().unwrap();
     let ids = tasks.iter().map(|task| task.id).collect();
     (home, pool, ids)
-}
-
-/// How often `act` lists a directory or reads history.
-fn looks(act: impl FnOnce()) -> u32 {
-    let (before, count) = (here(), Arc::new(AtomicU32::new(0)));
-    let counted = count.clone();
-    fault::obey(Gate(Arc::new(move |stop| {
-        if matches!(stop, Stop::Look("list" | "read ledger")) {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-    })));
-    act();
-    before.adopt();
-    count.load(Ordering::Relaxed)
 }
 
 /// How often `act` flushes something.
@@ -80,10 +63,10 @@ fn cost(count: usize) -> (u32, usize) {
             assert_eq!(named, [Ok(Named::Task(*id)), Ok(Named::Task(*id))]);
         }
     };
-    let mut looks = looks(name_all);
+    let mut looks = count_looks(name_all);
     let found = all(&pool, &ids);
     let flushes = flushes(|| assert_eq!(cancel(&pool, &found), vec![Change::Done; count]));
-    looks += self::looks(name_all);
+    looks += count_looks(name_all);
     let last = search::last_of(pool.layout(), &ids.iter().copied().collect()).unwrap();
     assert!(last.len() == count && last.values().all(|last| last.outcome == Outcome::Cancelled));
     (looks, flushes)
@@ -114,7 +97,7 @@ fn many_cancels_that_died_half_done_are_finished_with_one_reading_of_history() {
             }
         }
         let ledger = ledger(&pool, "brain");
-        let looks = looks(|| {
+        let looks = count_looks(|| {
             assert_eq!(finish_begun(&pool, &ledger).unwrap() as usize, count);
         });
         for id in &ids {
