@@ -2,6 +2,7 @@
 //! each time, and always in the heartbeat.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use queue::dir::claim::limit_slots::UsedUp;
 use queue::dir::find::load_requests::{self, Asked};
@@ -19,7 +20,7 @@ pub struct Found {
     /// Tasks that went to others.
     pub lost: u64,
     /// Lanes it may not take from.
-    pub closed: Vec<(LaneName, Requirements)>,
+    pub closed: Vec<(LaneName, Arc<Requirements>)>,
     /// Lanes that a limit keeps shut.
     pub limited: Vec<(LaneName, UsedUp)>,
     /// Pending tasks per class.
@@ -171,7 +172,7 @@ mod tests {
             worker: None,
             max_wait: None,
         };
-        let closed = vec![(lane.lane(), lane)];
+        let closed = vec![(lane.lane(), lane.into())];
         let found = Found { closed, queue: BTreeMap::from([(Class::Llm, 125)]), ..nothing() };
         let report = report(&found);
         assert_eq!(
@@ -192,7 +193,8 @@ mod tests {
             worker: None,
             max_wait: None,
         };
-        let closed = |count: u32| (0..count).map(lane).map(|lane| (lane.lane(), lane)).collect();
+        let closed =
+            |count: u32| (0..count).map(lane).map(|lane| (lane.lane(), lane.into())).collect();
         let found = |count: u32| Found { closed: closed(count), ..nothing() };
         assert_eq!(report(&found(16)).reasons.len(), 16);
         let many = report(&found(3000)).reasons;
@@ -224,7 +226,7 @@ mod tests {
             worker: Some("worker-1".parse().unwrap()),
             at: Moment::now().plus_millis(-4_000),
         };
-        let closed = vec![(lane.lane(), lane)];
+        let closed = vec![(lane.lane(), lane.into())];
         let queue = BTreeMap::from([(Class::Llm, 125)]);
         let found = Found { closed, queue, asked: vec![load], ..nothing() };
         assert_eq!(
