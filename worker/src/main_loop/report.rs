@@ -89,7 +89,7 @@ impl Found {
 
 /// Of so many lanes it is told one by one what keeps them shut: a report is in every heartbeat.
 /// `queue why` tells of all.
-const LANES_TOLD: usize = 16;
+const LANES_TOLD: usize = 48;
 
 /// Lanes beyond those, which one reason keeps shut.
 struct Others {
@@ -196,13 +196,13 @@ mod tests {
         let closed =
             |count: u32| (0..count).map(lane).map(|lane| (lane.lane(), lane.into())).collect();
         let found = |count: u32| Found { closed: closed(count), ..nothing() };
-        assert_eq!(report(&found(16)).reasons.len(), 16);
+        assert_eq!(report(&found(48)).reasons.len(), 48);
         let many = report(&found(3000)).reasons;
-        assert_eq!(many.len(), 17);
-        assert!(many[..16].iter().all(|reason| reason.lane.is_some()));
+        assert_eq!(many.len(), 49);
+        assert!(many[..48].iter().all(|reason| reason.lane.is_some()));
         let (others, text) =
-            (&many[16], "2984 more lanes, for one of them: worker-1 does not take");
-        assert_eq!((others.code, others.count), (Code::ClassNotTaken, Some(2984)));
+            (&many[48], "2952 more lanes, for one of them: worker-1 does not take");
+        assert_eq!((others.code, others.count), (Code::ClassNotTaken, Some(2952)));
         assert!(others.text.starts_with(text), "{}", others.text);
     }
 
