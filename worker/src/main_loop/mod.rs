@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
 use queue::dir::presence::lease::Lease;
-use queue::dir::recover::promote::Promoter;
-use queue::dir::recover::strays::Strays;
 use queue::dir::signal::doorbell::Listener;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
@@ -30,6 +28,7 @@ use crate::worker_state::Facts;
 use dropped::Dropped;
 use run_threads::{RunThread, RunThreads};
 use search::{SharedSearch, Work};
+use without_brain::WithoutBrain;
 
 /// The main thread's things.
 pub struct MainLoop {
@@ -47,9 +46,9 @@ pub struct MainLoop {
     search: SharedSearch,
     /// Who runs attempts.
     run_threads: RunThreads,
-    promoter: Option<Promoter>,
-    strays: Strays,
     dropped: Dropped,
+    /// Who looks after the pool where no brain does.
+    without_brain: WithoutBrain,
     stopping: Option<Stopping>,
     /// When a signal first told it to stop.
     told: Option<Instant>,
@@ -93,12 +92,12 @@ impl MainLoop {
     pub fn new(tools: Tools) -> std::io::Result<Self> {
         let Tools { context, settings, listener, signals, hurry, lease } = tools;
         let pool = context.surroundings.pool.clone();
-        let strays = Strays::new(pool.layout());
         let dropped = Dropped::new(settings.heartbeat_interval.0);
         let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
         let (nudge, nudged) = Nudge::new();
         let search = SharedSearch::new(context.clone());
         let recorder = Recorder::start(context.clone(), nudge.clone())?;
+        let without_brain = WithoutBrain::start(context.clone(), nudge.clone())?;
         let thread =
             RunThread { context: context.clone(), search: search.clone(), recorder, nudge };
         Ok(Self {
@@ -112,9 +111,8 @@ impl MainLoop {
             nudged,
             run_threads: RunThreads::new(thread),
             search,
-            promoter: None,
-            strays,
             dropped,
+            without_brain,
             stopping: None,
             told: None,
             lease,
@@ -144,7 +142,7 @@ impl MainLoop {
     fn turn(&mut self) -> Result<(), queue::Error> {
         self.follow_messages()?;
         self.follow_standing()?;
-        self.promote()?;
+        self.wake_if_idle();
         self.forget_ended();
         self.load_without_brain()?;
         self.dropped.step(&self.context)?;
@@ -206,7 +204,7 @@ impl MainLoop {
     fn wait(&mut self) {
         self.listener.arm();
         let (hearing, deaf) = (self.settings.idle_poll.0, self.settings.poll_without_notify.0);
-        let patience = self.until_due(self.listener.patience(hearing, deaf)).min(self.until_next());
+        let patience = self.listener.patience(hearing, deaf).min(self.until_next());
         let until = match self.stopping {
             Some(Stopping::Letting { until }) => {
                 patience.min(until.saturating_duration_since(Instant::now()))
@@ -223,6 +221,13 @@ impl MainLoop {
                 self.search.lock().look_again();
                 self.hurry_up();
             }
+        }
+    }
+
+    /// What ended just now may be what others wait for; while much ends, a pace is soon enough.
+    fn wake_if_idle(&self) {
+        if self.context.worker_state.look(|state| state.jobs.is_empty()) {
+            self.without_brain.wake();
         }
     }
 

@@ -2,12 +2,14 @@
 //! each time, and always in the heartbeat.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use queue::dir::claim::limit_slots::UsedUp;
 use queue::dir::find::load_requests::{self, Asked};
 use queue::eligible::{self, Candidate};
 use queue::wire::heartbeat::ClaimReport;
 use queue::wire::lane::{LaneName, Requirements};
+use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 use shared::time::Moment;
@@ -18,7 +20,7 @@ pub struct Found {
     /// Tasks that went to others.
     pub lost: u64,
     /// Lanes it may not take from.
-    pub closed: Vec<(LaneName, Requirements)>,
+    pub closed: Vec<(LaneName, Arc<Requirements>)>,
     /// Lanes that a limit keeps shut.
     pub limited: Vec<(LaneName, UsedUp)>,
     /// Pending tasks per class.
@@ -63,22 +65,51 @@ impl Found {
             let text = format!("{} tasks were there, and others were faster", self.lost);
             reasons.push(Reason::new(Code::RacesLost, text).count(self.lost));
         }
-        for (lane, used_up) in &self.limited {
-            let UsedUp { key, limit } = used_up;
-            let text = format!("limit {key} ({limit} of {limit} in use)");
-            let reason = Reason::new(Code::LimitReached, text).lane(lane.as_str());
-            reasons.push(reason.evidence("limit", key.clone()).evidence("allowed", *limit));
+        let limited = self.limited.iter().map(|(lane, used_up)| (lane, vec![limit(used_up)]));
+        let closed = self.closed.iter();
+        let closed = closed.map(|(lane, needs)| (lane, eligible::reasons(candidate, needs)));
+        let mut others: BTreeMap<Code, Others> = BTreeMap::new();
+        for (index, (lane, why)) in limited.chain(closed).enumerate() {
+            if index < LANES_TOLD {
+                reasons.extend(why.into_iter().map(|reason| reason.lane(lane.as_str())));
+                continue;
+            }
+            for Reason { code, text, .. } in why {
+                others.entry(code).or_insert(Others { lanes: 0, example: text }).lanes += 1;
+            }
         }
-        for (lane, requirements) in &self.closed {
-            let why = eligible::reasons(candidate, requirements);
-            reasons.extend(why.into_iter().map(|reason| reason.lane(lane.as_str())));
-        }
+        reasons.extend(others.into_iter().map(|(code, others)| others.reason(code)));
         load_requests::tell(&mut reasons, &self.asked, Moment::now());
         if reasons.is_empty() {
             reasons.push(Reason::new(Code::QueueEmpty, "nothing is waiting"));
         }
         reasons
     }
+}
+
+/// Of so many lanes it is told one by one what keeps them shut: a report is in every heartbeat.
+/// `queue why` tells of all.
+const LANES_TOLD: usize = 48;
+
+/// Lanes beyond those, which one reason keeps shut.
+struct Others {
+    lanes: u64,
+    /// How it reads for one of them.
+    example: String,
+}
+
+impl Others {
+    fn reason(self, code: Code) -> Reason {
+        let lanes = counted(self.lanes, "more lane");
+        Reason::new(code, format!("{lanes}, for one of them: {}", self.example)).count(self.lanes)
+    }
+}
+
+fn limit(used_up: &UsedUp) -> Reason {
+    let UsedUp { key, limit } = used_up;
+    let text = format!("limit {key} ({limit} of {limit} in use)");
+    let reason = Reason::new(Code::LimitReached, text);
+    reason.evidence("limit", key.clone()).evidence("allowed", *limit)
 }
 
 /// What makes two reports the same for whoever reads the log: not the figures in them.
@@ -142,7 +173,7 @@ mod tests {
             worker: None,
             max_wait: None,
         };
-        let closed = vec![(lane.lane(), lane)];
+        let closed = vec![(lane.lane(), lane.into())];
         let found = Found { closed, queue: BTreeMap::from([(Class::Llm, 125)]), ..nothing() };
         let report = report(&found);
         assert_eq!(
@@ -152,6 +183,30 @@ mod tests {
         );
         assert_eq!(shape(&report)[0].0, Code::ClassNotTaken);
     }
+
+    #[test]
+    fn a_report_names_a_few_lanes_and_counts_the_others() {
+        let lane = |number: u32| Requirements {
+            class: Class::Llm,
+            model: Some(format!("m{number}")),
+            gpu_memory: None,
+            limits: vec![],
+            worker: None,
+            max_wait: None,
+        };
+        let closed =
+            |count: u32| (0..count).map(lane).map(|lane| (lane.lane(), lane.into())).collect();
+        let found = |count: u32| Found { closed: closed(count), ..nothing() };
+        assert_eq!(report(&found(48)).reasons.len(), 48);
+        let many = report(&found(3000)).reasons;
+        assert_eq!(many.len(), 49);
+        assert!(many[..48].iter().all(|reason| reason.lane.is_some()));
+        let (others, text) =
+            (&many[48], "2952 more lanes, for one of them: worker-1 does not take");
+        assert_eq!((others.code, others.count), (Code::ClassNotTaken, Some(2952)));
+        assert!(others.text.starts_with(text), "{}", others.text);
+    }
+
     #[test]
     fn a_worker_without_the_model_says_who_was_asked_to_load_it() {
         let server = crate::models::fixture::up("http://127.0.0.1:11437");
@@ -172,7 +227,7 @@ mod tests {
             worker: Some("worker-1".parse().unwrap()),
             at: Moment::now().plus_millis(-4_000),
         };
-        let closed = vec![(lane.lane(), lane)];
+        let closed = vec![(lane.lane(), lane.into())];
         let queue = BTreeMap::from([(Class::Llm, 125)]);
         let found = Found { closed, queue, asked: vec![load], ..nothing() };
         assert_eq!(

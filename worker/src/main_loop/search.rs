@@ -188,7 +188,7 @@ impl Search {
                 let queue = if closed.is_empty() && limited.is_empty() {
                     BTreeMap::new()
                 } else {
-                    self.counter.take(self.context.surroundings.pool.layout())?.by_class()
+                    self.counter.by_class(self.context.surroundings.pool.layout())?
                 };
                 let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
                     true => load_requests::pending(self.context.surroundings.pool.layout())?,
