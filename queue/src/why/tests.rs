@@ -52,6 +52,7 @@ fn ability(classes: &[Class]) -> Ability {
         gpu,
         gpu_uuid: None,
         gpu_memory: Some(Bytes(8 << 30)),
+        gpu_state: crate::wire::gpu_state::GpuState::default(),
         gpu_slots: 1,
         cpu_slots: 1,
         paused: None,

@@ -10,6 +10,7 @@ use shared::reason::Reason;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
+use super::gpu_state::GpuState;
 use super::lease_record::Process;
 use super::uptime::Uptime;
 
@@ -87,6 +88,9 @@ pub struct Ability {
     pub gpu_uuid: Option<String>,
     /// That GPU's memory, where known.
     pub gpu_memory: Option<Bytes>,
+    /// Whether that GPU may be given work, and what is in its memory.
+    #[serde(default)]
+    pub gpu_state: GpuState,
     /// How many tasks may use the GPU at once.
     pub gpu_slots: u32,
     /// How many cpu tasks may run at once.

@@ -5,10 +5,15 @@ use std::{env, fs};
 
 /// NVML's word for "this device cannot say".
 const NOT_SUPPORTED: i32 = 3;
+/// NVML's word for a GPU that has fallen off the bus.
+const GPU_IS_LOST: i32 = 15;
+/// NVML's word for a GPU that must be reset.
+const RESET_REQUIRED: i32 = 16;
 /// NVML's word for an error nobody foresaw.
 const UNKNOWN: i32 = 999;
 
-/// A number of the file: given, `-` (not supported) or `!` (the sensor fails).
+/// A number of the file: given, `-` (not supported), `!` (the sensor fails), or `lost` or `reset`
+/// (what the driver says instead).
 pub(crate) type Field = Result<u64, i32>;
 
 /// One line of the file.
@@ -24,6 +29,10 @@ pub(crate) struct Gpu {
     pub(crate) limit_milliwatts: Field,
     pub(crate) throttle: Field,
     pub(crate) xid: u64,
+    /// NVML's number for what the driver wants done with it.
+    pub(crate) recovery: Field,
+    /// MiB that the driver keeps for itself.
+    pub(crate) reserved_mib: u64,
     /// Each with its process id and its MiB.
     pub(crate) processes: Vec<(u32, Field)>,
 }
@@ -39,7 +48,8 @@ pub(crate) fn load() -> Vec<Gpu> {
     text.lines().map_while(line).collect()
 }
 
-/// `uuid total_mib used_mib gpu% mem% temp mW limit_mW throttle_hex pid pid_mib xid [pid:mib …]`
+/// `uuid total_mib used_mib gpu% mem% temp mW limit_mW throttle_hex pid pid_mib xid [pid:mib …]
+/// [recovery=N] [reserved=MIB]`
 fn line(text: &str) -> Option<Gpu> {
     let mut words = text.split_whitespace();
     let uuid = words.next()?.to_owned();
@@ -54,9 +64,17 @@ fn line(text: &str) -> Option<Gpu> {
     let throttle = field(words.next()?, 16)?;
     let mut processes = vec![process(words.next()?, words.next()?)?];
     let xid = words.next()?.parse().ok()?;
+    let (mut recovery, mut reserved_mib) = (Err(NOT_SUPPORTED), 0);
     for more in words {
-        let (pid, mib) = more.split_once(':')?;
-        processes.push(process(pid, mib)?);
+        match more.split_once('=') {
+            Some(("recovery", number)) => recovery = decimal(number)?,
+            Some(("reserved", mib)) => reserved_mib = mib.parse().ok()?,
+            Some(_) => return None,
+            None => {
+                let (pid, mib) = more.split_once(':')?;
+                processes.push(process(pid, mib)?);
+            }
+        }
     }
     processes.retain(|(pid, _)| *pid != 0);
     Some(Gpu {
@@ -70,6 +88,8 @@ fn line(text: &str) -> Option<Gpu> {
         limit_milliwatts,
         throttle,
         xid,
+        recovery,
+        reserved_mib,
         processes,
     })
 }
@@ -86,6 +106,8 @@ fn field(word: &str, radix: u32) -> Option<Field> {
     match word {
         "-" => Some(Err(NOT_SUPPORTED)),
         "!" => Some(Err(UNKNOWN)),
+        "lost" => Some(Err(GPU_IS_LOST)),
+        "reset" => Some(Err(RESET_REQUIRED)),
         digits => u64::from_str_radix(digits.trim_start_matches("0x"), radix).ok().map(Ok),
     }
 }

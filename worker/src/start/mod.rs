@@ -5,13 +5,14 @@ pub mod rights;
 pub mod server_setup;
 
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser as _;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, unbounded};
 use queue::cli::servers::ServerSetup;
 use queue::cli::{Failure, Resolved};
 use queue::dir::Pool;
@@ -35,6 +36,8 @@ use shared::{emit, exit};
 
 use crate::attempt::context::AttemptContext;
 use crate::attempt::environment::{Surroundings, passed_on};
+use crate::gpu::reader::GpuName;
+use crate::gpu::{FirstLook, GpuWatch};
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::job;
 use crate::main_loop::{MainLoop, Tools};
@@ -50,14 +53,39 @@ const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
 pub fn main() -> ExitCode {
     leave_session_of_brain();
     let args = Args::parse();
-    match args.plan().and_then(|plan| live(&plan)) {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(failure) => {
-            // The last word; if stderr is closed there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(failure.code)
-        }
-    }
+    let failure = match args.plan().and_then(|plan| live(&plan)) {
+        Ok(Next::End) => return ExitCode::from(exit::OK),
+        Ok(Next::BeginAnew) => begin_anew(),
+        Err(failure) => failure,
+    };
+    // The last word; if stderr is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {failure}");
+    ExitCode::from(failure.code)
+}
+
+/// What follows when the worker has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The process ends.
+    End,
+    /// The GPU that was not there when it started has come: what a worker makes for its GPU when it
+    /// starts is made anew.
+    BeginAnew,
+}
+
+/// The same program with the same words in the same process, so that whoever started it need not do
+/// that again. All locks are free until it has them again; nothing runs that they would protect.
+fn begin_anew() -> Failure {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_else(|| "worker".into());
+    let error = match std::env::current_exe() {
+        Ok(program) => Command::new(program).arg0(name).args(words).exec(),
+        Err(error) => error,
+    };
+    Failure::new(
+        exit::UNEXPECTED,
+        format!("could not begin anew, now that its GPU is there: {error}"),
+    )
 }
 
 /// Whoever was started by the brain leaves its session, and with it the reach of its terminal:
@@ -79,17 +107,17 @@ struct Me {
 
 /// What is known of the worker's GPU.
 struct Gpu {
-    gpus: Option<Arc<Gpus>>,
+    first_look: Option<FirstLook>,
     uuid: Option<String>,
     memory: Option<Bytes>,
 }
 
-fn live(plan: &Plan) -> Result<(), Failure> {
+fn live(plan: &Plan) -> Result<Next, Failure> {
     let resolved = plan.common.resolve(&Flags::new())?;
     let pool = resolved.create()?;
     let signals = listen_for_signals()?;
     let me = introduce(plan, &resolved.settings)?;
-    let gpu = look_for_gpu(plan)?;
+    let gpu = look_for_gpu(plan);
     job::become_subreaper().map_err(|err| {
         Failure::new(exit::UNEXPECTED, format!("could not become a subreaper: {err}"))
     })?;
@@ -136,20 +164,24 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     });
     let lease = Arc::new(lease);
     let signals = signals.received;
-    work(&context, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
+    work(&context, &resolved, Body { lease, me, gpu: gpu.first_look, signals, hurry })?;
+    // Told to stop, it stops, whatever has come meanwhile.
+    let told = context.stop_signal.try_recv() == Err(TryRecvError::Disconnected);
+    let begins_anew = context.worker_state.look(|state| state.begins_anew);
+    Ok(if begins_anew && !told { Next::BeginAnew } else { Next::End })
 }
 
 /// What the main loop and the heartbeat thread are made of.
 struct Body {
     lease: Arc<Lease>,
     me: Me,
-    gpus: Option<Arc<Gpus>>,
+    gpu: Option<FirstLook>,
     signals: Receiver<i32>,
     hurry: Sender<()>,
 }
 
 fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Result<(), Failure> {
-    let Body { lease, me, gpus, signals, hurry } = body;
+    let Body { lease, me, gpu, signals, hurry } = body;
     let settings = resolved.settings.clone();
     let (worker, pool) = (context.worker_state.name().clone(), context.surroundings.pool.clone());
     let listener = listener(context, &settings);
@@ -161,7 +193,6 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
         started_at: me.started_at,
         interval: settings.heartbeat_interval.0,
         stuck_after: settings.stuck_after.0,
-        gpus,
         log: me.log.clone(),
         begun: Instant::now(),
     };
@@ -169,6 +200,13 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
     let no_thread =
         |err| Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"));
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    // Judged before anything is claimed, or said.
+    let gpu_news = match gpu {
+        Some(first) => {
+            GpuWatch::start(context.clone(), &settings, first, &ended).map_err(no_thread)?
+        }
+        None => never(),
+    };
     let beating = {
         let ended = ended.clone();
         thread("heartbeat").spawn(move || heartbeat_thread.beat(&ended)).map_err(no_thread)?
@@ -187,6 +225,7 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
         signals,
         hurry,
         lease: lease.clone(),
+        gpu_news,
     });
     let main_loop = main_loop.map_err(|err| {
         Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
@@ -298,27 +337,26 @@ fn attach_log(log: &Handle, pool: &Pool, plan: &Plan, settings: &Settings) {
     }
 }
 
-/// Its GPU, where the machine can say something about it. A number that no GPU of this machine has
-/// is an error: jobs would be given a card that is not there.
-fn look_for_gpu(plan: &Plan) -> Result<Gpu, Failure> {
-    let none = Gpu { gpus: None, uuid: None, memory: None };
-    let Some(index) = plan.gpu else { return Ok(none) };
+/// Its GPU, where the machine can say something about it. One that is not there is no error: its
+/// worker says so, and waits for it.
+fn look_for_gpu(plan: &Plan) -> Gpu {
+    let none = Gpu { first_look: None, uuid: None, memory: None };
+    let Some(index) = plan.gpu else { return none };
     match Gpus::open(None) {
         Ok(gpus) => {
-            let count = gpus.list().len();
-            if count > 0 && usize::try_from(index).is_ok_and(|index| index >= count) {
-                let text = format!("there is no GPU {index} here: the last one is {}", count - 1);
-                return Err(Failure::usage(text));
-            }
-            let total = gpus.read(Which::Index(index)).and_then(|r| r.memory_total.known());
+            let look = gpus.examine(Which::Index(index));
+            let reading = look.reading.as_ref();
+            let total = reading.and_then(|reading| reading.memory_total.known());
             let uuid = gpus.uuid_of(index);
-            Ok(Gpu { uuid, memory: total.map(Bytes), gpus: Some(Arc::new(gpus)) })
+            let gpu = GpuName { index, uuid: uuid.clone() };
+            let first_look = Some(FirstLook { gpus, gpu, look });
+            Gpu { first_look, uuid, memory: total.map(Bytes) }
         }
         // A machine without the library is told of once, by the brain and by `queue doctor`.
-        Err(NoGpus::NoLibrary { .. }) => Ok(none),
+        Err(NoGpus::NoLibrary { .. }) => none,
         Err(err @ (NoGpus::NoDriver { .. } | NoGpus::Broken { .. })) => {
             emit!(Event::NoGpuLibrary { error: err.to_string() });
-            Ok(none)
+            none
         }
     }
 }
@@ -329,6 +367,7 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
         gpu: plan.gpu,
         gpu_uuid: gpu.uuid.clone(),
         gpu_memory: gpu.memory,
+        gpu_state: queue::wire::gpu_state::GpuState::default(),
         gpu_slots: plan.gpu_slots,
         cpu_slots: plan.cpu_slots,
         paused: None,
