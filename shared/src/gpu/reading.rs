@@ -152,7 +152,7 @@ impl GpuReading {
         }
     }
 
-    /// Which of its sensors answered.
+    /// Which of its sensors answered: memory, load, temperature, power, throttling.
     #[must_use]
     pub fn sensors(&self) -> Sensors {
         fn answered<T>(reading: &Reading<T>) -> bool {
@@ -164,7 +164,6 @@ impl GpuReading {
             answered(&self.temperature),
             answered(&self.power_watts),
             answered(&self.throttle),
-            answered(&self.processes),
         ])
     }
 
@@ -177,7 +176,7 @@ impl GpuReading {
 
 /// Which sensors of a GPU answered. By default none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sensors([bool; 6]);
+pub struct Sensors([bool; 5]);
 
 impl Sensors {
     /// Whether none did.
