@@ -178,11 +178,9 @@ impl Gpus {
             }
             Err(error) => error,
         };
-        let fault = match error {
-            // These, too, are what is said of a number or a name that the driver does not list.
-            NvmlError::NotFound | NvmlError::InvalidArg => Some(GpuFault::Missing),
-            other => fault_of(&other),
-        };
+        // What is said of a name, or of a number, that the driver does not list.
+        let missing = matches!(error, NvmlError::NotFound | NvmlError::InvalidArg);
+        let fault = fault_of(&error).or(missing.then_some(GpuFault::Missing));
         let lost = self.seen().into_iter().find(|seen| seen.is(which));
         let reading = lost.map(|lost| GpuReading::failed(lost.index, Some(lost.uuid)));
         Examined { reading, fault }
@@ -299,11 +297,8 @@ impl Answers {
 
 /// What an error says against the GPU that was asked; most say something about the question.
 fn fault_of(error: &NvmlError) -> Option<GpuFault> {
-    match error {
-        NvmlError::GpuLost => Some(GpuFault::Lost),
-        NvmlError::ResetRequired => Some(GpuFault::ResetRequired),
-        _other => None,
-    }
+    let lost = matches!(error, NvmlError::GpuLost).then_some(GpuFault::Lost);
+    lost.or(matches!(error, NvmlError::ResetRequired).then_some(GpuFault::ResetRequired))
 }
 
 /// What the driver wants done with the GPU, where it can say that.

@@ -11,11 +11,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use queue::wire::gpu_state::{Fitness, GpuState, Heat, HeatLimit, Quarantine};
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
-use shared::gpu::{Examined, GpuFault, Gpus, Reading};
+use shared::gpu::{Examined, GpuFault, Gpus, NoGpus, Reading, Which};
 use shared::name::Name;
 use shared::quantity::Bytes;
 use shared::settings::Settings;
@@ -45,6 +45,33 @@ pub struct FirstLook {
     pub look: Examined,
 }
 
+impl FirstLook {
+    /// Of the GPU with this number, where the machine can say something about GPUs. One that is not
+    /// there is no error: its worker says so, and waits for it.
+    #[must_use]
+    pub fn at(index: u32) -> Option<Self> {
+        match Gpus::open(None) {
+            Ok(gpus) => {
+                let look = gpus.examine(Which::Index(index));
+                let gpu = GpuName { index, uuid: gpus.uuid_of(index) };
+                Some(Self { gpus, gpu, look })
+            }
+            // A machine without the library is told of once, by the brain and by `queue doctor`.
+            Err(NoGpus::NoLibrary { .. }) => None,
+            Err(err @ (NoGpus::NoDriver { .. } | NoGpus::Broken { .. })) => {
+                emit!(Event::NoGpuLibrary { error: err.to_string() });
+                None
+            }
+        }
+    }
+
+    /// All its memory, where that can be read.
+    #[must_use]
+    pub fn memory(&self) -> Option<Bytes> {
+        self.look.reading.as_ref()?.memory_total.known().map(Bytes)
+    }
+}
+
 /// Judges what is read of the GPU.
 pub struct GpuWatch {
     context: Arc<AttemptContext>,
@@ -59,25 +86,25 @@ pub struct GpuWatch {
 }
 
 impl GpuWatch {
-    /// Judges the first look, and goes on looking until `end` is closed. Returns what receives a
-    /// message when something has changed by which tasks are claimed.
+    /// Judges the first look, and goes on looking until `end` is closed; without one, nobody looks.
+    /// Returns what receives a message when something has changed by which tasks are claimed.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(
-        context: Arc<AttemptContext>,
+        context: &Arc<AttemptContext>,
         settings: &Settings,
-        first: FirstLook,
+        first: Option<FirstLook>,
         end: &Receiver<()>,
     ) -> io::Result<Receiver<()>> {
-        let FirstLook { gpus, gpu, look } = first;
+        let Some(FirstLook { gpus, gpu, look }) = first else { return Ok(never()) };
         let (news, told) = bounded(1);
         let rules = QuarantineRules {
             first: settings.gpu_quarantine_first.0,
             longest: settings.gpu_quarantine_max.0,
         };
         let mut watch = Self {
-            context,
+            context: context.clone(),
             gpu: gpu.clone(),
             health: GpuHealth::new(rules),
             heat: HeatWatch::new(HeatRules::new(settings)),

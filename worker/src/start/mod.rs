@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser as _;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use queue::cli::servers::ServerSetup;
 use queue::cli::{Failure, Resolved};
 use queue::dir::Pool;
@@ -27,16 +27,13 @@ use queue::wire::heartbeat::Ability;
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::Writer;
 use shared::event::Event;
-use shared::gpu::{Gpus, NoGpus, Which};
 use shared::log::{Compress, Handle, LogConfig, Rotation};
-use shared::quantity::Bytes;
 use shared::settings::{Flags, Settings};
 use shared::time::Moment;
 use shared::{emit, exit};
 
 use crate::attempt::context::AttemptContext;
 use crate::attempt::environment::{Surroundings, passed_on};
-use crate::gpu::reader::GpuName;
 use crate::gpu::{FirstLook, GpuWatch};
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::job;
@@ -105,19 +102,13 @@ struct Me {
     log: Handle,
 }
 
-/// What is known of the worker's GPU.
-struct Gpu {
-    first_look: Option<FirstLook>,
-    uuid: Option<String>,
-    memory: Option<Bytes>,
-}
-
 fn live(plan: &Plan) -> Result<Next, Failure> {
     let resolved = plan.common.resolve(&Flags::new())?;
     let pool = resolved.create()?;
     let signals = listen_for_signals()?;
     let me = introduce(plan, &resolved.settings)?;
-    let gpu = look_for_gpu(plan);
+    let gpu = plan.gpu.and_then(FirstLook::at);
+    let uuid = gpu.as_ref().and_then(|look| look.gpu.uuid.clone());
     job::become_subreaper().map_err(|err| {
         Failure::new(exit::UNEXPECTED, format!("could not become a subreaper: {err}"))
     })?;
@@ -125,8 +116,7 @@ fn live(plan: &Plan) -> Result<Next, Failure> {
     let grace = resolved.settings.grace_period.0;
     let patience = Patience { grace, give_up: GIVE_UP };
     let settler = Settler::new(&pool, &ledger, patience);
-    let lock =
-        plan.gpu.map(|index| gpu_lock_file(&pool, index, gpu.uuid.as_deref())).transpose()?;
+    let lock = plan.gpu.map(|index| gpu_lock_file(&pool, index, uuid.as_deref())).transpose()?;
     let beginning = Beginning { settler, name: &plan.name, signals: &signals.received };
     let Rights { lease, gpu: _gpu_lock } = beginning.rights(lock.as_deref())?;
     take_up(&pool, plan, &lease, &me)?;
@@ -137,17 +127,17 @@ fn live(plan: &Plan) -> Result<Next, Failure> {
     let place = server_setup::Place {
         pool: &pool,
         worker: &plan.name,
-        gpu: gpu.uuid.clone().or(plan.gpu.map(|index| index.to_string())),
+        gpu: visible(plan, uuid.as_ref()),
         settings: &resolved.settings,
     };
     let models = plan.server_setup.as_ref().map(|e| server_setup::start(e, &place)).transpose()?;
     let models = models.map(|models| models.expecting(plan.expected));
     let (hurry, hurried) = bounded(0);
     let context = Arc::new(AttemptContext {
-        worker_state: WorkerState::new(plan.name.clone(), ability(plan, &gpu)),
+        worker_state: WorkerState::new(plan.name.clone(), ability(plan, gpu.as_ref())),
         ledger,
-        surroundings: surroundings(&pool, plan, &gpu),
-        gpu_uuid: gpu.uuid.clone(),
+        surroundings: surroundings(&pool, plan, uuid.as_ref()),
+        gpu_uuid: uuid,
         grace,
         stop_signal: signals.told.clone(),
         hurry: hurried,
@@ -164,7 +154,7 @@ fn live(plan: &Plan) -> Result<Next, Failure> {
     });
     let lease = Arc::new(lease);
     let signals = signals.received;
-    work(&context, &resolved, Body { lease, me, gpu: gpu.first_look, signals, hurry })?;
+    work(&context, &resolved, Body { lease, me, gpu, signals, hurry })?;
     // Told to stop, it stops, whatever has come meanwhile.
     let told = context.stop_signal.try_recv() == Err(TryRecvError::Disconnected);
     let begins_anew = context.worker_state.look(|state| state.begins_anew);
@@ -201,12 +191,7 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
         |err| Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"));
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
     // Judged before anything is claimed, or said.
-    let gpu_news = match gpu {
-        Some(first) => {
-            GpuWatch::start(context.clone(), &settings, first, &ended).map_err(no_thread)?
-        }
-        None => never(),
-    };
+    let gpu_news = GpuWatch::start(context, &settings, gpu, &ended).map_err(no_thread)?;
     let beating = {
         let ended = ended.clone();
         thread("heartbeat").spawn(move || heartbeat_thread.beat(&ended)).map_err(no_thread)?
@@ -337,36 +322,17 @@ fn attach_log(log: &Handle, pool: &Pool, plan: &Plan, settings: &Settings) {
     }
 }
 
-/// Its GPU, where the machine can say something about it. One that is not there is no error: its
-/// worker says so, and waits for it.
-fn look_for_gpu(plan: &Plan) -> Gpu {
-    let none = Gpu { first_look: None, uuid: None, memory: None };
-    let Some(index) = plan.gpu else { return none };
-    match Gpus::open(None) {
-        Ok(gpus) => {
-            let look = gpus.examine(Which::Index(index));
-            let reading = look.reading.as_ref();
-            let total = reading.and_then(|reading| reading.memory_total.known());
-            let uuid = gpus.uuid_of(index);
-            let gpu = GpuName { index, uuid: uuid.clone() };
-            let first_look = Some(FirstLook { gpus, gpu, look });
-            Gpu { first_look, uuid, memory: total.map(Bytes) }
-        }
-        // A machine without the library is told of once, by the brain and by `queue doctor`.
-        Err(NoGpus::NoLibrary { .. }) => none,
-        Err(err @ (NoGpus::NoDriver { .. } | NoGpus::Broken { .. })) => {
-            emit!(Event::NoGpuLibrary { error: err.to_string() });
-            none
-        }
-    }
+/// Its GPU, as CUDA should see it: the identity where known, else the index.
+fn visible(plan: &Plan, uuid: Option<&String>) -> Option<String> {
+    uuid.cloned().or(plan.gpu.map(|index| index.to_string()))
 }
 
-fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
+fn ability(plan: &Plan, gpu: Option<&FirstLook>) -> Ability {
     Ability {
         classes: plan.classes.clone(),
         gpu: plan.gpu,
-        gpu_uuid: gpu.uuid.clone(),
-        gpu_memory: gpu.memory,
+        gpu_uuid: gpu.and_then(|look| look.gpu.uuid.clone()),
+        gpu_memory: gpu.and_then(FirstLook::memory),
         gpu_state: queue::wire::gpu_state::GpuState::default(),
         gpu_slots: plan.gpu_slots,
         cpu_slots: plan.cpu_slots,
@@ -377,12 +343,11 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
     }
 }
 
-fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
-    let index = plan.gpu.map(|index| index.to_string());
+fn surroundings(pool: &Pool, plan: &Plan, uuid: Option<&String>) -> Surroundings {
     Surroundings {
         pool: pool.clone(),
         worker: plan.name.clone(),
-        gpu: gpu.uuid.clone().or(index),
+        gpu: visible(plan, uuid),
         own: passed_on(std::env::vars_os()),
     }
 }
