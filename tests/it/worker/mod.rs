@@ -9,3 +9,4 @@ pub(super) mod messages;
 pub(super) mod slots;
 pub(super) mod starved;
 pub(super) mod stopping;
+pub(super) mod unfit_gpu;
