@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::wire::gpu_state::{Fitness, Quarantine};
+use queue::wire::heartbeat::gpu_state::{Fitness, Quarantine};
 use shared::gpu::{GpuFault, GpuReading, Reading};
 use shared::id::TaskId;
 use shared::quantity::{Bytes, Span};

@@ -4,7 +4,7 @@ use shared::id::TaskId;
 use shared::quantity::Bytes;
 use shared::task::Class;
 
-use crate::wire::gpu_state::GpuState;
+use crate::wire::heartbeat::gpu_state::GpuState;
 use crate::wire::heartbeat::{Ability, Run};
 use crate::wire::lane::Requirements;
 

@@ -8,7 +8,7 @@ use shared::quantity::Bytes;
 use shared::reason::{Code, Reason};
 
 use super::Candidate;
-use crate::wire::gpu_state::{Fitness, HeatLimit, MemoryHolder};
+use crate::wire::heartbeat::gpu_state::{Fitness, HeatLimit, MemoryHolder};
 use crate::wire::heartbeat::{Ability, Run};
 use crate::wire::lane::Requirements;
 
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::eligible::fixture::{ability, lane, run};
     use crate::eligible::reasons;
-    use crate::wire::gpu_state::{GpuState, Heat, MemoryUse, Quarantine};
+    use crate::wire::heartbeat::gpu_state::{GpuState, Heat, MemoryUse, Quarantine};
 
     const GIB: u64 = 1 << 30;
 

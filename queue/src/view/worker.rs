@@ -15,7 +15,7 @@ use crate::dir::disk::listing;
 use crate::dir::disk::lock::Holder;
 use crate::dir::presence::{heartbeats, lease};
 use crate::wire::fate::Kept;
-use crate::wire::gpu_state::Fitness;
+use crate::wire::heartbeat::gpu_state::Fitness;
 use crate::wire::heartbeat::{Heartbeat, Run, Status};
 use crate::wire::lease_record::{Record, Role};
 use crate::{Error, eligible, fence};

@@ -23,7 +23,7 @@ use crate::dir::signal::control;
 use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, Privacy, Rules, operate};
 use crate::view::{self, Count};
-use crate::wire::gpu_state::{Fitness, GpuState, Quarantine};
+use crate::wire::heartbeat::gpu_state::{Fitness, GpuState, Quarantine};
 use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, Status};
 use crate::wire::lease_record::Record;
 
@@ -54,7 +54,7 @@ fn ability(classes: &[Class]) -> Ability {
         gpu,
         gpu_uuid: None,
         gpu_memory: Some(Bytes(8 << 30)),
-        gpu_state: crate::wire::gpu_state::GpuState::default(),
+        gpu_state: crate::wire::heartbeat::gpu_state::GpuState::default(),
         gpu_slots: 1,
         cpu_slots: 1,
         paused: None,

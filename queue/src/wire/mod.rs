@@ -4,7 +4,6 @@
 pub mod brain_state;
 pub mod counts;
 pub mod fate;
-pub mod gpu_state;
 pub mod heartbeat;
 pub mod lane;
 pub mod lease_record;

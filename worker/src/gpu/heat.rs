@@ -1,7 +1,7 @@
 //! Whether the worker's GPU is too hot to be given more, with a gap between *too hot* and *cool
 //! again*, so that it does not swing around one degree. A temperature that is not known is none.
 
-use queue::wire::gpu_state::{Heat, HeatLimit};
+use queue::wire::heartbeat::gpu_state::{Heat, HeatLimit};
 use shared::gpu::Reading;
 use shared::settings::Settings;
 use shared::time::Moment;

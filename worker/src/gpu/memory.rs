@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use queue::fence;
-use queue::wire::gpu_state::{MemoryHolder, MemoryUse};
+use queue::wire::heartbeat::gpu_state::{MemoryHolder, MemoryUse};
 use shared::gpu::{GpuProcess, GpuReading, Reading};
 use shared::id::TaskId;
 use shared::quantity::Bytes;

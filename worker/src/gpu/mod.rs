@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
-use queue::wire::gpu_state::{Fitness, GpuState, Heat, HeatLimit, Quarantine};
+use queue::wire::heartbeat::gpu_state::{Fitness, GpuState, Heat, HeatLimit, Quarantine};
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
 use shared::gpu::{Examined, GpuFault, Gpus, NoGpus, Reading, Which};

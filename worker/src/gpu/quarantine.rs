@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use queue::wire::gpu_state::Quarantine;
+use queue::wire::heartbeat::gpu_state::Quarantine;
 use shared::gpu::{GpuFault, Sensors};
 use shared::time::Moment;
 

@@ -24,6 +24,7 @@ use queue::dir::signal::control::{self, ControlVerb};
 use queue::dir::signal::doorbell::{Bells, Listener};
 use queue::wire::brain_state::started_by;
 use queue::wire::heartbeat::Ability;
+use queue::wire::heartbeat::gpu_state::GpuState;
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::Writer;
 use shared::event::Event;
@@ -333,7 +334,7 @@ fn ability(plan: &Plan, gpu: Option<&FirstLook>) -> Ability {
         gpu: plan.gpu,
         gpu_uuid: gpu.and_then(|look| look.gpu.uuid.clone()),
         gpu_memory: gpu.and_then(FirstLook::memory),
-        gpu_state: queue::wire::gpu_state::GpuState::default(),
+        gpu_state: GpuState::default(),
         gpu_slots: plan.gpu_slots,
         cpu_slots: plan.cpu_slots,
         paused: None,

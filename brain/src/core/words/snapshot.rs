@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::wire::counts::{Counts, LaneCount};
-use queue::wire::gpu_state::Fitness;
+use queue::wire::heartbeat::gpu_state::Fitness;
 use queue::wire::heartbeat::{Heartbeat, Run};
 use queue::wire::lane::Requirements;
 use queue::wire::lease_record::Record;

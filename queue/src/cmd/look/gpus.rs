@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use queue::fence;
 use queue::view::{self, Worker};
-use queue::wire::gpu_state::Fitness;
+use queue::wire::heartbeat::gpu_state::Fitness;
 use serde_json::{Value, json};
 use shared::exit;
 use shared::gpu::{GpuReading, Gpus as Nvml, Reading};

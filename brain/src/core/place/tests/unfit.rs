@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use queue::wire::gpu_state::{Fitness, GpuState, MemoryUse, Quarantine};
+use queue::wire::heartbeat::gpu_state::{Fitness, GpuState, MemoryUse, Quarantine};
 use shared::gpu::GpuFault;
 use shared::quantity::Bytes;
 use shared::time::Moment;

@@ -1,5 +1,7 @@
 //! What a worker says about itself.
 
+pub mod gpu_state;
+
 use serde::{Deserialize, Serialize};
 use shared::gpu::GpuReading;
 use shared::id::{Incarnation, TaskId};
@@ -10,9 +12,9 @@ use shared::reason::Reason;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
-use super::gpu_state::GpuState;
 use super::lease_record::Process;
 use super::uptime::Uptime;
+use gpu_state::GpuState;
 
 /// The schema that a heartbeat names.
 pub const SCHEMA: &str = "brainstem.heartbeat/1";
