@@ -2,7 +2,8 @@
 //!
 //! Its GPUs are the lines of the text file named in `$FAKE_NVML` (`state.rs` has the format), read
 //! again at every call, so that a test changes the machine by replacing a file. No variable: no
-//! driver. A GPU whose line is gone is lost. Names, types and numbers are those of `nvml.h`.
+//! driver. A GPU whose line is gone is lost; one that comes is seen when the library is started
+//! anew. Names, types and numbers are those of `nvml.h`.
 #![expect(unsafe_code, reason = "this is the C side of NVML: its pointers come from the caller")]
 
 mod state;
@@ -59,7 +60,11 @@ fn put_text(to: *mut c_char, room: c_uint, text: &str) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn nvmlInit_v2() -> c_int {
-    if state::file().is_some() { SUCCESS } else { DRIVER_NOT_LOADED }
+    if state::file().is_none() {
+        return DRIVER_NOT_LOADED;
+    }
+    state::start();
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]

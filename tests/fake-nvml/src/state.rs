@@ -1,6 +1,7 @@
 //! The text file that stands for the GPUs of the machine, read again at every call.
 
 use std::ffi::OsString;
+use std::sync::Mutex;
 use std::{env, fs};
 
 /// NVML's word for "this device cannot say".
@@ -42,8 +43,25 @@ pub(crate) fn file() -> Option<OsString> {
     env::var_os("FAKE_NVML")
 }
 
-/// All GPUs there are at this moment; a line that cannot be read ends the list.
+/// The GPUs that were there when the library was last started: as the real one, it learns of no
+/// others later.
+static FOUND: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Looks for GPUs.
+pub(crate) fn start() {
+    if let Ok(mut found) = FOUND.lock() {
+        *found = present().into_iter().map(|gpu| gpu.uuid).collect();
+    }
+}
+
+/// The GPUs that were found and are there at this moment.
 pub(crate) fn load() -> Vec<Gpu> {
+    let Ok(found) = FOUND.lock() else { return Vec::new() };
+    present().into_iter().filter(|gpu| found.contains(&gpu.uuid)).collect()
+}
+
+/// All GPUs there are at this moment; a line that cannot be read ends the list.
+fn present() -> Vec<Gpu> {
     let text = file().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
     text.lines().map_while(line).collect()
 }

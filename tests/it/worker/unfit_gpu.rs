@@ -40,6 +40,13 @@ fn why(pool: &Pool, words: &str) -> Value {
     pool.queue(&["why", "--json", words]).code(5).json()
 }
 
+/// Until worker-0 says that so many tasks run there: what has ended is over before it says so.
+fn until_runs(pool: &Pool, count: usize) {
+    let runs = |beat: Value| beat["current"].as_array().map(Vec::len) == Some(count);
+    let what = format!("{count} tasks on worker-0");
+    pool.until_true(&what, || pool.heartbeat("worker-0").is_some_and(runs));
+}
+
 #[track_caller]
 fn has_code(reasons: &Value, code: &str) {
     let has = reasons.as_array().unwrap().iter().any(|reason| reason["code"] == code);
@@ -67,6 +74,7 @@ fn a_worker_whose_gpu_is_lost_takes_nothing_says_why_and_works_on_when_it_is_bac
         let done = until_over(&pool, &submit(&pool, &[], &["say=x"]));
         assert_eq!((&done["outcome"], &done["worker"]), (&json!("succeeded"), &json!("worker-1")));
     }
+    until_runs(&pool, 0);
     let state = until_said(&pool, "worker-0", "is out of use: the driver lists no such GPU");
     assert_eq!(state["level"], "ERROR");
     for words in [&*waits, &*cpu, "worker-0", "gpu:0", "GPU-a"] {
@@ -213,6 +221,7 @@ fn a_task_that_asks_for_more_memory_than_others_leave_waits_for_it_and_names_the
     let waits = submit(&pool, &["--gpu-mem", "4GiB"], &["say=x"]);
     let fits = submit(&pool, &["--gpu-mem", "3GiB"], &["say=x"]);
     assert_eq!(until_over(&pool, &fits)["outcome"], "succeeded");
+    until_runs(&pool, 0);
     let answer = why(&pool, &waits);
     has_code(&answer["reasons"], "vram.short");
     let text = answer["text"].as_str().unwrap();
@@ -240,6 +249,7 @@ fn a_task_that_asks_for_more_memory_than_others_leave_waits_for_it_and_names_the
     });
     let beside = submit(&pool, &["--gpu-mem", "5GiB"], &["say=x"]);
     assert_eq!(until_over(&pool, &beside)["outcome"], "succeeded");
+    until_runs(&pool, 1);
     let more = submit(&pool, &["--gpu-mem", "6GiB"], &["say=x"]);
     has_code(&why(&pool, &more)["reasons"], "vram.short");
     held.release();
