@@ -23,7 +23,7 @@ use crate::dir::signal::control;
 use crate::wire::counts::Counts;
 
 pub use brain::Brain;
-pub use worker::{Life, Worker, worker, worker_warning, workers};
+pub use worker::{Life, Worker, gpu_warning, worker, worker_warning, workers};
 
 /// Above so many tasks the brain's count is taken, where it is fresh; below, counting is quicker
 /// than it is old.
@@ -190,6 +190,7 @@ impl View {
     #[must_use]
     pub fn own_warnings(&self) -> Vec<Reason> {
         let mut found: Vec<Reason> = self.workers.iter().filter_map(worker_warning).collect();
+        found.extend(self.workers.iter().filter_map(gpu_warning));
         found.extend(self.pause.as_ref().map(paused));
         found.extend(self.disk_full());
         found.extend(self.brain.hung(self.at));

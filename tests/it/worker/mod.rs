@@ -9,4 +9,5 @@ pub(super) mod messages;
 pub(super) mod slots;
 pub(super) mod starved;
 pub(super) mod stopping;
+pub(super) mod unfit_gpu;
 pub(super) mod without_brain;

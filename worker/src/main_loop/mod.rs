@@ -39,6 +39,8 @@ pub struct MainLoop {
     signals: Receiver<i32>,
     /// What is newly known of the model server.
     news: Receiver<()>,
+    /// What is newly known of the GPU.
+    gpu_news: Receiver<()>,
     /// Since when no brain holds its lock, as far as this worker saw.
     without_brain_since: Option<Instant>,
     /// Something ended that this thread may wait for.
@@ -82,6 +84,8 @@ pub struct Tools {
     pub hurry: Sender<()>,
     /// Where it says that it was told to stop.
     pub lease: Arc<Lease>,
+    /// What is newly known of the GPU.
+    pub gpu_news: Receiver<()>,
 }
 
 impl MainLoop {
@@ -90,7 +94,7 @@ impl MainLoop {
     /// # Errors
     /// When no thread can be started.
     pub fn new(tools: Tools) -> std::io::Result<Self> {
-        let Tools { context, settings, listener, signals, hurry, lease } = tools;
+        let Tools { context, settings, listener, signals, hurry, lease, gpu_news } = tools;
         let pool = context.surroundings.pool.clone();
         let dropped = Dropped::new(settings.heartbeat_interval.0);
         let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
@@ -107,6 +111,7 @@ impl MainLoop {
             listener,
             signals,
             news,
+            gpu_news,
             without_brain_since: None,
             nudged,
             run_threads: RunThreads::new(thread),
@@ -215,6 +220,7 @@ impl MainLoop {
         select! {
             recv(self.listener.rung()) -> _rung => self.search.lock().look_again(),
             recv(self.news) -> _told => self.search.lock().look_again(),
+            recv(self.gpu_news) -> _told => self.search.lock().look_again(),
             recv(self.nudged) -> _ended => self.search.lock().look_again(),
             recv(signals) -> signal => self.note_signal(signal.ok()),
             recv(after(until)) -> _now => {

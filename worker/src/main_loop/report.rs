@@ -134,6 +134,7 @@ mod tests {
             gpu: Some(1),
             gpu_uuid: None,
             gpu_memory: None,
+            gpu_state: queue::wire::heartbeat::gpu_state::GpuState::default(),
             gpu_slots: 1,
             cpu_slots: 1,
             paused: None,

@@ -132,13 +132,8 @@ impl Search {
 
     pub(super) fn may_claim(&self) -> bool {
         let free = self.context.worker_state.look(|state| {
-            let open = !state.stopping
-                && !state.lease_lost
-                && state.ability.starved.is_none()
-                && state.ability.draining.is_none()
-                && state.ability.paused.is_none();
             let free = |kind| state.backlog().keeps_up() && has_free(state, kind);
-            open.then(|| (free(SlotKind::Gpu), free(SlotKind::Cpu)))
+            state.is_open().then(|| (free(SlotKind::Gpu), free(SlotKind::Cpu)))
         });
         match free {
             Some((gpu, cpu)) => gpu && self.look.gpu || cpu && self.look.cpu,
@@ -149,7 +144,8 @@ impl Search {
         }
     }
 
-    /// Paused or draining: said by `follow_standing`; the reasons stay in the heartbeat.
+    /// Paused or draining, or without a GPU that is fit: said by whoever saw to that; the reasons
+    /// stay in the heartbeat.
     fn report_shut(&self) {
         let name = self.context.worker_state.name();
         let lane = Requirements {

@@ -5,13 +5,14 @@ pub mod progress;
 pub mod starvation;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use queue::dir::claim::one::Claim;
 use queue::eligible::Candidate;
 use queue::wire::heartbeat::{Ability, ClaimReport, Run, StandingOrder, Starved, Status};
+use shared::gpu::GpuReading;
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
@@ -62,6 +63,10 @@ pub struct Facts {
     pub stopping: bool,
     /// Whether jobs can be started; others see it in `ability`.
     pub starvation: Starvation,
+    /// When it has ended, a new life begins in the same process.
+    pub begins_anew: bool,
+    /// What was last read of its GPU; about a second old.
+    pub gpu_reading: Option<Arc<GpuReading>>,
 }
 
 /// A running job, from claim to ledger line.
@@ -95,6 +100,8 @@ impl WorkerState {
             lease_lost: false,
             stopping: false,
             starvation: Starvation::default(),
+            begins_anew: false,
+            gpu_reading: None,
         };
         let recorded = Recorded::default();
         Self { name, state: Mutex::new(state), recorded, changed, changes }
@@ -219,6 +226,17 @@ impl Facts {
     #[must_use]
     pub fn may_try_again(&self) -> bool {
         self.ability.starved.is_some() && self.starvation.left(Instant::now()).is_none()
+    }
+
+    /// Whether anything new may be claimed, as far as the worker itself goes.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.stopping
+            && !self.lease_lost
+            && self.ability.draining.is_none()
+            && self.ability.paused.is_none()
+            && self.ability.starved.is_none()
+            && self.ability.gpu_state.is_fit()
     }
 
     /// Jobs that have a slot.
