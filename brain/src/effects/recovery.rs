@@ -7,7 +7,7 @@ use queue::dir::batch::roll_forward;
 use queue::dir::disk::{listing, reject, reserve};
 use queue::dir::layout::Shelf;
 use queue::dir::ledger::append::Ledger;
-use queue::dir::operate::Ender;
+use queue::dir::operate;
 use queue::dir::recover::promote::{Promoter, Promotion};
 use queue::dir::recover::strays::{Stray, Strays};
 use queue::{Error, Pool};
@@ -44,29 +44,19 @@ impl Recovery {
 
     /// Ends that were begun.
     pub(crate) fn finish_ends(&self, ledger: &Ledger) -> Result<Vec<Event>, Error> {
-        let dir = self.pool.layout().ending();
-        let mut begun = 0;
-        for verb in ["cancel", "dependency"] {
-            begun += listing::tasks_in(&dir.join(verb))?.tasks.len();
-        }
-        if begun == 0 {
-            return Ok(Vec::new());
-        }
-        // Held: whoever began them is at it.
-        let Some(ender) = Ender::try_new(&self.pool, ledger)? else { return Ok(Vec::new()) };
-        Ok(cleaned("unfinished cancels", ender.finish_all()?))
+        Ok(cleaned("unfinished cancels", operate::finish_begun(&self.pool, ledger)?))
     }
 
     /// Delays that are over, dependencies that have ended.
     pub(crate) fn promote(&mut self, ledger: &Ledger) -> Result<Vec<Event>, Error> {
         let mut promoter = match self.promoter.take() {
             Some(promoter) => promoter,
-            None => Promoter::new(&self.pool)?,
+            None => Promoter::new(&self.pool),
         };
         // A promoter whose step failed is made anew: it may have missed lines of the ledger.
         let done = promoter.step(ledger, Moment::now())?;
         self.promoter = Some(promoter);
-        Ok(done.into_iter().map(told).collect())
+        Ok(done.into_iter().map(Promotion::event).collect())
     }
 
     /// What lies where only directories belong.
@@ -121,19 +111,4 @@ impl Recovery {
 fn cleaned(what: &str, count: u32) -> Vec<Event> {
     let some = (count > 0).then(|| Event::Cleaned { what: what.to_owned(), count: count.into() });
     some.into_iter().collect()
-}
-
-fn told(promotion: Promotion) -> Event {
-    match promotion {
-        Promotion::Due(name) => Event::TaskDue { task: name.id, attempt: name.attempt },
-        Promotion::Ready { name, after } => Event::TaskPromoted { task: name.id, after },
-        Promotion::Hopeless { name, needed } => {
-            Event::TaskDependencyFailed { task: name.id, needed }
-        }
-        Promotion::Rejected(file, reason) => Event::TaskRejected { file, reason },
-        Promotion::Failed(name, err) => {
-            let doing = format!("Releasing task {}", name.id.short());
-            Event::ProcessFailed { doing, error: err.to_string() }
-        }
-    }
 }

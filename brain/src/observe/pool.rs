@@ -1,7 +1,7 @@
 //! What is in the pool now. What has not changed is not read again, so that looking at a pool in
 //! which nothing happens costs a few system calls per directory and worker.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -169,11 +169,18 @@ impl Observer {
 
     /// The lanes, with what they need.
     pub(crate) fn lanes(&mut self, counts: &[LaneCount]) -> Result<Vec<Lane>, Error> {
-        self.requirements.retain(|name, _needs| counts.iter().any(|count| count.lane == *name));
-        counts.iter().map(|count| self.lane(count)).collect()
+        let there: HashSet<&LaneName> = counts.iter().map(|count| &count.lane).collect();
+        self.requirements.retain(|name, _needs| there.contains(name));
+        let mut in_use = HashMap::new();
+        counts.iter().map(|count| self.lane(count, &mut in_use)).collect()
     }
 
-    fn lane(&mut self, count: &LaneCount) -> Result<Lane, Error> {
+    /// `in_use` holds the slots of each limit that are in use, as far as it was looked.
+    fn lane(
+        &mut self,
+        count: &LaneCount,
+        in_use: &mut HashMap<String, u32>,
+    ) -> Result<Lane, Error> {
         let needs = match self.requirements.get(&count.lane) {
             Some(needs) => Some(needs.clone()),
             // A lane file that cannot be read is the workers' to complain about.
@@ -187,7 +194,12 @@ impl Observer {
         for key in needs.iter().flat_map(|needs| &needs.limits) {
             let Some(&allowed) = allowed.get(key) else { continue };
             most = Some(most.map_or(allowed, |most| most.min(allowed)));
-            if limit_slots::in_use(&self.pool, key).is_ok_and(|used| used >= allowed) {
+            let used = match in_use.get(key) {
+                Some(used) => *used,
+                None => limit_slots::in_use(&self.pool, key).unwrap_or(0),
+            };
+            in_use.insert(key.clone(), used);
+            if used >= allowed {
                 limited = Some(key.clone());
             }
         }

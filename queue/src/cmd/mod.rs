@@ -8,6 +8,7 @@ mod out;
 mod submit;
 mod watch;
 
+use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -180,13 +181,7 @@ impl App {
 
     /// What a text names: the key of a batch, or an id.
     fn named(&self, pool: &Pool, text: &str) -> Result<Named, Stop> {
-        lookup::find_named(pool.layout(), text)?.map_err(|miss| {
-            let no_key = match &miss {
-                Miss::NoId(_) | Miss::Unknown(_) => "; no batch has this key",
-                Miss::Ambiguous(..) => "",
-            };
-            Stop::no_match(format!("{miss}{no_key}"))
-        })
+        lookup::find_named(pool.layout(), text)?.map_err(|miss| nothing_named(&miss))
     }
 
     /// The one task that a text names.
@@ -203,25 +198,33 @@ impl App {
 
     /// All tasks that these texts name, once each, in order. `-` reads texts from stdin.
     fn tasks(&self, pool: &Pool, texts: &[String]) -> Result<Vec<TaskId>, Stop> {
-        let mut ids = Vec::new();
+        let mut words = Vec::new();
         for text in texts {
             if text == "-" {
-                for line in io::stdin().lines() {
-                    let line = line.map_err(|err| {
-                        Failure::usage(format!("could not read ids from stdin: {err}"))
-                    })?;
-                    for word in line.split_whitespace() {
-                        ids.extend_from_slice(self.named(pool, word)?.tasks());
-                    }
-                }
+                let read = io::read_to_string(io::stdin()).map_err(|err| {
+                    Failure::usage(format!("could not read ids from stdin: {err}"))
+                })?;
+                words.extend(read.split_whitespace().map(str::to_owned));
             } else {
-                ids.extend_from_slice(self.named(pool, text)?.tasks());
+                words.push(text.clone());
             }
         }
-        let mut seen = std::collections::HashSet::new();
-        ids.retain(|id| seen.insert(*id));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (mut ids, mut seen) = (Vec::new(), HashSet::new());
+        for named in lookup::find_all_named(pool.layout(), &words)? {
+            let named = named.map_err(|miss| nothing_named(&miss))?;
+            ids.extend(named.tasks().iter().filter(|id| seen.insert(**id)));
+        }
         Ok(ids)
     }
+}
+
+fn nothing_named(miss: &Miss) -> Stop {
+    let no_key = match miss {
+        Miss::NoId(_) | Miss::Unknown(_) => "; no batch has this key",
+        Miss::Ambiguous(..) => "",
+    };
+    Stop::no_match(format!("{miss}{no_key}"))
 }
 
 /// Says something to the person on stderr.

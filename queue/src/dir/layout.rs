@@ -147,6 +147,8 @@ impl Layout {
         brain_lock = "locks/brain.lock",
         /// Held by a brain that waits for the brain's lock, so that others can see it.
         standby_lock = "locks/standby.lock",
+        /// Held, and touched, by the worker that looks after the pool while there is no brain.
+        deputy_lock = "locks/deputy.lock",
         /// Held while history and places are compared after a power cut.
         reconcile_lock = "locks/reconcile.lock",
         /// Held while a keyed task is submitted.

@@ -3,7 +3,7 @@
 //! A task may be named by its whole id or by any unique beginning or end of it; people see the
 //! last eight digits. The members of a batch are listed by [`crate::dir::batch::members`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use shared::id::{BatchId, TaskId};
 use shared::outcome::{Next, Outcome};
@@ -13,6 +13,7 @@ use super::disk::listing;
 use super::disk::place::{Found, Place};
 use super::find::{ledger_counts, places};
 use super::layout::{Layout, Shelf};
+use super::ledger::search;
 use super::submit::keys;
 use crate::Error;
 use crate::wire::ledger_line::Line;
@@ -58,28 +59,29 @@ const CANDIDATES: usize = 10;
 
 /// Finds what `text` names.
 pub fn find(layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Error> {
-    if let Ok(id) = text.parse::<TaskId>()
-        && standing(layout, id)?.is_some()
-    {
-        return Ok(Ok(Named::Task(id)));
-    }
-    let digits = text.replace('-', "").to_ascii_lowercase();
-    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !hex || !(4..=32).contains(&digits.len()) {
-        return Ok(Err(Miss::NoId(text.to_owned())));
-    }
-    let mut hits = Hits::default();
-    hits.batches(layout, &digits)?;
-    if digits.len() < 32 {
-        hits.tasks(layout, &digits)?;
-    }
-    hits.judge(layout, text)
+    let mut found = find_all(layout, &[text])?;
+    Ok(found.pop().expect("one for each text"))
 }
 
 /// What `text` names where the keys of batches count too. One that is a key and also part of
 /// another id names neither: what is cancelled must be what was meant.
 pub fn find_named(layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Error> {
-    let found = find(layout, text)?;
+    let mut found = find_all_named(layout, &[text])?;
+    Ok(found.pop().expect("one for each text"))
+}
+
+/// The same for any number of texts, in order: they share one look at the places and one reading of
+/// history.
+pub fn find_all_named(layout: &Layout, texts: &[&str]) -> Result<Vec<Result<Named, Miss>>, Error> {
+    let found = find_all(layout, texts)?.into_iter();
+    texts.iter().zip(found).map(|(text, found)| or_key(layout, text, found)).collect()
+}
+
+fn or_key(
+    layout: &Layout,
+    text: &str,
+    found: Result<Named, Miss>,
+) -> Result<Result<Named, Miss>, Error> {
     let Some(batch) = keys::batch_of(layout, text)? else { return Ok(found) };
     let meant = format!("batch {batch} (by its key)");
     let others = match found {
@@ -96,36 +98,118 @@ pub fn find_named(layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Er
     Ok(Err(Miss::Ambiguous(text.to_owned(), all)))
 }
 
+fn find_all(layout: &Layout, texts: &[&str]) -> Result<Vec<Result<Named, Miss>>, Error> {
+    let whole: HashSet<TaskId> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    let whole = known(layout, whole)?;
+    let is_whole = |text: &&str| text.parse().is_ok_and(|id| whole.contains(&id));
+    let parts = texts.iter().filter(|text| !is_whole(text)).filter_map(|text| digits_of(text));
+    let parts = Parts::find(layout, parts)?;
+    let name = |text: &&str| match (text.parse::<TaskId>(), digits_of(text)) {
+        (Ok(id), _) if whole.contains(&id) => Ok(Ok(Named::Task(id))),
+        (_, Some(digits)) => parts.hits[&digits].judge(layout, text),
+        (_, None) => Ok(Err(Miss::NoId((*text).to_owned()))),
+    };
+    texts.iter().map(name).collect()
+}
+
+/// Those of these tasks that are in the pool or in its history.
+fn known(layout: &Layout, mut ids: HashSet<TaskId>) -> Result<HashSet<TaskId>, Error> {
+    let there = places::find_all(layout, &ids)?;
+    let mut known: HashSet<TaskId> = there.into_keys().collect();
+    ids.retain(|id| !known.contains(id));
+    known.extend(search::last_of(layout, &ids)?.into_keys());
+    Ok(known)
+}
+
+/// The digits of what may be part of an id. Dashes do not count.
+fn digits_of(text: &str) -> Option<String> {
+    let digits = text.replace('-', "").to_ascii_lowercase();
+    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hex && (4..=WHOLE).contains(&digits.len())).then_some(digits)
+}
+
+/// So many digits has a whole id.
+const WHOLE: usize = 32;
+
+/// Beginnings and ends of ids, and what has each.
+#[derive(Default)]
+struct Parts {
+    hits: HashMap<String, Hits>,
+    lengths: BTreeSet<usize>,
+}
+
+/// What has one part.
 #[derive(Default)]
 struct Hits {
     tasks: BTreeSet<TaskId>,
     batches: BTreeSet<BatchId>,
 }
 
-impl Hits {
-    fn batches(&mut self, layout: &Layout, digits: &str) -> Result<(), Error> {
-        let names = listing::entries(&layout.batches())?;
-        let ids = names.iter().filter_map(|name| name.to_str()).filter(|id| fits(id, digits));
-        self.batches.extend(ids.filter_map(|id| id.parse::<BatchId>().ok()));
-        Ok(())
-    }
-
-    fn tasks(&mut self, layout: &Layout, digits: &str) -> Result<(), Error> {
-        for place in places::all(layout)? {
-            let names = listing::tasks_in(&place.dir(layout))?.tasks.into_iter();
-            self.tasks.extend(names.map(|n| n.id).filter(|id| fits(&id.to_string(), digits)));
+impl Parts {
+    /// Looks for all of them at once.
+    fn find(layout: &Layout, parts: impl Iterator<Item = String>) -> Result<Self, Error> {
+        let mut found = Self::default();
+        for part in parts {
+            found.lengths.insert(part.len());
+            found.hits.entry(part).or_default();
         }
-        self.tasks.extend(ledger_counts::ids(layout, |id| fits(id, digits))?);
+        if !found.lengths.is_empty() {
+            found.batches(layout)?;
+        }
+        // A whole id that no task has was looked for already.
+        if found.lengths.iter().any(|length| *length < WHOLE) {
+            found.tasks(layout)?;
+        }
+        Ok(found)
+    }
+
+    fn batches(&mut self, layout: &Layout) -> Result<(), Error> {
+        let names = listing::entries(&layout.batches())?;
+        let ids = names.iter().filter_map(|name| name.to_str()?.parse::<BatchId>().ok());
+        for id in ids {
+            self.with(&id.to_string(), |hits| {
+                hits.batches.insert(id);
+            });
+        }
         Ok(())
     }
 
-    fn judge(self, layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Error> {
+    fn tasks(&mut self, layout: &Layout) -> Result<(), Error> {
+        let mut see = |id: TaskId| {
+            self.with(&id.to_string(), |hits| {
+                hits.tasks.insert(id);
+            });
+        };
+        for place in places::all(layout)? {
+            let names = listing::tasks_in(&place.dir(layout))?.tasks;
+            names.into_iter().for_each(|name| see(name.id));
+        }
+        ledger_counts::each_id(layout, see)
+    }
+
+    /// Shows the hits of each part that this id begins or ends with. Dashes do not count.
+    fn with(&mut self, id: &str, mut see: impl FnMut(&mut Hits)) {
+        let id: String = id.chars().filter(|letter| *letter != '-').collect();
+        for length in &self.lengths {
+            let (Some(first), Some(from)) = (id.get(..*length), id.len().checked_sub(*length))
+            else {
+                continue;
+            };
+            for part in [first, &id[from..]] {
+                self.hits.get_mut(part).into_iter().for_each(&mut see);
+            }
+        }
+    }
+}
+
+impl Hits {
+    fn judge(&self, layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Error> {
         let text = text.to_owned();
-        let tasks: Vec<_> = self.tasks.into_iter().collect();
-        let batches: Vec<_> = self.batches.into_iter().collect();
+        let (tasks, batches): (Vec<_>, Vec<_>) =
+            (self.tasks.iter().collect(), self.batches.iter().collect());
         Ok(match (&tasks[..], &batches[..]) {
-            ([id], []) => Ok(Named::Task(*id)),
-            ([], [batch]) => Ok(Named::Batch(*batch, members(layout, *batch)?)),
+            ([id], []) => Ok(Named::Task(**id)),
+            ([], [batch]) => Ok(Named::Batch(**batch, members(layout, **batch)?)),
             ([], []) => Err(Miss::Unknown(text)),
             (_, _) => {
                 let ids = tasks.iter().map(ToString::to_string);
@@ -134,12 +218,6 @@ impl Hits {
             }
         })
     }
-}
-
-/// Whether an id begins or ends with these digits. Dashes do not count.
-fn fits(id: &str, digits: &str) -> bool {
-    let plain: String = id.chars().filter(|c| *c != '-').collect();
-    plain.starts_with(digits) || plain.ends_with(digits)
 }
 
 /// Where a task stands.
@@ -209,7 +287,7 @@ pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> 
         if let Some(found) = places::find(layout, id)? {
             return Ok(Some(Standing::There(found)));
         }
-        let Some(last) = crate::dir::ledger::search::lines_of(layout, id)?.pop() else {
+        let Some(last) = search::lines_of(layout, id)?.pop() else {
             return Ok(None);
         };
         match last.next {
@@ -231,11 +309,19 @@ mod tests {
 
     #[test]
     fn any_beginning_or_end_fits_and_nothing_else() {
+        let fits = |part: &str| {
+            let mut parts = Parts::default();
+            parts.lengths.insert(part.len());
+            parts.hits.insert(part.to_owned(), Hits::default());
+            let mut fits = false;
+            parts.with(ID, |_hits| fits = true);
+            fits
+        };
         for good in ["0194", "0194c3f2aaaa", "eeeeffff", "ffff", &ID.replace('-', "")] {
-            assert!(fits(ID, good), "{good}");
+            assert!(fits(good), "{good}");
         }
         for bad in ["aaaa", "c3f2", "0195", "0fff", &format!("{}0", ID.replace('-', ""))] {
-            assert!(!fits(ID, bad), "{bad}");
+            assert!(!fits(bad), "{bad}");
         }
     }
 

@@ -8,7 +8,7 @@
 pub mod batch;
 pub mod claim;
 pub mod disk;
-mod fault;
+pub(crate) mod fault;
 pub mod find;
 #[cfg(test)]
 mod fixture;

@@ -64,7 +64,7 @@ impl DirStore {
         let pool = ready(Pool::create(root, rules, Privacy::Owner)?)?;
         roll_forward::forward_all(pool.layout())?;
         let ledger = Ledger::new(pool.layout().clone(), Writer::new(name)).into();
-        let promoter = Promoter::new(&pool)?.into();
+        let promoter = Promoter::new(&pool).into();
         Ok(Self { pool, ledger, promoter })
     }
 

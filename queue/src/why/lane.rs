@@ -6,7 +6,6 @@ use shared::task::Class;
 
 use super::{Look, loads};
 use crate::Error;
-use crate::dir::claim::limit_slots;
 use crate::eligible::{self, Candidate};
 use crate::view::{self, Life, Worker};
 use crate::wire::lane::Requirements;
@@ -74,7 +73,7 @@ fn limits(look: &Look<'_>, lane: &Requirements) -> Result<Vec<Reason>, Error> {
     let mut reasons = Vec::new();
     for key in &lane.limits {
         let Some(&limit) = look.pool.limits().get(key) else { continue };
-        let used = limit_slots::in_use(look.pool, key)?;
+        let used = look.slots_in_use(key)?;
         if used >= limit {
             let text = format!("the limit {key} is reached: {used} of {limit} run");
             let reason = Reason::new(Code::LimitReached, text).evidence("limit", key.clone());

@@ -5,18 +5,14 @@ use shared::reason::{Code, Reason};
 
 use super::Look;
 use crate::Error;
-use crate::dir::find::load_requests::{self, Asked};
+use crate::dir::find::load_requests;
 
 /// Adds who was asked to load what is not loaded.
 pub(super) fn tell_loads(look: &Look<'_>, reasons: &mut [Reason]) -> Result<(), Error> {
     if !reasons.iter().any(|reason| reason.code == Code::ModelNotLoaded) {
         return Ok(());
     }
-    let mut asked: Vec<Asked> = load_requests::pending(look.pool.layout())?;
-    for beat in look.view.alive().filter_map(|worker| worker.heartbeat.as_ref()) {
-        asked.extend(load_requests::running(look.pool.layout(), beat));
-    }
-    load_requests::tell(reasons, &asked, look.view.at);
+    load_requests::tell(reasons, look.loads()?, look.view.at);
     for reason in reasons.iter_mut().filter(|reason| reason.code == Code::ModelNotLoaded) {
         if !reason.evidence.contains_key("asked_of") && !look.view.brain.alive {
             let after = look.settings.self_load_after;

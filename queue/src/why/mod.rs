@@ -6,11 +6,14 @@ mod gpu;
 mod lane;
 mod loads;
 mod model;
+mod once;
 mod pool;
 mod task;
 #[cfg(test)]
 mod tests;
 mod worker;
+
+use std::collections::HashSet;
 
 use serde::Serialize;
 use shared::reason::{Code, Reason};
@@ -20,6 +23,8 @@ use shared::time::Moment;
 use crate::dir::Pool;
 use crate::dir::lookup::Standing;
 use crate::view::View;
+
+use once::Once;
 
 pub use gpu::{why_gpu, worker_of};
 pub use model::{is_model, why_model};
@@ -86,7 +91,7 @@ pub struct Explanation {
 }
 
 /// What is looked at to answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Look<'a> {
     /// The pool.
     pub pool: &'a Pool,
@@ -94,9 +99,16 @@ pub struct Look<'a> {
     pub settings: &'a Settings,
     /// What is seen of it.
     pub view: &'a View,
+    once: Once,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    /// What is seen of a pool now, to be explained by these settings.
+    #[must_use]
+    pub fn new(pool: &'a Pool, settings: &'a Settings, view: &'a View) -> Self {
+        Self { pool, settings, view, once: Once::default() }
+    }
+
     fn verdict(
         &self,
         subject: Subject,
@@ -139,13 +151,8 @@ fn ended_word(standing: &Standing) -> &'static str {
 
 /// Puts what decides most first, and says nothing twice.
 fn in_order(mut reasons: Vec<Reason>) -> Vec<Reason> {
-    let mut told = Vec::new();
-    reasons.retain(|reason| {
-        let same = (reason.code, reason.worker.clone(), reason.text.clone());
-        let new = !told.contains(&same);
-        told.push(same);
-        new
-    });
+    let mut told = HashSet::new();
+    reasons.retain(|reason| told.insert((reason.code, reason.worker.clone(), reason.text.clone())));
     reasons.sort_by_key(|reason| weight(reason.code));
     reasons
 }

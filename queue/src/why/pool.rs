@@ -5,14 +5,17 @@ use shared::reason::Reason;
 
 use super::{Explanation, Look, Subject, Word, in_order, task};
 use crate::Error;
+use crate::dir::find::places;
 
 /// The pool as a whole.
 pub fn why_pool(look: &Look<'_>) -> Result<Explanation, Error> {
     let subject = Subject { kind: "pool", id: look.pool.root().display().to_string() };
     let (mut reasons, mut blocked, mut impossible, mut claimable) = (Vec::new(), 0, 0, 0);
+    let heads = look.view.counts.lanes.iter().filter_map(|lane| lane.head).collect();
+    let heads = places::find_all(look.pool.layout(), &heads)?;
     for lane in &look.view.counts.lanes {
-        let Some(head) = lane.head else { continue };
-        let Some(verdict) = task::why_task(look, head)? else { continue };
+        let Some(head) = lane.head.and_then(|head| heads.get(&head)) else { continue };
+        let Some(verdict) = task::why_found(look, head)? else { continue };
         match verdict.verdict {
             Word::Blocked => blocked += lane.pending,
             Word::Impossible => impossible += lane.pending,

@@ -33,6 +33,14 @@ pub fn why_task(look: &Look<'_>, id: TaskId) -> Result<Option<Explanation>, Erro
     Ok(None)
 }
 
+/// The same for one that was found. `None` where it has moved on, and nobody knows it any more.
+pub(super) fn why_found(look: &Look<'_>, found: &Found) -> Result<Option<Explanation>, Error> {
+    match found.read(look.pool.layout())? {
+        Some(task) => explain(look, &Standing::There(found.clone()), &task).map(Some),
+        None => why_task(look, found.name.id),
+    }
+}
+
 /// Whether a task could run that is not submitted yet.
 pub fn why_new(look: &Look<'_>, task: &Task, lane: &Requirements) -> Result<Explanation, Error> {
     pending(look, task_subject(task.id), lane, None)
@@ -228,9 +236,8 @@ fn later(
     let standing = lane::ask(look, requirements)?;
     let text = reasons.first().map(|reason| reason.text.clone()).unwrap_or_default();
     let hopeless = reasons.iter().any(|reason| reason.code == Code::DependencyFailed);
-    let free = |worker: &view::Worker| worker.current().next().is_none();
-    if !look.view.brain.alive && !look.view.alive().any(free) {
-        let text = "no brain and no idle worker is there to release it when it is time";
+    if !look.view.brain.alive && look.view.alive().next().is_none() {
+        let text = "no brain and no worker is there to release it when it is time";
         reasons.push(Reason::new(Code::BrainAbsent, text).fix("brain"));
     }
     // What its lane waits for now says little about later; what is so for good does not change.

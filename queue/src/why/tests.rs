@@ -15,6 +15,7 @@ use super::{
     Explanation, Look, Word, is_model, why_gpu, why_model, why_pool, why_task, why_worker,
     worker_of,
 };
+use crate::dir::fault::count_looks;
 use crate::dir::find::places;
 use crate::dir::presence::heartbeats;
 use crate::dir::presence::lease::{Lease, this_process};
@@ -113,7 +114,7 @@ fn run(class: Class) -> Run {
 fn ask<T>(pool: &Pool, question: impl Fn(&Look<'_>) -> T) -> T {
     let settings = Settings::default();
     let view = view::see(pool, &settings, Count::Exact).unwrap();
-    question(&Look { pool, settings: &settings, view: &view })
+    question(&Look::new(pool, &settings, &view))
 }
 
 fn of_task(pool: &Pool, id: TaskId) -> Explanation {
@@ -305,4 +306,25 @@ fn what_a_server_is_at_is_told_of_tasks_models_workers_and_gpus() {
     assert_eq!(down.1, [Code::ServerDown, Code::ModelNotLoaded]);
     assert!(ask(&pool, |look| worker_of(look, "gpu:7").unwrap().is_none()));
     assert!(ask(&pool, |look| worker_of(look, "tiny").is_none()));
+}
+
+/// Each lane is looked at, and nothing is looked at again for each of them.
+#[test]
+fn what_holds_up_the_pool_costs_as_much_for_each_lane_however_many_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let _held = worker(&pool, "worker-0", with_server(|server| server.known = None), Vec::new());
+    let looks_with_more_lanes = |first: u32| {
+        for number in first..first + 10 {
+            let spec = format!(r#"{{"class": "llm", "prompt": "x", "model": "m{number}"}}"#);
+            submit(&pool, &spec);
+        }
+        count_looks(|| {
+            let verdict = ask(&pool, |look| why_pool(look).unwrap());
+            let lanes = codes(&verdict).into_iter().filter(|code| *code == Code::ModelNotLoaded);
+            assert_eq!(lanes.count() as u32, first + 10);
+        })
+    };
+    let looks = [0, 10, 20].map(looks_with_more_lanes);
+    assert_eq!(looks[2] - looks[1], looks[1] - looks[0], "{looks:?}");
 }

@@ -5,7 +5,6 @@ use shared::reason::{Code, Reason};
 
 use super::{Explanation, Look, Subject, Word, in_order};
 use crate::Error;
-use crate::dir::claim::limit_slots;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::presence::heartbeats;
 use crate::eligible::{self, Candidate};
@@ -140,7 +139,7 @@ fn standing(look: &Look<'_>, beat: &Heartbeat) -> Vec<Reason> {
 fn used_up(look: &Look<'_>, keys: &[String]) -> Result<Option<Reason>, Error> {
     for key in keys {
         let Some(&limit) = look.pool.limits().get(key) else { continue };
-        if limit_slots::in_use(look.pool, key)? >= limit {
+        if look.slots_in_use(key)? >= limit {
             let text = format!("the limit {key} is reached ({limit} run)");
             return Ok(Some(Reason::new(Code::LimitReached, text)));
         }

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
-use queue::dir::recover::promote::Promoter;
-use queue::dir::recover::strays::Strays;
 use queue::dir::signal::doorbell::Listener;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
@@ -29,6 +27,7 @@ use crate::worker_state::Facts;
 use dropped::Dropped;
 use run_threads::{RunThread, RunThreads};
 use search::{SharedSearch, Work};
+use without_brain::WithoutBrain;
 
 /// The main thread's things.
 pub struct MainLoop {
@@ -46,9 +45,9 @@ pub struct MainLoop {
     search: SharedSearch,
     /// Who runs attempts.
     run_threads: RunThreads,
-    promoter: Option<Promoter>,
-    strays: Strays,
     dropped: Dropped,
+    /// Who looks after the pool where no brain does.
+    without_brain: WithoutBrain,
     stopping: Option<Stopping>,
     /// Cancels and stalls that were passed on.
     asked: HashSet<TaskName>,
@@ -87,12 +86,12 @@ impl MainLoop {
     pub fn new(tools: Tools) -> std::io::Result<Self> {
         let Tools { context, settings, listener, signals, hurry } = tools;
         let pool = context.surroundings.pool.clone();
-        let strays = Strays::new(pool.layout());
         let dropped = Dropped::new(settings.heartbeat_interval.0);
         let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
         let (nudge, nudged) = Nudge::new();
         let search = SharedSearch::new(context.clone());
         let recorder = Recorder::start(context.clone(), nudge.clone())?;
+        let without_brain = WithoutBrain::start(context.clone(), nudge.clone())?;
         let thread =
             RunThread { context: context.clone(), search: search.clone(), recorder, nudge };
         Ok(Self {
@@ -106,9 +105,8 @@ impl MainLoop {
             nudged,
             run_threads: RunThreads::new(thread),
             search,
-            promoter: None,
-            strays,
             dropped,
+            without_brain,
             stopping: None,
             asked: HashSet::new(),
             trouble: Repeater::default(),
@@ -136,7 +134,7 @@ impl MainLoop {
     fn turn(&mut self) -> Result<(), queue::Error> {
         self.follow_messages()?;
         self.follow_standing()?;
-        self.promote()?;
+        self.wake_if_idle();
         self.forget_ended();
         self.load_without_brain()?;
         self.dropped.step(&self.context)?;
@@ -198,7 +196,7 @@ impl MainLoop {
     fn wait(&mut self) {
         self.listener.arm();
         let (hearing, deaf) = (self.settings.idle_poll.0, self.settings.poll_without_notify.0);
-        let patience = self.until_due(self.listener.patience(hearing, deaf)).min(self.until_next());
+        let patience = self.listener.patience(hearing, deaf).min(self.until_next());
         let until = match self.stopping {
             Some(Stopping::Letting { until }) => {
                 patience.min(until.saturating_duration_since(Instant::now()))
@@ -215,6 +213,13 @@ impl MainLoop {
                 self.search.lock().look_again();
                 self.hurry_up();
             }
+        }
+    }
+
+    /// What ended just now may be what others wait for; while much ends, a pace is soon enough.
+    fn wake_if_idle(&self) {
+        if self.context.worker_state.look(|state| state.jobs.is_empty()) {
+            self.without_brain.wake();
         }
     }
 

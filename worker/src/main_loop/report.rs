@@ -8,6 +8,7 @@ use queue::dir::find::load_requests::{self, Asked};
 use queue::eligible::{self, Candidate};
 use queue::wire::heartbeat::ClaimReport;
 use queue::wire::lane::{LaneName, Requirements};
+use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 use shared::time::Moment;
@@ -63,22 +64,51 @@ impl Found {
             let text = format!("{} tasks were there, and others were faster", self.lost);
             reasons.push(Reason::new(Code::RacesLost, text).count(self.lost));
         }
-        for (lane, used_up) in &self.limited {
-            let UsedUp { key, limit } = used_up;
-            let text = format!("limit {key} ({limit} of {limit} in use)");
-            let reason = Reason::new(Code::LimitReached, text).lane(lane.as_str());
-            reasons.push(reason.evidence("limit", key.clone()).evidence("allowed", *limit));
+        let limited = self.limited.iter().map(|(lane, used_up)| (lane, vec![limit(used_up)]));
+        let closed = self.closed.iter();
+        let closed = closed.map(|(lane, needs)| (lane, eligible::reasons(candidate, needs)));
+        let mut others: BTreeMap<Code, Others> = BTreeMap::new();
+        for (index, (lane, why)) in limited.chain(closed).enumerate() {
+            if index < LANES_TOLD {
+                reasons.extend(why.into_iter().map(|reason| reason.lane(lane.as_str())));
+                continue;
+            }
+            for Reason { code, text, .. } in why {
+                others.entry(code).or_insert(Others { lanes: 0, example: text }).lanes += 1;
+            }
         }
-        for (lane, requirements) in &self.closed {
-            let why = eligible::reasons(candidate, requirements);
-            reasons.extend(why.into_iter().map(|reason| reason.lane(lane.as_str())));
-        }
+        reasons.extend(others.into_iter().map(|(code, others)| others.reason(code)));
         load_requests::tell(&mut reasons, &self.asked, Moment::now());
         if reasons.is_empty() {
             reasons.push(Reason::new(Code::QueueEmpty, "nothing is waiting"));
         }
         reasons
     }
+}
+
+/// Of so many lanes it is told one by one what keeps them shut: a report is in every heartbeat.
+/// `queue why` tells of all.
+const LANES_TOLD: usize = 16;
+
+/// Lanes beyond those, which one reason keeps shut.
+struct Others {
+    lanes: u64,
+    /// How it reads for one of them.
+    example: String,
+}
+
+impl Others {
+    fn reason(self, code: Code) -> Reason {
+        let lanes = counted(self.lanes, "more lane");
+        Reason::new(code, format!("{lanes}, for one of them: {}", self.example)).count(self.lanes)
+    }
+}
+
+fn limit(used_up: &UsedUp) -> Reason {
+    let UsedUp { key, limit } = used_up;
+    let text = format!("limit {key} ({limit} of {limit} in use)");
+    let reason = Reason::new(Code::LimitReached, text);
+    reason.evidence("limit", key.clone()).evidence("allowed", *limit)
 }
 
 /// What makes two reports the same for whoever reads the log: not the figures in them.
@@ -152,6 +182,29 @@ mod tests {
         );
         assert_eq!(shape(&report)[0].0, Code::ClassNotTaken);
     }
+
+    #[test]
+    fn a_report_names_a_few_lanes_and_counts_the_others() {
+        let lane = |number: u32| Requirements {
+            class: Class::Llm,
+            model: Some(format!("m{number}")),
+            gpu_memory: None,
+            limits: vec![],
+            worker: None,
+            max_wait: None,
+        };
+        let closed = |count: u32| (0..count).map(lane).map(|lane| (lane.lane(), lane)).collect();
+        let found = |count: u32| Found { closed: closed(count), ..nothing() };
+        assert_eq!(report(&found(16)).reasons.len(), 16);
+        let many = report(&found(3000)).reasons;
+        assert_eq!(many.len(), 17);
+        assert!(many[..16].iter().all(|reason| reason.lane.is_some()));
+        let (others, text) =
+            (&many[16], "2984 more lanes, for one of them: worker-1 does not take");
+        assert_eq!((others.code, others.count), (Code::ClassNotTaken, Some(2984)));
+        assert!(others.text.starts_with(text), "{}", others.text);
+    }
+
     #[test]
     fn a_worker_without_the_model_says_who_was_asked_to_load_it() {
         let server = crate::models::fixture::up("http://127.0.0.1:11437");

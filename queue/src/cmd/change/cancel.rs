@@ -1,15 +1,17 @@
 //! `queue cancel`: ends tasks for good. What nobody runs is ended here; what runs is ended by its
-//! worker, which is asked. Finding and acting are repeated until the task has ended.
+//! worker, which is asked. All are looked for at once; finding and acting are repeated until all have
+//! ended. Whoever is stopped in the middle has ended some; the same command goes on with the others.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 
 use clap::Args;
 use queue::Pool;
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::places;
 use queue::dir::ledger::append::Ledger;
-use queue::dir::lookup::{self, Standing};
-use queue::dir::operate::{Change, Ender, Reason};
+use queue::dir::ledger::search;
+use queue::dir::lookup;
+use queue::dir::operate::{self, Change, EndedTask, Ender, Reason, ToEnd};
 use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::view::{self, Brain};
 use queue::wire::ledger_line::Writer;
@@ -83,23 +85,20 @@ impl Cancel {
             pool: &pool,
             settings: &resolved.settings,
             ledger: &ledger,
-            watch: None,
             asked: HashSet::new(),
+            told: HashSet::new(),
+            came: HashMap::with_capacity(ids.len()),
         };
-        let mut results = Vec::new();
-        // All are asked before one is waited for.
-        let mut waiting = Vec::new();
-        for id in ids {
-            match canceller.step(id)? {
-                Some(result) => results.push((id, result)),
-                None if self.no_wait => results.push((id, Came::Asked)),
-                None => waiting.push(id),
-            }
+        let cancelled = canceller.cancel(&ids, if self.no_wait { Wait::No } else { Wait::Yes });
+        let came = canceller.came;
+        if came.is_empty() {
+            cancelled?;
+            return say(app, &[]);
         }
-        for id in waiting {
-            results.push((id, canceller.finish(id)?));
-        }
-        say(app, &results)
+        // What was done is said, also where something then went wrong.
+        let results = ids.iter().filter_map(|id| Some((*id, *came.get(id)?)));
+        let code = say(app, &results.collect::<Vec<_>>())?;
+        cancelled.map(|()| code)
     }
 }
 
@@ -116,64 +115,116 @@ fn say(app: &mut App, results: &[(TaskId, Came)]) -> Result<u8, Stop> {
     Ok(if orphaned { exit::TRY_LATER } else { exit::OK })
 }
 
+/// Whether workers are only asked, or waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Yes,
+    No,
+}
+
 struct Canceller<'a> {
     pool: &'a Pool,
     settings: &'a Settings,
     ledger: &'a Ledger,
-    watch: Option<Watch>,
     /// Attempts whose worker was asked.
     asked: HashSet<TaskName>,
+    /// Of whom it was said that their end may take longer.
+    told: HashSet<TaskId>,
+    came: HashMap<TaskId, Came>,
 }
 
 impl Canceller<'_> {
-    /// Does what can be done now. `None` when a worker has to end it.
-    fn step(&mut self, id: TaskId) -> Result<Option<Came>, Stop> {
-        let layout = self.pool.layout();
+    /// All are ended, or asked of their workers, before one is waited for.
+    fn cancel(&mut self, ids: &[TaskId], wait: Wait) -> Result<(), Stop> {
+        let mut open = ids.to_vec();
+        let mut watch = None;
         loop {
-            let Some(found) = places::find(layout, id)? else {
-                match lookup::standing(layout, id)? {
-                    Some(Standing::Ended(line)) => return Ok(Some(self.ended(&line))),
-                    Some(Standing::There(_)) => continue,
-                    None => return Err(Stop::no_match(format!("no task `{id}`"))),
-                }
+            let running = self.pass(&open)?;
+            if wait == Wait::No {
+                let asked = running.iter().map(|found| (found.name.id, Came::Asked));
+                self.came.extend(asked);
+                return Ok(());
+            }
+            self.look_for_trouble(&running)?;
+            open.retain(|id| !self.came.contains_key(id));
+            if open.is_empty() {
+                return Ok(());
+            }
+            let watch = watch.get_or_insert_with(|| Watch::on(&[&self.pool.layout().ledger()]));
+            watch.wait(Deadline::after(None));
+        }
+    }
+
+    /// Ends all that nobody runs, and asks the workers of the others, which are returned. Those that
+    /// move meanwhile are looked for again.
+    fn pass(&mut self, ids: &[TaskId]) -> Result<Vec<Found>, Stop> {
+        let (mut open, mut running) = (ids.to_vec(), Vec::new());
+        while !open.is_empty() {
+            let mut found = places::find_all(self.pool.layout(), &open.iter().copied().collect())?;
+            let there: Vec<Found> = open.iter().filter_map(|id| found.remove(id)).collect();
+            let gone: HashSet<TaskId> = {
+                let there: HashSet<_> = there.iter().map(|found| found.name.id).collect();
+                open.iter().copied().filter(|id| !there.contains(id)).collect()
             };
-            let task = found.read(layout)?;
-            // Held only for one task at a time: others end tasks too.
-            let ender = Ender::wait(self.pool, self.ledger)?;
-            match ender.end(&found, Reason::Cancel)? {
-                Change::Done => {
-                    self.say_cancelled(&found, task.map(|task| (task.class(), task.name())));
-                    return Ok(Some(Came::Cancelled));
-                }
-                Change::Moved => {
-                    // What somebody began to end and did not finish is finished now.
-                    ender.finish_all()?;
-                }
-                Change::NotThere { .. } => return Ok(Some(Came::Ended(Outcome::Failed))),
-                Change::Running { worker } => {
-                    drop(ender);
-                    self.ask(&worker, &found)?;
-                    return Ok(None);
-                }
+            open = self.history(&gone)?;
+            for group in there.chunks(operate::GROUP) {
+                self.end(group, &mut open, &mut running)?;
             }
         }
+        Ok(running)
     }
 
-    /// How a task that is history counts: one that ended because we asked was cancelled by us.
-    fn ended(&self, line: &queue::wire::ledger_line::Line) -> Came {
-        let ours = self.asked.iter().any(|name| name.id == line.id);
-        match (line.outcome, ours) {
-            (Outcome::Cancelled, true) => Came::Cancelled,
-            (outcome, _) => Came::Ended(outcome),
+    /// Says of those that have ended how. Returns the others, which are being put back.
+    fn history(&mut self, gone: &HashSet<TaskId>) -> Result<Vec<TaskId>, Stop> {
+        let last = search::last_of(self.pool.layout(), gone)?;
+        if let Some(id) = gone.iter().find(|id| !last.contains_key(id)) {
+            return Err(Stop::no_match(format!("no task `{id}`")));
         }
+        let mut moving = Vec::new();
+        for (id, brief) in last {
+            match (brief.end_of_task(), self.asked.iter().any(|name| name.id == id)) {
+                // One that ended because we asked was cancelled by us.
+                (Some(Outcome::Cancelled), true) => _ = self.came.insert(id, Came::Cancelled),
+                (Some(outcome), _) => _ = self.came.insert(id, Came::Ended(outcome)),
+                (None, _) => moving.push(id),
+            }
+        }
+        Ok(moving)
     }
 
-    fn say_cancelled(&self, found: &Found, task: Option<(shared::task::Class, String)>) {
-        let short = found.name.id.short();
-        let what =
-            task.map_or(short.clone(), |(class, name)| format!("{class} task: {short} ({name})"));
-        let ending = Ending::cancelled();
-        shared::emit!(Event::ended(found.name.id, found.name.attempt, what, ending));
+    /// The right is held only for one group at a time: others end tasks too.
+    fn end(
+        &mut self,
+        group: &[Found],
+        moved: &mut Vec<TaskId>,
+        running: &mut Vec<Found>,
+    ) -> Result<(), Stop> {
+        let ender = Ender::wait(self.pool, self.ledger)?;
+        let tasks = group.iter().map(|found| ToEnd { found, reason: Reason::Cancel });
+        let changes = ender.end_group(&tasks.collect::<Vec<_>>(), &mut say_cancelled)?;
+        let (mut asked, mut last) = (Vec::new(), Ok(()));
+        for (found, change) in group.iter().zip(changes) {
+            let id = found.name.id;
+            match change {
+                Ok(Change::Done) => _ = self.came.insert(id, Came::Cancelled),
+                Ok(Change::NotThere { .. }) => {
+                    self.came.insert(id, Came::Ended(Outcome::Failed));
+                }
+                Ok(Change::Moved) => moved.push(id),
+                Ok(Change::Running { worker }) => asked.push((worker, found.clone())),
+                Err(err) => last = Err(err),
+            }
+        }
+        if !moved.is_empty() {
+            // What somebody began to end and did not finish is finished now.
+            ender.finish_all()?;
+        }
+        drop(ender);
+        for (worker, found) in asked {
+            self.ask(&worker, &found)?;
+            running.push(found);
+        }
+        Ok(last?)
     }
 
     fn ask(&mut self, worker: &Name, found: &Found) -> Result<(), Stop> {
@@ -187,33 +238,29 @@ impl Canceller<'_> {
         Ok(())
     }
 
-    /// Waits until a task that a worker has to end has ended.
-    fn finish(&mut self, id: TaskId) -> Result<Came, Stop> {
-        let mut told = false;
-        loop {
-            if let Some(result) = self.step(id)? {
-                return Ok(result);
-            }
-            if let Some(trouble) = self.trouble(id)? {
-                match trouble {
-                    Trouble::Orphaned => return Ok(Came::Orphaned),
-                    Trouble::Slow(text) if !told => {
-                        told = true;
-                        note(format!("{}: {text}", id.short()));
-                    }
-                    Trouble::Slow(_) => {}
+    /// Says what stands in the way of those that were asked for; gives up those that nobody ends.
+    fn look_for_trouble(&mut self, running: &[Found]) -> Result<(), Stop> {
+        let mut workers: BTreeMap<&Name, Option<Trouble>> = BTreeMap::new();
+        for found in running {
+            let Place::Processing { worker } = &found.place else { continue };
+            let trouble = match workers.entry(worker) {
+                btree_map::Entry::Occupied(known) => known.into_mut(),
+                btree_map::Entry::Vacant(new) => new.insert(self.trouble(worker)?),
+            };
+            let id = found.name.id;
+            match trouble {
+                Some(Trouble::Orphaned) => _ = self.came.insert(id, Came::Orphaned),
+                Some(Trouble::Slow(text)) if self.told.insert(id) => {
+                    note(format!("{}: {text}", id.short()));
                 }
+                Some(Trouble::Slow(_)) | None => {}
             }
-            let watch =
-                self.watch.get_or_insert_with(|| Watch::on(&[&self.pool.layout().ledger()]));
-            watch.wait(Deadline::after(None));
         }
+        Ok(())
     }
 
-    /// Why the worker that was asked may not do it.
-    fn trouble(&self, id: TaskId) -> Result<Option<Trouble>, Stop> {
-        let Some(found) = places::find(self.pool.layout(), id)? else { return Ok(None) };
-        let Place::Processing { worker } = &found.place else { return Ok(None) };
+    /// Why a worker that was asked may not do it.
+    fn trouble(&self, worker: &Name) -> Result<Option<Trouble>, Stop> {
         let seen = view::worker(self.pool, self.settings, Moment::now(), worker.clone())?;
         let life = seen.map(|seen| seen.life);
         Ok(match life {
@@ -243,4 +290,10 @@ enum Trouble {
     Orphaned,
     /// It may take longer, for this reason.
     Slow(String),
+}
+
+fn say_cancelled(ended: EndedTask) {
+    let EndedTask { name, class, task_name } = ended;
+    let what = format!("{class} task: {} ({task_name})", name.id.short());
+    shared::emit!(Event::ended(name.id, name.attempt, what, Ending::cancelled()));
 }

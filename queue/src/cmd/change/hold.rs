@@ -1,11 +1,17 @@
 //! `queue retry`, `hold` and `release`: what a person does to tasks that nobody runs. Each is one
-//! rename; a task that moves meanwhile is looked for again.
+//! rename; all are looked for at once, and those that move meanwhile again. Whoever is stopped in the
+//! middle has changed some of them; the same command goes on with the others.
+
+use std::collections::{HashMap, HashSet};
 
 use clap::Args;
 use queue::dir::disk::place::Found;
 use queue::dir::find::places;
+use queue::dir::layout::Layout;
+use queue::dir::ledger::search;
 use queue::dir::lookup;
-use queue::dir::operate::{self, Change};
+use queue::dir::operate::{Change, Mover};
+use queue::wire::ledger_line::Brief;
 use queue::{Error, Pool};
 use serde_json::json;
 use shared::event::Event;
@@ -62,7 +68,7 @@ struct Verb {
     done: &'static str,
     /// What the task must be for it.
     needs: &'static str,
-    act: fn(&Pool, &Found) -> Result<Change, Error>,
+    act: fn(&mut Mover<'_>, &Found) -> Result<Change, Error>,
     event: fn(&Found, String) -> Event,
 }
 
@@ -70,7 +76,7 @@ const RETRY: Verb = Verb {
     name: "retry",
     done: "retried",
     needs: "only failed tasks can be retried",
-    act: operate::retry,
+    act: |mover, found| mover.retry(found),
     event: |found, by| Event::TaskRetried {
         task: found.name.id,
         attempt: found.name.retried().attempt,
@@ -82,7 +88,7 @@ const HOLD: Verb = Verb {
     name: "hold",
     done: "held",
     needs: "only tasks that have not started can be held",
-    act: operate::hold,
+    act: |mover, found| mover.hold(found),
     event: |found, by| Event::TaskHeld { task: found.name.id, by },
 };
 
@@ -90,64 +96,107 @@ const RELEASE: Verb = Verb {
     name: "release",
     done: "released",
     needs: "only held tasks can be released",
-    act: operate::release,
+    act: |mover, found| mover.release(found),
     event: |found, by| Event::TaskReleased { task: found.name.id, by },
 };
+
+/// What came of it for one task.
+enum Came {
+    /// It was done, or had been done before.
+    Done,
+    /// The task is in this state, in which it cannot be done.
+    Refused(String),
+}
 
 fn run(app: &mut App, texts: &[String], verb: &Verb) -> Result<u8, Stop> {
     let (pool, _resolved) = app.ready()?;
     let ids = app.tasks(&pool, texts)?;
-    let (mut results, mut refused) = (Vec::new(), 0);
-    for id in ids {
-        let (result, state) = change(&pool, id, verb)?;
-        match result {
-            "refused" => {
-                refused += 1;
-                if !app.json() {
-                    note(format!("{} is {state}: {}", id.short(), verb.needs));
-                }
-            }
-            done if !app.json() => app.out.line(format!("{} {done}", id.short()))?,
-            _ => {}
+    let mut came = HashMap::with_capacity(ids.len());
+    match change_all(&pool, &ids, verb, &mut came) {
+        Err(stop) if came.is_empty() => Err(stop),
+        changed => {
+            // What was done is said, also where something then went wrong.
+            let code = say(app, &pool, verb, &ids, &came)?;
+            changed.map(|()| code)
         }
-        results.push(json!({"id": id, "result": result, "state": state}));
     }
-    if app.json() {
-        app.out.json(verb.name, &json!({ "tasks": results }))?;
-    }
-    Ok(if refused > 0 { exit::NO_MATCH } else { exit::OK })
 }
 
-/// What was done to a task, and the state it is in now.
-fn change(pool: &Pool, id: TaskId, verb: &Verb) -> Result<(&'static str, String), Stop> {
-    let layout = pool.layout();
-    loop {
-        let Some(found) = places::find(layout, id)? else {
-            // It was there when the id was looked up: now it is history, or on its way there.
-            let Some(standing) = lookup::standing(layout, id)? else {
-                return Err(Stop::no_match(format!("no task `{id}`")));
+/// Does it to all of them, and looks again for those that moved meanwhile.
+fn change_all(
+    pool: &Pool,
+    ids: &[TaskId],
+    verb: &Verb,
+    came: &mut HashMap<TaskId, Came>,
+) -> Result<(), Stop> {
+    let (layout, mut mover) = (pool.layout(), Mover::new(pool));
+    let mut open: Vec<TaskId> = ids.to_vec();
+    while !open.is_empty() {
+        let found = places::find_all(layout, &open.iter().copied().collect())?;
+        for id in &open {
+            let Some(found) = found.get(id) else { continue };
+            let now = match (verb.act)(&mut mover, found)? {
+                Change::Done => {
+                    shared::emit!((verb.event)(found, me()));
+                    Came::Done
+                }
+                Change::Moved => continue,
+                // Asked for twice is done once.
+                Change::NotThere { state } if state == verb.done => Came::Done,
+                Change::NotThere { state } => Came::Refused(state.to_owned()),
+                Change::Running { worker } => Came::Refused(format!("processing on {worker}")),
             };
-            if standing.ended().is_some() {
-                return Ok(("refused", standing.state().to_owned()));
-            }
-            continue;
-        };
-        match (verb.act)(pool, &found)? {
-            Change::Done => {
-                shared::emit!((verb.event)(&found, me()));
-                let now = places::find(layout, id)?;
-                let state = now.map_or("gone", |found| found.place.state());
-                return Ok((verb.done, state.to_owned()));
-            }
-            Change::Moved => {}
-            // Asked for twice is done once.
-            Change::NotThere { state } if state == verb.done => {
-                return Ok((verb.done, state.to_owned()));
-            }
-            Change::NotThere { state } => return Ok(("refused", state.to_owned())),
-            Change::Running { worker } => {
-                return Ok(("refused", format!("processing on {worker}")));
+            came.insert(*id, now);
+        }
+        // It was there when the id was looked up: now it is history, or on its way there.
+        let gone = open.iter().copied().filter(|id| !found.contains_key(id)).collect();
+        for (id, state) in ended(layout, &gone)? {
+            came.insert(id, Came::Refused(state.to_owned()));
+        }
+        open.retain(|id| !came.contains_key(id));
+    }
+    Ok(())
+}
+
+/// The states of those of these tasks that have ended.
+fn ended(layout: &Layout, gone: &HashSet<TaskId>) -> Result<HashMap<TaskId, &'static str>, Stop> {
+    let last = search::last_of(layout, gone)?;
+    if let Some(id) = gone.iter().find(|id| !last.contains_key(id)) {
+        return Err(Stop::no_match(format!("no task `{id}`")));
+    }
+    let state =
+        |(id, brief): (TaskId, Brief)| Some((id, lookup::ended_state(brief.end_of_task()?)));
+    Ok(last.into_iter().filter_map(state).collect())
+}
+
+fn say(
+    app: &mut App,
+    pool: &Pool,
+    verb: &Verb,
+    ids: &[TaskId],
+    came: &HashMap<TaskId, Came>,
+) -> Result<u8, Stop> {
+    let refused = came.values().any(|came| matches!(came, Came::Refused(_)));
+    if app.json() {
+        let now = places::find_all(pool.layout(), &ids.iter().copied().collect())?;
+        let told = ids.iter().filter_map(|id| {
+            let (result, state) = match came.get(id)? {
+                Came::Done => (verb.done, now.get(id).map_or("gone", |now| now.place.state())),
+                Came::Refused(state) => ("refused", state.as_str()),
+            };
+            Some(json!({"id": id, "result": result, "state": state}))
+        });
+        app.out.json(verb.name, &json!({ "tasks": told.collect::<Vec<_>>() }))?;
+    } else {
+        for id in ids {
+            match came.get(id) {
+                Some(Came::Done) => app.out.line(format!("{} {}", id.short(), verb.done))?,
+                Some(Came::Refused(state)) => {
+                    note(format!("{} is {state}: {}", id.short(), verb.needs));
+                }
+                None => {}
             }
         }
     }
+    Ok(if refused { exit::NO_MATCH } else { exit::OK })
 }

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use queue::Pool;
-use queue::dir::disk::listing;
-use queue::dir::disk::place::Place;
+use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::places;
 use queue::dir::layout::Shelf;
 use queue::dir::ledger::follow::Follower;
-use queue::dir::ledger::search::recorded_end;
-use queue::dir::lookup::{self, Standing};
+use queue::dir::ledger::search;
+use queue::dir::lookup;
+use queue::wire::ledger_line::Brief;
 use serde_json::json;
 use shared::exit;
 use shared::id::TaskId;
@@ -87,36 +87,31 @@ pub(in crate::cmd) struct Ends {
     follower: Follower,
 }
 
-/// Up to so many tasks are looked up one by one; for more, all places and all history are read.
-const FEW: usize = 32;
-
 impl Ends {
-    /// What is known now, and from now on.
+    /// What is known now, and from now on: all are looked for at once, in the places and then in
+    /// history, so that what ends in between is met in one of them or followed.
     pub(in crate::cmd) fn new(pool: &Pool, ids: HashSet<TaskId>) -> Result<Self, Stop> {
+        let layout = pool.layout();
         // Before the look-up, so that no end falls between the two.
-        let follower = Follower::from_now(pool.layout())?;
+        let follower = Follower::from_now(layout)?;
+        let there = places::find_all(layout, &ids)?;
+        // Between the line about an end and what it says lies a flush, and may lie a crash.
+        let may_have_ended = |id: &TaskId| match there.get(id).map(|found| &found.place) {
+            Some(Place::Pending { .. } | Place::Delayed { .. }) => false,
+            Some(Place::Shelf { shelf, .. }) => *shelf == Shelf::Failed,
+            Some(Place::Processing { .. } | Place::Ending { .. }) | None => true,
+        };
+        let asked: HashSet<TaskId> = ids.iter().copied().filter(may_have_ended).collect();
+        let last = search::last_of(layout, &asked)?;
         let mut ends = Self { open: ids, ended: HashMap::new(), follower };
-        if ends.open.len() <= FEW {
-            for id in ends.open.clone() {
-                let Some(standing) = lookup::standing(pool.layout(), id)? else {
-                    return Err(Stop::no_match(format!("no task `{id}`")));
-                };
-                if let Some(end) = end_of(pool, id, &standing)? {
-                    ends.end(id, end);
-                }
+        for id in asked {
+            match (there.get(&id), last.get(&id)) {
+                (None, None) => return Err(Stop::no_match(format!("no task `{id}`"))),
+                (found, brief) => ends.ended.extend(end_of(found, brief).map(|end| (id, end))),
             }
-        } else {
-            ends.follower = Follower::from_start();
-            ends.look(pool)?;
-            ends.reopen_retried(pool)?;
         }
+        ends.open.retain(|id| !ends.ended.contains_key(id));
         Ok(ends)
-    }
-
-    fn end(&mut self, id: TaskId, end: End) {
-        if self.open.remove(&id) {
-            self.ended.insert(id, end);
-        }
     }
 
     /// Reads what history has got since the last look.
@@ -131,42 +126,24 @@ impl Ends {
         })?;
         Ok(())
     }
+}
 
-    /// A task that failed and was retried since has not ended.
-    fn reopen_retried(&mut self, pool: &Pool) -> Result<(), Stop> {
-        let layout = pool.layout();
-        let failed = |end: &End| end.outcome == Outcome::Failed;
-        if !self.ended.values().any(failed) {
-            return Ok(());
+/// How a task ended, if it has, from where it is and the last line about it.
+fn end_of(found: Option<&Found>, last: Option<&Brief>) -> Option<End> {
+    let is_failed =
+        |found: &Found| matches!(found.place, Place::Shelf { shelf: Shelf::Failed, .. });
+    let recorded = last.and_then(|brief| {
+        // A retried one has the line of its attempt before.
+        let is_newer = found.is_none_or(|found| brief.attempt >= found.name.attempt);
+        let outcome = brief.end_of_task().filter(|_outcome| is_newer)?;
+        Some(End { outcome, cause: brief.cause })
+    });
+    match found {
+        Some(found) if is_failed(found) => {
+            Some(End { outcome: Outcome::Failed, cause: last.and_then(|brief| brief.cause) })
         }
-        for place in places::all(layout)? {
-            if matches!(place, Place::Shelf { shelf: Shelf::Failed, .. }) {
-                continue;
-            }
-            for name in listing::tasks_in(&place.dir(layout))?.tasks {
-                if self.ended.get(&name.id).is_some_and(failed) {
-                    self.ended.remove(&name.id);
-                    self.open.insert(name.id);
-                }
-            }
-        }
-        Ok(())
+        Some(_) | None => recorded,
     }
-}
-
-/// How a task ended, if it has: also where its file has not been moved yet.
-fn end_of(pool: &Pool, id: TaskId, standing: &Standing) -> Result<Option<End>, Stop> {
-    Ok(match (standing, standing.ended()) {
-        (Standing::Ended(line), _) => Some(End { outcome: line.outcome, cause: line.cause }),
-        (Standing::There(_), Some(outcome)) => Some(End { outcome, cause: last_cause(pool, id)? }),
-        (Standing::There(found), None) => recorded_end(pool.layout(), found)?
-            .map(|line| End { outcome: line.outcome, cause: line.cause }),
-    })
-}
-
-fn last_cause(pool: &Pool, id: TaskId) -> Result<Option<Cause>, Stop> {
-    let lines = queue::dir::ledger::search::lines_of(pool.layout(), id)?;
-    Ok(lines.last().and_then(|line| line.cause))
 }
 
 fn say(app: &mut App, ids: &[TaskId], ends: &Ends) -> Result<u8, Stop> {

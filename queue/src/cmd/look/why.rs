@@ -27,7 +27,7 @@ impl Why {
     pub(in crate::cmd) fn run(self, app: &mut App) -> Result<u8, Stop> {
         let (pool, resolved) = app.open()?;
         let view = view::see(&pool, &resolved.settings, Count::Exact)?;
-        let look = Look { pool: &pool, settings: &resolved.settings, view: &view };
+        let look = Look::new(&pool, &resolved.settings, &view);
         let verdict = match &self.subject {
             None => why::why_pool(&look)?,
             Some(text) => ask(app, &look, text)?,
@@ -99,7 +99,7 @@ pub(in crate::cmd) fn dry_run(
     lane: &Requirements,
 ) -> Result<u8, Stop> {
     let view = view::see(pool, settings, Count::Exact)?;
-    let look = Look { pool, settings, view: &view };
+    let look = Look::new(pool, settings, &view);
     let verdict = why::why_new(&look, task, lane)?;
     if app.json() {
         let mut fields = serde_json::json!(verdict);

@@ -193,13 +193,11 @@ impl Cursor {
     }
 
     fn relist_lanes(&mut self, layout: &Layout, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
-        let names = listing::lanes(layout)?;
+        let names: BTreeSet<LaneName> = listing::lanes(layout)?.into_iter().collect();
         self.lanes.retain(|lane| names.contains(&lane.name));
         self.obscure.retain(|lane| names.contains(lane));
-        for name in names {
-            if self.lanes.iter().any(|lane| lane.name == name) {
-                continue;
-            }
+        let known: BTreeSet<LaneName> = self.lanes.iter().map(|lane| lane.name.clone()).collect();
+        for name in names.difference(&known).cloned() {
             match read_requirements(layout, &name) {
                 Ok(requirements) => {
                     self.obscure.remove(&name);

@@ -24,8 +24,9 @@ pub(crate) struct LaneView {
     pub(super) name: LaneName,
     pub(super) requirements: Requirements,
     freshness: Freshness,
-    /// A row for each priority that has a directory, also for an empty one.
-    pub(super) rows: BTreeMap<u8, Row>,
+    /// A row for each priority that has a directory, also for an empty one. In boxes: a map has room
+    /// for eleven from the first one on, and there may be thousands of lanes.
+    pub(super) rows: BTreeMap<u8, Box<Row>>,
 }
 
 /// One priority of one lane.

@@ -9,8 +9,8 @@ pub(crate) use nothing::{did, here, is_own_process, look, step, wait_until};
 mod plan;
 #[cfg(test)]
 pub(crate) use plan::{
-    Done, Gate, Stop, did, fail_at, fail_where, here, is_own_process, look, mark, obey, plug_in,
-    pull_after, record, recorded, step, wait_until, what_failed,
+    Done, Gate, Stop, count_looks, did, fail_at, fail_where, here, is_own_process, look, mark,
+    obey, plug_in, pull_after, record, recorded, step, wait_until, what_failed,
 };
 
 /// A change to the disk that has just been made, or a flush that has just come back.

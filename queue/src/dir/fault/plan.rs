@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::Did;
@@ -159,6 +160,20 @@ pub(crate) fn did(what: Did<'_>) {
 pub(crate) fn obey(gate: Gate) {
     HERE.set(Here::default());
     with(|state| state.gate = Some(gate));
+}
+
+/// How often `act` lists a directory or reads a file of history.
+pub(crate) fn count_looks(act: impl FnOnce()) -> u32 {
+    let (before, count) = (here(), Arc::new(AtomicU32::new(0)));
+    let counted = count.clone();
+    obey(Gate(Arc::new(move |stop| {
+        if matches!(stop, Stop::Look("list" | "read ledger")) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    })));
+    act();
+    before.adopt();
+    count.load(Ordering::Relaxed)
 }
 
 /// Whether this thread stands for a process of its own.

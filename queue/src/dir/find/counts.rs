@@ -13,12 +13,21 @@ use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing;
 use crate::dir::layout::{Layout, Shelf};
 use crate::wire::counts::{Counts, LaneCount};
-use crate::wire::lane::LaneName;
+use crate::wire::lane::{LaneName, Requirements};
 
-/// Counts of directories, remembered by modification time.
+/// Counts of directories, remembered by modification time, and what lanes are.
 #[derive(Clone, Debug, Default)]
 pub struct Counter {
     known: HashMap<PathBuf, Known>,
+    lanes: HashMap<LaneName, Needs>,
+    round: u64,
+}
+
+/// What is counted by. A lane's file never changes.
+#[derive(Clone, Debug)]
+struct Needs {
+    class: Class,
+    model: Option<String>,
     round: u64,
 }
 
@@ -51,6 +60,7 @@ impl Counter {
         counts.rejected = rejected(layout)?;
         let round = self.round;
         self.known.retain(|_dir, known| known.round == round);
+        self.lanes.retain(|_lane, needs| needs.round == round);
         Ok(counts)
     }
 
@@ -70,16 +80,28 @@ impl Counter {
         if pending == 0 {
             return Ok(None);
         }
-        // A lane file that is gone or garbled hides no task: the class is in the lane's name.
-        let requirements = read_requirements(layout, &lane).ok();
-        let class = requirements.as_ref().map(|r| r.class).or_else(|| class_of(&lane));
-        let model = requirements.and_then(|requirements| requirements.model);
+        let (class, model) = match self.needs(layout, &lane) {
+            Some(needs) => (Some(needs.class), needs.model.clone()),
+            // A lane file that is gone or garbled hides no task: the class is in the lane's name.
+            None => (class_of(&lane), None),
+        };
         let head = head.map(|name| name.id);
         let oldest = head.map(|id| {
             Moment::from_unix_millis(i64::try_from(id.unix_millis()).unwrap_or(i64::MAX))
         });
         let class = class.unwrap_or(Class::Script);
         Ok(Some(LaneCount { lane, class, model, priority_max, pending, head, oldest }))
+    }
+
+    fn needs(&mut self, layout: &Layout, lane: &LaneName) -> Option<&Needs> {
+        let round = self.round;
+        if !self.lanes.contains_key(lane) {
+            let Requirements { class, model, .. } = read_requirements(layout, lane).ok()?;
+            self.lanes.insert(lane.clone(), Needs { class, model, round });
+        }
+        let needs = self.lanes.get_mut(lane)?;
+        needs.round = round;
+        Some(needs)
     }
 
     fn shelf(&mut self, layout: &Layout, shelf: Shelf) -> Result<u64, Error> {

@@ -12,9 +12,8 @@ use crate::dir::Pool;
 use crate::dir::disk::listing;
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::layout::Shelf;
-use crate::dir::ledger::follow::Follower;
+use crate::dir::ledger::search;
 use crate::store::dependency::Dependency;
-use crate::wire::ledger_line::Brief;
 
 /// How a task ended, with which attempt: a retried one ends again, and lines of several writers
 /// come in any order.
@@ -46,13 +45,7 @@ pub(in crate::dir) fn states(
     if wanted.is_empty() {
         return Ok(states);
     }
-    let mut last: HashMap<TaskId, Brief> = HashMap::new();
-    Follower::from_start().follow(pool.layout(), |brief| {
-        let newer = last.get(&brief.id).is_none_or(|other| other.attempt <= brief.attempt);
-        if newer && wanted.contains(&brief.id) {
-            last.insert(brief.id, brief);
-        }
-    })?;
+    let last = search::last_of(pool.layout(), &wanted)?;
     for (id, brief) in last {
         let Some(outcome) = brief.end_of_task() else { continue };
         states.insert(id, Some(End { attempt: brief.attempt, outcome }));
@@ -92,6 +85,6 @@ fn end_of(pool: &Pool, found: &Found) -> Result<Option<End>, Error> {
         return Ok(Some(End { attempt, outcome: Outcome::Failed }));
     }
     // Its line may be there already, and who follows the ledger past it.
-    let line = crate::dir::ledger::search::recorded_end(pool.layout(), found)?;
+    let line = search::recorded_end(pool.layout(), found)?;
     Ok(line.map(|line| End { attempt: line.attempt, outcome: line.outcome }))
 }

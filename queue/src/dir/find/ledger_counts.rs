@@ -42,17 +42,12 @@ pub fn count(layout: &Layout, from: &BTreeMap<PathBuf, u64>) -> Result<LedgerCou
     Ok(ledger_counts)
 }
 
-/// The ids in the ledger for which `wanted` says yes; an id may come several times.
-pub fn ids(layout: &Layout, wanted: impl Fn(&str) -> bool) -> Result<Vec<TaskId>, Error> {
-    let mut found = Vec::new();
+/// Shows the ids in the ledger; one may come several times.
+pub(in crate::dir) fn each_id(layout: &Layout, mut see: impl FnMut(TaskId)) -> Result<(), Error> {
     for path in crate::dir::ledger::search::files_since(layout, "")? {
-        each_end(&path, 0, |id, _outcome| {
-            if wanted(id) {
-                found.extend(id.parse::<TaskId>().ok());
-            }
-        })?;
+        each_end(&path, 0, |id, _outcome| id.parse().into_iter().for_each(&mut see))?;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Shows what each line of one file says; torn ones are left out.

@@ -28,12 +28,19 @@ pub fn carry_out(pool: &Pool, path: &Path, task: &Task, line: &Line) -> Result<(
         Next::Delayed(until) => move_to(layout, path, &layout.delayed_task(until, line.next_name))?,
     }
     match line.next {
-        // A bell wakes everybody who listens: not for each of a thousand short tasks.
-        Next::End if !anybody_waits(layout) => {}
-        Next::End | Next::Failed | Next::Delayed(_) => doorbell::ring_brain(layout),
+        Next::End => ring_after_end(layout),
+        Next::Failed | Next::Delayed(_) => doorbell::ring_brain(layout),
         Next::Pending => {}
     }
     Ok(())
+}
+
+/// Wakes the brain after the end of a task for which others may wait.
+pub(in crate::dir) fn ring_after_end(layout: &Layout) {
+    // A bell wakes everybody who listens: not for each of a thousand short tasks.
+    if anybody_waits(layout) {
+        doorbell::ring_brain(layout);
+    }
 }
 
 /// Whether tasks may wait for others to end. One that comes later rings by itself, and finds the

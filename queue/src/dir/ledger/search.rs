@@ -1,14 +1,16 @@
 //! Finding lines again: all about one task, or the one about an attempt.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 use shared::id::TaskId;
 use shared::outcome::Next;
+use shared::task::TaskName;
 use shared::time::Moment;
 
-use super::lines::each_line;
+use super::lines::{each_line, task_of};
 use crate::Error;
 use crate::dir::disk::listing;
 use crate::dir::disk::place::{Found, Place};
@@ -102,6 +104,58 @@ pub fn line_of(
         }
     }
     Ok(None)
+}
+
+/// Which of these attempts have their line, and what that says. Each is on the disk when this returns,
+/// as with [`line_of`]; all of them take one reading of history.
+pub(crate) fn recorded(
+    layout: &Layout,
+    attempts: &[TaskName],
+) -> Result<HashMap<TaskId, Next>, Error> {
+    let attempts: HashMap<TaskId, u32> = attempts.iter().map(|n| (n.id, n.attempt)).collect();
+    let (mut found, mut unflushed) = (HashMap::new(), BTreeSet::new());
+    let ids = attempts.keys().copied().collect();
+    each_about(layout, &ids, |path, brief| {
+        if attempts.get(&brief.id) == Some(&brief.attempt) {
+            found.entry(brief.id).or_insert(brief.next);
+            unflushed.insert(path.to_owned());
+        }
+    })?;
+    unflushed.iter().try_for_each(|path| flush_by_name(path))?;
+    Ok(found)
+}
+
+/// The last line about each of these tasks, by attempt; nothing about those that have none.
+pub fn last_of(layout: &Layout, ids: &HashSet<TaskId>) -> Result<HashMap<TaskId, Brief>, Error> {
+    let mut last: HashMap<TaskId, Brief> = HashMap::new();
+    each_about(layout, ids, |_path, brief| {
+        if last.get(&brief.id).is_none_or(|other| other.attempt <= brief.attempt) {
+            last.insert(brief.id, brief);
+        }
+    })?;
+    Ok(last)
+}
+
+/// Shows the lines about these tasks, and the file of each, with one reading of history.
+fn each_about(
+    layout: &Layout,
+    ids: &HashSet<TaskId>,
+    mut see: impl FnMut(&Path, Brief),
+) -> Result<(), Error> {
+    let Some(oldest) = ids.iter().min() else { return Ok(()) };
+    for path in files_since(layout, &first_day(*oldest))? {
+        each_line(&path, 0, |_at, line| {
+            if task_of(line).is_some_and(|id| !ids.contains(&id)) {
+                return;
+            }
+            // A torn line is none.
+            let brief = serde_json::from_slice::<Brief>(line).ok();
+            if let Some(brief) = brief.filter(|brief| ids.contains(&brief.id)) {
+                see(&path, brief);
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// The lines of one file that are about one task.

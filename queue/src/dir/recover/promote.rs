@@ -1,9 +1,10 @@
 //! Releasing what waits: delays that are over, dependencies that have ended. Done by the brain;
-//! without a brain by idle workers. Several may do it at once: each step is one rename.
+//! without a brain by the deputy. Several may do it at once: each step is one rename.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use shared::event::Event;
 use shared::id::TaskId;
 use shared::outcome::Outcome;
 use shared::task::{On, TaskName};
@@ -19,7 +20,7 @@ use crate::dir::find::dependencies::{self, End};
 use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
-use crate::dir::operate::{self, Change, Ender};
+use crate::dir::operate::{self, Change, Ender, Mover, ToEnd};
 use crate::store::dependency::{Dependency, Readiness, verdict};
 
 /// One thing that was done.
@@ -47,11 +48,31 @@ pub enum Promotion {
     Failed(TaskName, Error),
 }
 
+impl Promotion {
+    /// How it is said.
+    #[must_use]
+    pub fn event(self) -> Event {
+        match self {
+            Self::Due(name) => Event::TaskDue { task: name.id, attempt: name.attempt },
+            Self::Ready { name, after } => Event::TaskPromoted { task: name.id, after },
+            Self::Hopeless { name, needed } => {
+                Event::TaskDependencyFailed { task: name.id, needed }
+            }
+            Self::Rejected(file, reason) => Event::TaskRejected { file, reason },
+            Self::Failed(name, err) => {
+                let doing = format!("Releasing task {}", name.id.short());
+                Event::ProcessFailed { doing, error: err.to_string() }
+            }
+        }
+    }
+}
+
 /// What is known about the tasks that wait, kept between steps.
 #[derive(Debug)]
 pub struct Promoter {
     pool: Pool,
-    follower: Follower,
+    /// Where the ledger is followed; only as long as a task waits for another one.
+    follower: Option<Follower>,
     waiting: HashMap<TaskId, Waiting>,
     ended: HashMap<TaskId, End>,
     /// Dependencies that were looked up once; from then on the ledger tells.
@@ -70,17 +91,18 @@ struct Waiting {
 }
 
 impl Promoter {
-    /// Starts to follow the ledger; everything before is looked up when it is needed.
-    pub fn new(pool: &Pool) -> Result<Self, Error> {
-        Ok(Self {
+    /// Knows nothing yet: whatever ended before is looked up when it is needed.
+    #[must_use]
+    pub fn new(pool: &Pool) -> Self {
+        Self {
             pool: pool.clone(),
-            follower: Follower::from_now(pool.layout())?,
+            follower: None,
             waiting: HashMap::new(),
             ended: HashMap::new(),
             looked_up: HashSet::new(),
             known: BTreeMap::new(),
             stepped: None,
-        })
+        }
     }
 
     /// Tasks that wait, and what for.
@@ -101,7 +123,32 @@ impl Promoter {
         self.stepped = Some(now.unix_seconds());
         let mut done = self.delays(now)?;
         self.discover(&mut done)?;
-        for brief in self.follower.poll(self.pool.layout())? {
+        if self.waiting.is_empty() {
+            self.forget_ends();
+            return Ok(done);
+        }
+        self.follow()?;
+        self.look_up()?;
+        self.decide(ledger, &mut done)?;
+        Ok(done)
+    }
+
+    /// Nobody waits: what comes to wait later is looked up then.
+    fn forget_ends(&mut self) {
+        self.follower = None;
+        self.looked_up.clear();
+        self.ended.clear();
+    }
+
+    /// Learns what has ended since the last step.
+    fn follow(&mut self) -> Result<(), Error> {
+        let layout = self.pool.layout();
+        let follower = match &mut self.follower {
+            Some(follower) => follower,
+            // Before anything is looked up, so that no end falls between the two.
+            None => self.follower.insert(Follower::from_now(layout)?),
+        };
+        for brief in follower.poll(layout)? {
             let known = self.ended.get(&brief.id).is_some_and(|end| end.attempt > brief.attempt);
             if let Some(outcome) = brief.end_of_task()
                 && self.looked_up.contains(&brief.id)
@@ -110,13 +157,11 @@ impl Promoter {
                 self.ended.insert(brief.id, End { attempt: brief.attempt, outcome });
             }
         }
-        self.look_up()?;
-        self.decide(ledger, &mut done)?;
-        Ok(done)
+        Ok(())
     }
 
     fn delays(&self, now: Moment) -> Result<Vec<Promotion>, Error> {
-        let mut done = Vec::new();
+        let (mut done, mut mover) = (Vec::new(), Mover::new(&self.pool));
         let layout = self.pool.layout();
         for due in listing::due_times(layout)? {
             let over = due <= now.unix_seconds();
@@ -130,7 +175,7 @@ impl Promoter {
             let is_due = |name: &TaskName| over || name.attempt > 1;
             for name in names.tasks.into_iter().filter(is_due) {
                 let found = Found { place: place.clone(), name };
-                match self.make_ready(&found) {
+                match make_ready(&mut mover, &self.pool, &found) {
                     Ok(Change::Done) => done.push(Promotion::Due(name)),
                     Ok(_moved) => {}
                     Err(err) => done.push(self.trouble(name, err)),
@@ -172,13 +217,6 @@ impl Promoter {
                 // One that cannot be moved stays where it is, and stops nobody.
                 Err(_stays) => {}
             }
-        }
-    }
-
-    fn make_ready(&self, found: &Found) -> Result<Change, Error> {
-        match found.read(self.pool.layout())? {
-            Some(task) => operate::make_ready(&self.pool, found, &task, found.name),
-            None => Ok(Change::Moved),
         }
     }
 
@@ -281,47 +319,89 @@ impl Promoter {
         if decided.is_empty() {
             return Ok(());
         }
-        // Busy: somebody else ends tasks just now. The hopeless ones wait for the next step.
-        let ender = Ender::try_new(&self.pool, ledger)?;
-        for (task, verdict) in decided {
-            let place = Place::Shelf { shelf: Shelf::Waiting, segment: task.segment.clone() };
-            let found = Found { place, name: task.name };
-            match self.carry_out(&found, &task, verdict, ender.as_ref()) {
-                Ok(Some(promotion)) => done.push(promotion),
-                Ok(None) => continue,
-                // It goes on waiting, and is tried again at the next step.
-                Err(err) => {
-                    done.push(self.trouble(task.name, err));
-                    continue;
-                }
-            }
-            self.waiting.remove(&task.name.id);
-            let _gone = remove_empty_dir(&found.place.dir(self.pool.layout()));
+        let hopeless = self.release(decided, done);
+        for group in hopeless.chunks(operate::GROUP) {
+            self.end(group, ledger, done)?;
         }
         Ok(())
     }
 
-    fn carry_out(
-        &self,
+    /// Lets go what is ready; returns the others.
+    fn release(
+        &mut self,
+        decided: Vec<(Waiting, Readiness)>,
+        done: &mut Vec<Promotion>,
+    ) -> Vec<Hopeless> {
+        let (pool, mut hopeless) = (self.pool.clone(), Vec::new());
+        let mut mover = Mover::new(&pool);
+        for (task, readiness) in decided {
+            let place = Place::Shelf { shelf: Shelf::Waiting, segment: task.segment };
+            let found = Found { place, name: task.name };
+            match readiness {
+                Readiness::Ready => {
+                    let after = task.after.iter().map(|(id, _on)| *id).collect();
+                    let ready = make_ready(&mut mover, &pool, &found);
+                    let promotion = Promotion::Ready { name: found.name, after };
+                    self.note(&found, ready, promotion, done);
+                }
+                Readiness::Hopeless(needed) => hopeless.push(Hopeless { found, needed }),
+                Readiness::Wait => {}
+            }
+        }
+        hopeless
+    }
+
+    /// Ends what can never run.
+    fn end(
+        &mut self,
+        group: &[Hopeless],
+        ledger: &Ledger,
+        done: &mut Vec<Promotion>,
+    ) -> Result<(), Error> {
+        let pool = self.pool.clone();
+        // Busy: somebody else ends tasks just now. These wait for the next step.
+        let Some(ender) = Ender::try_new(&pool, ledger)? else { return Ok(()) };
+        let reason = |needed| operate::Reason::Dependency { needed: Some(needed) };
+        let to_end =
+            group.iter().map(|one| ToEnd { found: &one.found, reason: reason(one.needed) });
+        let to_end: Vec<_> = to_end.collect();
+        let changes = ender.end_group(&to_end, &mut |_ended| {})?;
+        for (Hopeless { found, needed }, change) in group.iter().zip(changes) {
+            let promotion = Promotion::Hopeless { name: found.name, needed: *needed };
+            self.note(found, change, promotion, done);
+        }
+        Ok(())
+    }
+
+    /// Takes note of what came of one. It goes on waiting where that is an error, and is tried again
+    /// at the next step.
+    fn note(
+        &mut self,
         found: &Found,
-        task: &Waiting,
-        verdict: Readiness,
-        ender: Option<&Ender<'_>>,
-    ) -> Result<Option<Promotion>, Error> {
-        let name = task.name;
-        let (change, promotion) = match (verdict, ender) {
-            (Readiness::Ready, _) => {
-                let after = task.after.iter().map(|(id, _on)| *id).collect();
-                (self.make_ready(found)?, Promotion::Ready { name, after })
-            }
-            (Readiness::Hopeless(needed), Some(ender)) => {
-                let change =
-                    ender.end(found, operate::Reason::Dependency { needed: Some(needed) })?;
-                (change, Promotion::Hopeless { name, needed })
-            }
-            (Readiness::Hopeless(_), None) | (Readiness::Wait, _) => return Ok(None),
-        };
-        Ok((change == Change::Done).then_some(promotion))
+        came: Result<Change, Error>,
+        promotion: Promotion,
+        done: &mut Vec<Promotion>,
+    ) {
+        match came {
+            Ok(Change::Done) => done.push(promotion),
+            Ok(Change::Moved | Change::NotThere { .. } | Change::Running { .. }) => return,
+            Err(err) => return done.push(self.trouble(found.name, err)),
+        }
+        self.waiting.remove(&found.name.id);
+        let _gone = remove_empty_dir(&found.place.dir(self.pool.layout()));
+    }
+}
+
+/// A task that waits for what did not end as needed.
+struct Hopeless {
+    found: Found,
+    needed: TaskId,
+}
+
+fn make_ready(mover: &mut Mover<'_>, pool: &Pool, found: &Found) -> Result<Change, Error> {
+    match found.read(pool.layout())? {
+        Some(task) => mover.make_ready(found, &task, found.name),
+        None => Ok(Change::Moved),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::dir::disk::place::Found;
 use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end, ledger, name, state, submit};
 use crate::dir::ledger::append::Ledger;
-use crate::dir::operate::{self, Change, Ender, Reason};
+use crate::dir::operate::{self, Change, Ender, Reason, ToEnd};
 use crate::dir::presence::lease::Lease;
 use crate::dir::recover::promote::{Promoter, Promotion};
 use crate::dir::recover::reconcile;
@@ -235,6 +235,33 @@ fn a_cancelled_task_is_cancelled_once_or_not_at_all() {
     }
 }
 
+#[test]
+fn of_tasks_cancelled_together_each_is_cancelled_once_or_not_at_all() {
+    play(&Scene {
+        prepare: &|pool, notes| {
+            let mut ids = cast(pool, notes);
+            ids.pop();
+            ids
+        },
+        act: &|pool, ledger, ids: Vec<TaskId>, _notes| {
+            let found = ids.iter().map(|id| look(pool, *id)).collect::<Result<Vec<_>, _>>()?;
+            let tasks = found.iter().map(|found| ToEnd { found, reason: Reason::Cancel });
+            let ender = Ender::wait(pool, ledger)?;
+            let changes = ender.end_group(&tasks.collect::<Vec<_>>(), &mut |_ended| {})?;
+            changes.into_iter().try_for_each(|change| change.map(drop))
+        },
+        check: &|pool, notes, acted| {
+            for id in &notes.acknowledged[..4] {
+                let lines = crate::dir::ledger::search::lines_of(pool.layout(), *id).unwrap();
+                match state(pool, *id) {
+                    None => assert_eq!(lines[0].outcome, Outcome::Cancelled),
+                    Some(_) => assert!(lines.is_empty() && acted != Acted::Through),
+                }
+            }
+        },
+    });
+}
+
 type Command = fn(&Pool, &Found) -> Result<Change, Error>;
 
 #[test]
@@ -269,7 +296,7 @@ fn hold_release_and_retry_are_done_or_not_begun() {
 /// What one step of a promoter does, with its first error.
 fn promote(pool: &Pool, ledger: &Ledger, now: Moment) -> Result<u32, Error> {
     let mut moved = 0;
-    let mut promoter = Promoter::new(pool)?;
+    let mut promoter = Promoter::new(pool);
     for promotion in promoter.step(ledger, now)? {
         match promotion {
             Promotion::Failed(_, err) => return Err(err),

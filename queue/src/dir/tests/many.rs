@@ -208,7 +208,7 @@ fn mixed(count: usize) -> Vec<Task> {
 
 fn promote_until(pool: &Pool, name: &str, go: &AtomicBool) {
     let ledger = ledger(pool, name);
-    let mut promoter = Promoter::new(pool).unwrap();
+    let mut promoter = Promoter::new(pool);
     while go.load(Ordering::SeqCst) {
         for promotion in promoter.step(&ledger, Moment::now()).unwrap() {
             let fine = !matches!(promotion, crate::dir::recover::promote::Promotion::Failed(..));

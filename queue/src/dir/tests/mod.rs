@@ -1,6 +1,7 @@
 //! Tests of the directory store as a whole: pulled plugs, single errors, many threads, bad files.
 
 mod beside;
+mod bulk;
 mod crash;
 mod keep;
 mod many;

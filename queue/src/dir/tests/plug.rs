@@ -235,7 +235,7 @@ pub(super) fn goes_on(pool: &Pool) {
     let mut ended: BTreeSet<(TaskId, u32)> = ends(pool).into_iter().collect();
     let ledger = ledger(pool, "later");
     let later = Moment::now().plus_millis(3_600_000);
-    Promoter::new(pool).unwrap().step(&ledger, later).unwrap();
+    Promoter::new(pool).step(&ledger, later).unwrap();
     let mut cursor = cursor(pool, "later");
     while let Some(claim) = claim(&mut cursor) {
         let name = claim.name();

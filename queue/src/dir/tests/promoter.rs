@@ -47,7 +47,7 @@ fn a_task_that_came_in_the_same_tick_as_a_look_is_not_overlooked() {
     for clock in [now - hour, now, now + hour] {
         let (_home, pool) = pool();
         let dir = waiting(&pool, clock);
-        let mut promoter = Promoter::new(&pool).unwrap();
+        let mut promoter = Promoter::new(&pool);
         let ledger = ledger(&pool, "brain");
         for count in 1..4 {
             assert!(promoter.step(&ledger, Moment::now()).unwrap().is_empty());
@@ -73,7 +73,7 @@ fn what_cannot_be_released_is_no_reason_to_look_again_at_once() {
     put(&delayed.join("3"), r#"{"shell": "true"}"#);
     fs::create_dir_all(delayed.join(soon.to_string())).unwrap();
     put(&delayed.join(soon.to_string()), r#"{"shell": "true"}"#);
-    let mut promoter = Promoter::new(&pool).unwrap();
+    let mut promoter = Promoter::new(&pool);
     assert_eq!(promoter.next_due().unwrap(), Some(1), "it has not looked yet");
     let done = promoter.step(&ledger(&pool, "brain"), now).unwrap();
     assert!(matches!(&done[..], [Promotion::Due(_)]), "{done:?}");

@@ -65,7 +65,7 @@ fn look_everywhere(pool: &Pool, worker: &str) -> Result<Vec<String>, Error> {
         claim.end(&ledger, &line).map_err(|not| not.error)?;
     }
     let now = shared::time::Moment::now();
-    for promotion in promote::Promoter::new(pool)?.step(&ledger, now)? {
+    for promotion in promote::Promoter::new(pool).step(&ledger, now)? {
         match promotion {
             Promotion::Failed(_name, err) => return Err(err),
             Promotion::Rejected(_path, why) => told.push(why),

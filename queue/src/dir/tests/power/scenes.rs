@@ -11,7 +11,7 @@ use crate::dir::disk::place::Found;
 use crate::dir::find::places;
 use crate::dir::fixture::{claim, cursor, end_all, ledger};
 use crate::dir::ledger::append::Ledger;
-use crate::dir::operate::{self, Change, Ender, Reason};
+use crate::dir::operate::{self, Change, Ender, Reason, ToEnd};
 use crate::dir::recover::promote::Promoter;
 use crate::dir::signal::control::{self, ControlVerb, Message};
 use crate::dir::submit::bulk::Bulk;
@@ -47,7 +47,7 @@ pub(super) fn look(pool: &Pool, id: TaskId) -> Found {
 
 fn promote(stage: &Stage, ledger: &Ledger) {
     let later = Moment::now().plus_millis(600_000);
-    assert!(!Promoter::new(&stage.pool).unwrap().step(ledger, later).unwrap().is_empty());
+    assert!(!Promoter::new(&stage.pool).step(ledger, later).unwrap().is_empty());
 }
 
 pub(super) fn submit_two(stage: &Stage, spec: &str) {
@@ -208,6 +208,29 @@ fn a_cancel_that_was_said_to_be_done_is_done() {
             },
         );
     }
+}
+
+#[test]
+fn cancels_that_share_a_flush_and_were_said_to_be_done_are_done() {
+    play(
+        15,
+        &Scene {
+            prepare: &|stage| [submit(stage, PLAIN), submit(stage, PLAIN)],
+            act: &|stage, ids| {
+                let ledger = ledger(&stage.pool, "queue");
+                let ender = Ender::wait(&stage.pool, &ledger).unwrap();
+                let found = ids.map(|id| look(&stage.pool, id));
+                let tasks = [&found[0], &found[1]];
+                let tasks = tasks.map(|found| ToEnd { found, reason: Reason::Cancel });
+                for change in ender.end_group(&tasks, &mut |_ended| {}).unwrap() {
+                    assert_eq!(change.unwrap(), Change::Done);
+                }
+                for found in found {
+                    stage.promise(Promise::Ended(found.name, Next::End, found.name));
+                }
+            },
+        },
+    );
 }
 
 #[test]

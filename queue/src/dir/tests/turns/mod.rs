@@ -137,7 +137,7 @@ impl World {
     fn promote(&self, who: &str) {
         let ledger = ledger(&self.pool, who);
         let later = Moment::now().plus_millis(600_000);
-        let done = Promoter::new(&self.pool).unwrap().step(&ledger, later).unwrap();
+        let done = Promoter::new(&self.pool).step(&ledger, later).unwrap();
         let failed = |p: &crate::dir::recover::promote::Promotion| {
             matches!(p, crate::dir::recover::promote::Promotion::Failed(..))
         };
