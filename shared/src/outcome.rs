@@ -108,13 +108,13 @@ impl Cause {
             | Self::WorkerDied
             | Self::GpuError
             | Self::ServerError
+            | Self::SpawnFailed
             | Self::DiskFull => true,
             Self::Cancelled
             | Self::DependencyFailed
             | Self::ApprovalExpired
             | Self::ModelMissing
-            | Self::Unauthorized
-            | Self::SpawnFailed => false,
+            | Self::Unauthorized => false,
         }
     }
 }

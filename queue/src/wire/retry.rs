@@ -123,13 +123,19 @@ fn follow(
     now: Moment,
     jitter: f64,
 ) -> (Next, TaskName) {
-    let later = |tries: u32| Next::Delayed(after(backoff(policy, tries, jitter), now));
+    let after = |pause: Duration| Next::Delayed(after(pause, now));
+    let later = |tries: u32| after(backoff(policy, tries, jitter));
     match verdict {
         Verdict::Succeeded | Verdict::Cancelled(_) => (Next::End, name),
         Verdict::Failed(cause) => {
             let failures = name.failures + 1;
             if cause.is_retryable() && failures < policy.max_attempts {
-                (later(failures), name.failed())
+                let next = if cause == Cause::SpawnFailed {
+                    after(start_pause(policy, failures))
+                } else {
+                    later(failures)
+                };
+                (next, name.failed())
             } else {
                 (Next::Failed, TaskName { failures, ..name })
             }
@@ -154,6 +160,17 @@ fn follow(
 fn backoff(policy: &Policy, tries: u32, jitter: f64) -> Duration {
     let doubled = policy.backoff_first.saturating_mul(1 << tries.saturating_sub(1).min(20));
     doubled.min(policy.backoff_max).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
+}
+
+/// After a job that could not be started: what was missing or busy (a disk that is mounted late, a
+/// program that is being replaced) needs longer to come back than a job that went wrong.
+const START_PAUSES: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+
+fn start_pause(policy: &Policy, failures: u32) -> Duration {
+    let last = START_PAUSES.len() - 1;
+    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(last).min(last);
+    START_PAUSES[index].min(policy.backoff_max)
 }
 
 fn after(pause: Duration, now: Moment) -> Moment {
@@ -187,6 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_started_is_tried_again_after_longer_pauses() {
+        let mut name = TaskName::first(TaskId::new());
+        let policy = Policy { max_attempts: 6, ..Policy::default() };
+        let now = Moment::from_unix_millis(0);
+        for pause in [5, 30, 120, 120] {
+            let end = next(name, Verdict::Failed(Cause::SpawnFailed), &policy, now, 1.0);
+            assert_eq!(end.next, in_seconds(pause));
+            name = end.next_name;
+        }
+        assert_eq!(name.failures, 4, "each is a failure like others");
+        let short = Policy { backoff_max: Duration::from_secs(10), ..policy };
+        let end = next(name, Verdict::Failed(Cause::SpawnFailed), &short, now, 0.0);
+        assert_eq!(end.next, in_seconds(10));
+    }
+
+    #[test]
     fn deaths_and_not_ready_burn_no_attempt_of_its_own() {
         let mut name = TaskName::first(TaskId::new());
         for tries in 1..=10 {
@@ -209,7 +242,7 @@ mod tests {
     #[test]
     fn what_cannot_end_differently_is_not_tried_again() {
         let name = TaskName::first(TaskId::new());
-        assert_eq!(follow(name, Verdict::Failed(Cause::SpawnFailed)).0, Next::Failed);
+        assert_eq!(follow(name, Verdict::Refused(Cause::SpawnFailed)).0, Next::Failed);
         assert_eq!(follow(name, Verdict::Cancelled(Cause::Cancelled)).0, Next::End);
     }
 }

@@ -266,6 +266,9 @@ fn wishes(spec: &Spec) -> Vec<(&'static str, String)> {
     wishes.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
 }
 
+/// So much of an attempt's error stands in its row.
+const SHOWN_OF_AN_ERROR: usize = 80;
+
 fn attempts(app: &mut App, shown: &Shown) -> Result<(), Stop> {
     let all = shown.attempts();
     if all.is_empty() {
@@ -286,14 +289,20 @@ fn attempts(app: &mut App, shown: &Shown) -> Result<(), Stop> {
             text(&run["cause"]),
             number(&run["exit_code"]),
             number(&run["signal"]),
-            cut(run["error_message"].as_str().unwrap_or("-"), 80),
+            cut(run["error_message"].as_str().unwrap_or("-"), SHOWN_OF_AN_ERROR),
         ]
     });
     let head =
         ["ATTEMPT", "WORKER", "STARTED", "TOOK", "OUTCOME", "CAUSE", "EXIT", "SIGNAL", "ERROR"];
     let rows = rows.collect();
     app.out.line("")?;
-    app.out.table(&head, rows)
+    app.out.table(&head, rows)?;
+    // What the table cut off is mostly the part that helps.
+    let last = all.last().and_then(|run| run["error_message"].as_str());
+    match last.filter(|text| text.chars().count() > SHOWN_OF_AN_ERROR) {
+        Some(text) => app.out.line(format!("\nlast error {}", printable(text))),
+        None => Ok(()),
+    }
 }
 
 fn words(command: &[String]) -> String {

@@ -1,5 +1,6 @@
 //! `queue submit`: one task from the command line, or many from a file.
 
+mod around;
 mod batch;
 mod known;
 mod plan;

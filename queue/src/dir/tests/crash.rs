@@ -173,7 +173,7 @@ fn seed_001_b15_a_crash_between_two_writes_never_doubles_a_task() {
     let verdicts = [
         Verdict::Succeeded,
         FAILED,
-        Verdict::Failed(Cause::SpawnFailed),
+        Verdict::Refused(Cause::SpawnFailed),
         Verdict::NotReady(Cause::ExitCode),
         Verdict::Returned,
         Verdict::Cancelled(Cause::Cancelled),
@@ -348,7 +348,7 @@ enum Left {
 
 #[test]
 fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() {
-    let ends = [Verdict::Succeeded, FAILED, Verdict::Failed(Cause::SpawnFailed)];
+    let ends = [Verdict::Succeeded, FAILED, Verdict::Refused(Cause::SpawnFailed)];
     let recorded = ends.into_iter().map(Left::Recorded);
     for left in recorded.chain([Left::Running, Left::CancelAsked]) {
         play(&Scene {
@@ -404,7 +404,7 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
 #[test]
 fn after_a_power_cut_what_the_last_lines_say_is_done_again() {
     let verdicts =
-        [Verdict::Succeeded, FAILED, Verdict::Failed(Cause::SpawnFailed), Verdict::Returned];
+        [Verdict::Succeeded, FAILED, Verdict::Refused(Cause::SpawnFailed), Verdict::Returned];
     for verdict in verdicts {
         play(&Scene {
             prepare: &|pool, notes| {
