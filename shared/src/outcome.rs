@@ -92,6 +92,8 @@ words! {
         ApprovalExpired = "approval_expired",
         /// The disk is full.
         DiskFull = "disk_full",
+        /// A brake held it for a day: the error that it was held for did not go away.
+        Braked = "braked",
     }
 }
 
@@ -114,7 +116,8 @@ impl Cause {
             | Self::DependencyFailed
             | Self::ApprovalExpired
             | Self::ModelMissing
-            | Self::Unauthorized => false,
+            | Self::Unauthorized
+            | Self::Braked => false,
         }
     }
 }

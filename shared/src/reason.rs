@@ -17,6 +17,8 @@ words! {
         HeldApproval = "held.approval",
         /// A person holds it.
         HeldPerson = "held.person",
+        /// Tasks like it failed one after the other in the same way: one at a time is tried.
+        HeldBrake = "held.brake",
         /// Waits for other tasks.
         WaitingDependency = "waiting.dependency",
         /// A task it needed did not end as needed.
@@ -107,6 +109,7 @@ impl Code {
             | Self::DependencyFailed => true,
             Self::HeldApproval
             | Self::HeldPerson
+            | Self::HeldBrake
             | Self::WaitingDependency
             | Self::DelayedUntil
             | Self::LimitReached

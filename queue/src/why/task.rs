@@ -65,7 +65,10 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
     let requirements = requirements(look, found, task);
     match &found.place {
         Place::Processing { worker } => Ok(processing(look, subject, worker, found)),
-        Place::Pending { .. } => pending(look, subject, &requirements, Some(found)),
+        Place::Pending { .. } => match look.pool.brakes().holding(task)? {
+            Some(brake) => later(look, subject, &requirements, vec![brake.reason()]),
+            None => pending(look, subject, &requirements, Some(found)),
+        },
         Place::Delayed { due } => {
             let until = Moment::from_unix_millis(due * 1000);
             let text = match found.name.attempt {
@@ -78,7 +81,9 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
             let reason = Reason::new(Code::DelayedUntil, text)
                 .evidence("until", until.to_string())
                 .evidence("attempt", found.name.attempt);
-            later(look, subject, &requirements, vec![reason])
+            let brake = look.pool.brakes().holding(task)?;
+            let reasons = [reason].into_iter().chain(brake.map(|brake| brake.reason())).collect();
+            later(look, subject, &requirements, reasons)
         }
         Place::Shelf { shelf: Shelf::Held, .. } => {
             let fix = format!("queue release {}", task.id.short());

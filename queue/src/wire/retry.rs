@@ -48,6 +48,13 @@ pub enum Verdict {
     Failed(Cause),
     /// It failed, and would each time: what was asked for cannot be done.
     Refused(Cause),
+    /// It failed as the probe of a brake: that counts as no failure, and others are tried next.
+    ProbeFailed {
+        /// As of any failure.
+        cause: Cause,
+        /// How long it stays away.
+        pause: Duration,
+    },
     /// It was ended for good.
     Cancelled(Cause),
     /// It was not ready (exit code 75, or a busy server): later, and nothing is counted.
@@ -64,7 +71,9 @@ impl Verdict {
     pub const fn outcome(self) -> Outcome {
         match self {
             Self::Succeeded => Outcome::Succeeded,
-            Self::Failed(_) | Self::Refused(_) | Self::WorkerDied => Outcome::Failed,
+            Self::Failed(_) | Self::Refused(_) | Self::ProbeFailed { .. } | Self::WorkerDied => {
+                Outcome::Failed
+            }
             Self::Cancelled(_) => Outcome::Cancelled,
             Self::NotReady(_) | Self::Returned => Outcome::Returned,
         }
@@ -77,6 +86,7 @@ impl Verdict {
             Self::Succeeded | Self::Returned => None,
             Self::Failed(cause)
             | Self::Refused(cause)
+            | Self::ProbeFailed { cause, .. }
             | Self::Cancelled(cause)
             | Self::NotReady(cause) => Some(cause),
             Self::WorkerDied => Some(Cause::WorkerDied),
@@ -141,6 +151,7 @@ fn follow(
             }
         }
         Verdict::Refused(_) => (Next::Failed, TaskName { failures: name.failures + 1, ..name }),
+        Verdict::ProbeFailed { pause, .. } => (after(pause), name.again()),
         // The pause grows with what was neither a failure nor a death: the times it was not ready.
         Verdict::NotReady(_) => (later(name.attempt - name.failures - name.deaths), name.again()),
         Verdict::Returned => (Next::Pending, name.again()),
@@ -230,6 +241,15 @@ mod tests {
         }
         let (next, died) = follow(name, Verdict::WorkerDied);
         assert_eq!((next, died.attempt, died.failures, died.deaths), (Next::Pending, 12, 0, 1));
+    }
+
+    #[test]
+    fn a_probe_that_fails_counts_as_no_failure() {
+        let name = TaskName { failures: 2, attempt: 3, ..TaskName::first(TaskId::new()) };
+        let verdict = Verdict::ProbeFailed { cause: Cause::Oom, pause: Duration::from_secs(60) };
+        let (next, again) = follow(name, verdict);
+        assert_eq!((next, again.attempt, again.failures), (in_seconds(60), 4, 2));
+        assert_eq!((verdict.outcome(), verdict.cause()), (Outcome::Failed, Some(Cause::Oom)));
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn a_key_names_one_task_however_often_its_submitter_dies() {
 }
 
 /// A worker claims the one task and ends it so; after an error it tries once more, as workers do.
-fn work(pool: &Pool, worker: &str, verdict: Verdict) -> Result<(), Error> {
+pub(in crate::dir) fn work(pool: &Pool, worker: &str, verdict: Verdict) -> Result<(), Error> {
     let ledger = ledger(pool, worker);
     let _lease = lease_of_the_living(pool, worker, &ledger)?;
     let mut cursor = cursor(pool, worker);
@@ -392,6 +392,7 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                     }
                     Verdict::Succeeded
                     | Verdict::Cancelled(_)
+                    | Verdict::ProbeFailed { .. }
                     | Verdict::NotReady(_)
                     | Verdict::Returned => None,
                 };
