@@ -226,7 +226,7 @@ impl Brakes {
 }
 
 /// `None` also where it is nothing that can be understood.
-fn read(path: &std::path::Path) -> Result<Option<Brake>, Error> {
+pub(in crate::dir) fn read(path: &std::path::Path) -> Result<Option<Brake>, Error> {
     let text = match plain_file::read(path) {
         Err(Error::Garbled { .. }) => None,
         text => text?,

@@ -7,6 +7,7 @@ use shared::outcome::Cause;
 use super::*;
 use crate::dir::Pool;
 use crate::dir::claim::cursor::Pass;
+use crate::dir::find::counts::Counter;
 use crate::dir::fixture::{ANY, claim, cursor, end, ledger, pool_at, scratch, state, submit};
 use crate::dir::operate;
 use crate::dir::tests::crash::work;
@@ -63,6 +64,8 @@ fn what_is_held_waits_in_a_lane_of_its_own_and_others_go_on() {
         claimed @ Pass::Claimed { .. } => panic!("{claimed:?}"),
     }
     assert!(bad.iter().all(|id| state(&pool, *id).unwrap().0 == "pending"));
+    let counts = Counter::default().take(pool.layout()).unwrap();
+    assert_eq!((counts.pending, counts.held), (1, 2), "one is tried");
     let ids = bad.iter().copied().collect();
     assert_eq!(operate::brakes_of(&pool, &ids).unwrap()[0].tasks, ids);
     assert!(operate::let_go(&pool, &key()).unwrap().is_some());
