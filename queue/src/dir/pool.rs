@@ -39,7 +39,7 @@ pub struct Rules {
     /// What may change that.
     pub limits_from: Source,
     /// Whether failures that are alike hold back the rest.
-    pub brake: shared::task::Brake,
+    pub brake: shared::task::BrakeUse,
     /// Submissions are refused when less than this is free.
     pub disk_low: shared::quantity::Bytes,
 }

@@ -175,13 +175,13 @@ fn backoff(policy: &Policy, tries: u32, jitter: f64) -> Duration {
 
 /// After a job that could not be started: what was missing or busy (a disk that is mounted late, a
 /// program that is being replaced) needs longer to come back than a job that went wrong.
-const START_PAUSES: [Duration; 3] =
-    [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
-
 fn start_pause(policy: &Policy, failures: u32) -> Duration {
-    let last = START_PAUSES.len() - 1;
-    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(last).min(last);
-    START_PAUSES[index].min(policy.backoff_max)
+    let seconds = match failures {
+        0 | 1 => 5,
+        2 => 30,
+        3.. => 120,
+    };
+    Duration::from_secs(seconds).min(policy.backoff_max)
 }
 
 fn after(pause: Duration, now: Moment) -> Moment {

@@ -9,7 +9,7 @@ use toml::Value;
 use crate::event::Level;
 use crate::name::nearest;
 use crate::quantity::{Bytes, Span};
-use crate::task::{Brake, Class};
+use crate::task::{BrakeUse, Class};
 
 /// A value as somebody wrote it.
 pub(super) enum Written {
@@ -267,7 +267,7 @@ impl Setting for GroupPool {
     }
 }
 
-impl Setting for Brake {
+impl Setting for BrakeUse {
     fn read(written: &Written) -> Result<Self, String> {
         word(written, "on or off", |text| match text.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" => Some(Self::On),

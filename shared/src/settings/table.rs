@@ -8,7 +8,7 @@ use super::kinds::{BasePort, GroupPool, Limits, Setting, StallTimeouts};
 use super::{BadSettings, Origin, Row, Sources};
 use crate::event::Level;
 use crate::quantity::{Bytes, Span};
-use crate::task::Brake;
+use crate::task::BrakeUse;
 
 macro_rules! settings {
     ($($name:ident: $kind:ty = $default:expr, [$($variable:literal),+], $about:literal;)+) => {
@@ -97,7 +97,7 @@ settings! {
         "The wait before a failed task is tried again; doubles each time.";
     retry_backoff_max: Span = Span::seconds(300), ["BRAINSTEM_RETRY_BACKOFF_MAX"],
         "That wait grows no longer than this.";
-    brake: Brake = Brake::On, ["BRAINSTEM_BRAKE"],
+    brake: BrakeUse = BrakeUse::On, ["BRAINSTEM_BRAKE"],
         "Whether many failures in a row that are alike hold back the rest of a batch; `off`: never.";
     limits: Limits = Limits::default(), ["BRAINSTEM_LIMITS"],
         "How many tasks of one user, label or model may run at once.";

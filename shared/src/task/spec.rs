@@ -41,7 +41,7 @@ pub struct Spec {
     pub max_attempts: Option<u32>,
     /// Whether many failures that are alike hold it back; by default as the setting says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub brake: Option<Brake>,
+    pub brake: Option<BrakeUse>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,17 +175,13 @@ crate::outcome::words! {
 
 crate::outcome::words! {
     /// Whether many failures in a row that are alike hold back the rest.
-    Brake {
+    #[derive(Default)]
+    BrakeUse {
         /// They do.
+        #[default]
         On = "on",
         /// Each task is tried as often as it may be.
         Off = "off",
-    }
-}
-
-impl Default for Brake {
-    fn default() -> Self {
-        Self::On
     }
 }
 

@@ -32,7 +32,7 @@ fn let_it_try(pool: &Pool) {
     brake["held"]["next_probe"] = json!("2026-01-01T00:00:00.000Z");
     let aside = pool.at("brake");
     fs::write(&aside, brake.to_string()).unwrap();
-    fs::rename(aside, file).unwrap();
+    rustix::fs::rename(aside, file).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue::dir::brake::Turn;
+use queue::dir::brake::BrakeTurn;
 use queue::dir::claim::one::Claim;
 use queue::wire::ledger_line::Line;
 use queue::wire::retry::{self, Verdict};
@@ -65,10 +65,10 @@ pub(crate) fn finish(
 }
 
 /// The failure of a probe is none of its task.
-fn as_probe(turn: Turn, verdict: Verdict) -> Verdict {
+fn as_probe(turn: BrakeTurn, verdict: Verdict) -> Verdict {
     match (turn, verdict) {
-        (Turn::Probe(pause), Verdict::Failed(cause)) => Verdict::ProbeFailed { cause, pause },
-        (Turn::Free | Turn::Probe(_) | Turn::Over, verdict) => verdict,
+        (BrakeTurn::Probe(pause), Verdict::Failed(cause)) => Verdict::ProbeFailed { cause, pause },
+        (BrakeTurn::Free | BrakeTurn::Probe(_) | BrakeTurn::Over, verdict) => verdict,
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) mod load;
 
 use std::sync::Arc;
 
-use queue::dir::brake::Turn;
+use queue::dir::brake::BrakeTurn;
 use queue::dir::claim::one::Claim;
 use queue::wire::retry::Verdict;
 use shared::llm::ModelVerb;
@@ -42,7 +42,7 @@ pub fn attempt(
         correlation_id: Some(task.correlation_id.clone()),
         ..Context::default()
     });
-    if claim.turn() == Turn::Over {
+    if claim.turn() == BrakeTurn::Over {
         let text = "its brake held it for a day: what it was held for did not go away".to_owned();
         let verdict = Verdict::Refused(Cause::Braked);
         let result = AttemptResult { message: Some(text), ..AttemptResult::new(verdict) };

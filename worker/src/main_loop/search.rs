@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use queue::dir::brake::Turn;
+use queue::dir::brake::BrakeTurn;
 use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::limit_slots;
 use queue::dir::claim::note::Note;
@@ -262,7 +262,7 @@ impl Won {
             lane: self.lane.to_string(),
             waited_seconds: Some(waited),
         });
-        if let Turn::Probe(_) = claim.turn() {
+        if let BrakeTurn::Probe(_) = claim.turn() {
             emit!(Event::BrakeProbe { task: name.id, attempt: name.attempt });
         }
         let report = ClaimReport { at: Some(Moment::now()), result, reasons: Vec::new() };

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use queue::dir::signal::doorbell;
-use queue::wire::brake::{self, BrakeKey, Counted, Failure, Signature};
+use queue::wire::brake::{self, BrakeKey, Counted, FailedAtOnce, Signature};
 use queue::wire::ledger_line::Line;
 use shared::emit;
 use shared::event::Event;
@@ -31,7 +31,7 @@ pub(super) struct Note {
 #[derive(Debug)]
 enum End {
     Succeeded,
-    Failed(Box<Failure>),
+    Failed(Box<FailedAtOnce>),
     /// It ended otherwise, or had done something before it failed.
     Otherwise,
 }
@@ -39,7 +39,7 @@ enum End {
 /// What is to be told once the end is recorded. `None` where no brake can be concerned.
 pub(super) fn note(context: &AttemptContext, finished: &Finished) -> Option<Note> {
     let (pool, line) = (&context.surroundings.pool, &finished.line);
-    if pool.rules().brake == task::Brake::Off {
+    if pool.rules().brake == task::BrakeUse::Off {
         return None;
     }
     let wall = Duration::try_from_secs_f64(finished.ending.seconds.unwrap_or(0.0));
@@ -59,12 +59,12 @@ pub(super) fn note(context: &AttemptContext, finished: &Finished) -> Option<Note
     Some(Note { key, class: task.class(), end })
 }
 
-fn failure(context: &AttemptContext, key: BrakeKey, line: &Line) -> Option<Failure> {
+fn failure(context: &AttemptContext, key: BrakeKey, line: &Line) -> Option<FailedAtOnce> {
     let log = context.surroundings.pool.layout().run_log(line.id, line.attempt);
     let said = tail(&log).and_then(|tail| brake::last_line(&tail));
     let said = said.or_else(|| line.error_message.as_deref().and_then(brake::last_line));
     let said = said.unwrap_or_default();
-    Some(Failure {
+    Some(FailedAtOnce {
         key,
         batch: line.task.batch_id,
         task: line.id,
@@ -103,7 +103,7 @@ pub(super) fn tell(context: &AttemptContext, note: Note) {
     }
 }
 
-fn count(context: &AttemptContext, failure: Failure) -> Result<(), queue::Error> {
+fn count(context: &AttemptContext, failure: FailedAtOnce) -> Result<(), queue::Error> {
     let (counted, brake) = context.surroundings.pool.brakes().count(failure)?;
     match counted {
         Counted::NowHeld => emit!(Event::BrakeHeld {

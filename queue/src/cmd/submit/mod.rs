@@ -22,7 +22,7 @@ use shared::event::Event;
 use shared::id::{BatchId, TaskId, new_correlation_id};
 use shared::name::Name;
 use shared::quantity::{Bytes, Span};
-use shared::task::{BadSpec, Brake, Class, Spec, Task};
+use shared::task::{BadSpec, BrakeUse, Class, Spec, Task};
 use shared::time::Moment;
 
 use super::{App, Stop};
@@ -67,7 +67,7 @@ pub(crate) struct Submit {
     max_attempts: Option<u32>,
     /// off: many failures that are alike do not hold back the rest [default: on]
     #[arg(long, value_name = "on|off")]
-    brake: Option<Brake>,
+    brake: Option<BrakeUse>,
     /// How much GPU memory it needs, as in 8GiB
     #[arg(long, value_name = "SIZE", conflicts_with = "batch")]
     gpu_mem: Option<Bytes>,
@@ -175,11 +175,11 @@ struct Submitter {
     now: Moment,
     correlation_id: String,
     /// For tasks that do not say it themselves.
-    brake: Option<Brake>,
+    brake: Option<BrakeUse>,
 }
 
 impl Submitter {
-    fn new(brake: Option<Brake>) -> Self {
+    fn new(brake: Option<BrakeUse>) -> Self {
         let cwd =
             std::env::current_dir().ok().and_then(|cwd| cwd.into_os_string().into_string().ok());
         Self {

@@ -32,7 +32,7 @@ use crate::dir::disk::lock::Lock;
 use crate::dir::disk::publish::{self, Durability};
 use crate::dir::disk::{listing, plain_file};
 use crate::dir::layout::Layout;
-use crate::wire::brake::{Brake, BrakeKey, Counted, Failure, Gate};
+use crate::wire::brake::{Brake, BrakeKey, Counted, FailedAtOnce, Gate};
 
 /// Brakes that others made are noticed so soon: to look before each claim would cost each one.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -50,7 +50,7 @@ pub type All = BTreeMap<BrakeKey, Brake>;
 #[derive(Debug)]
 pub struct Brakes {
     layout: Layout,
-    setting: task::Brake,
+    setting: task::BrakeUse,
     known: Mutex<Known>,
 }
 
@@ -63,7 +63,7 @@ struct Known {
 
 /// What a claimed task is to the brake that counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum BrakeTurn {
     /// No brake holds it.
     Free,
     /// It is the one that is tried; if it fails it stays away for so long.
@@ -73,7 +73,7 @@ pub enum Turn {
 }
 
 impl Brakes {
-    pub(super) fn new(layout: &Layout, setting: task::Brake) -> Self {
+    pub(super) fn new(layout: &Layout, setting: task::BrakeUse) -> Self {
         Self { layout: layout.clone(), setting, known: Mutex::default() }
     }
 
@@ -94,7 +94,7 @@ impl Brakes {
     /// The brake that holds a task, as of a moment ago.
     pub fn holding(&self, task: &Task) -> Result<Option<Brake>, Error> {
         let all = self.all()?;
-        if all.is_empty() || self.setting == task::Brake::Off {
+        if all.is_empty() || self.setting == task::BrakeUse::Off {
             return Ok(None);
         }
         let brake = BrakeKey::of(task).and_then(|key| all.get(&key).cloned());
@@ -103,32 +103,32 @@ impl Brakes {
 
     /// Whether a brake lets a task that it counts be claimed now. Looks at the file.
     pub fn gate(&self, key: &BrakeKey, now: Moment) -> Result<Gate, Error> {
-        if self.setting == task::Brake::Off {
+        if self.setting == task::BrakeUse::Off {
             return Ok(Gate::Open);
         }
         Ok(self.read(key)?.map_or(Gate::Open, |brake| brake.gate(now)))
     }
 
     /// Takes note of a task that was claimed from a lane with these limits, whose slots are held.
-    pub(super) fn begin(&self, limits: &[String]) -> Result<Turn, Error> {
+    pub(super) fn begin(&self, limits: &[String]) -> Result<BrakeTurn, Error> {
         let Some(key) = limits.iter().find_map(|key| BrakeKey::of_limit(key)) else {
-            return Ok(Turn::Free);
+            return Ok(BrakeTurn::Free);
         };
         let now = Moment::now();
         match self.gate(&key, now)? {
-            Gate::Open => return Ok(Turn::Free),
-            Gate::Over => return Ok(Turn::Over),
+            Gate::Open => return Ok(BrakeTurn::Free),
+            Gate::Over => return Ok(BrakeTurn::Over),
             Gate::Probe | Gate::Wait(_) => {}
         }
         let _lock = self.lock()?;
-        let Some(mut brake) = self.read(&key)? else { return Ok(Turn::Free) };
+        let Some(mut brake) = self.read(&key)? else { return Ok(BrakeTurn::Free) };
         let pause = brake.begin_probe(now);
         self.write(&brake)?;
-        Ok(Turn::Probe(pause))
+        Ok(BrakeTurn::Probe(pause))
     }
 
     /// Counts an attempt that failed at once; with what came of it the brake as it is now.
-    pub fn count(&self, failure: Failure) -> Result<(Counted, Brake), Error> {
+    pub fn count(&self, failure: FailedAtOnce) -> Result<(Counted, Brake), Error> {
         let _lock = self.lock()?;
         let (counted, brake) = match self.read(&failure.key)? {
             Some(mut brake) => (brake.count(failure), brake),

@@ -19,8 +19,8 @@ use crate::wire::retry::Verdict;
 const BAD: &str = r#"{"command": ["bad"], "class": "cpu"}"#;
 const GOOD: &str = r#"{"command": ["good"], "class": "cpu"}"#;
 
-fn failure(task: TaskId, at: Moment) -> Failure {
-    Failure {
+fn failure(task: TaskId, at: Moment) -> FailedAtOnce {
+    FailedAtOnce {
         key: key(),
         batch: None,
         task,
@@ -44,7 +44,7 @@ fn hold(pool: &Pool, ago: i64) {
     }
 }
 
-fn turn_of(pool: &Pool, worker: &str) -> Option<(TaskId, Turn)> {
+fn turn_of(pool: &Pool, worker: &str) -> Option<(TaskId, BrakeTurn)> {
     claim(&mut cursor(pool, worker)).map(|claim| (claim.name().id, claim.turn()))
 }
 
@@ -58,7 +58,7 @@ fn what_is_held_waits_in_a_lane_of_its_own_and_others_go_on() {
     let bad: Vec<TaskId> = (0..3).map(|_task| submit(&pool, BAD)).collect();
     let good = submit(&pool, GOOD);
     hold(&pool, 0);
-    assert_eq!(turn_of(&pool, "w"), Some((good, Turn::Free)));
+    assert_eq!(turn_of(&pool, "w"), Some((good, BrakeTurn::Free)));
     match cursor(&pool, "w").pass(&ANY, &mut |_note| {}).unwrap() {
         Pass::Nothing { limited, .. } => assert_eq!(limited[0].1.key, key().as_str()),
         claimed @ Pass::Claimed { .. } => panic!("{claimed:?}"),
@@ -69,7 +69,7 @@ fn what_is_held_waits_in_a_lane_of_its_own_and_others_go_on() {
     let ids = bad.iter().copied().collect();
     assert_eq!(operate::brakes_of(&pool, &ids).unwrap()[0].tasks, ids);
     assert!(operate::let_go(&pool, &key()).unwrap().is_some());
-    assert_eq!(turn_of(&pool, "w"), Some((bad[0], Turn::Free)));
+    assert_eq!(turn_of(&pool, "w"), Some((bad[0], BrakeTurn::Free)));
     assert!(operate::let_go(&pool, &key()).unwrap().is_none());
 }
 
@@ -80,7 +80,10 @@ fn one_probe_at_a_time_goes_through_and_counts_as_no_failure() {
     let ids: Vec<TaskId> = (0..3).map(|_task| submit(&pool, BAD)).collect();
     hold(&pool, 31);
     let probe = claim(&mut cursor(&pool, "w")).unwrap();
-    assert_eq!((probe.name().id, probe.turn()), (ids[0], Turn::Probe(Duration::from_secs(70))));
+    assert_eq!(
+        (probe.name().id, probe.turn()),
+        (ids[0], BrakeTurn::Probe(Duration::from_secs(70)))
+    );
     assert_eq!(turn_of(&pool, "other"), None, "it is alone");
     end(*probe, &ledger(&pool, "w"), PROBE_FAILED);
     assert_eq!(turn_of(&pool, "other"), None, "the next one comes after the pause");
@@ -98,9 +101,9 @@ fn what_was_held_for_a_day_is_claimed_to_be_ended_until_a_person_lets_it_go() {
     let pool = pool_at(home.path());
     let ids = [submit(&pool, BAD), submit(&pool, BAD)];
     hold(&pool, 24 * 3600);
-    assert_eq!(turn_of(&pool, "w"), Some((ids[0], Turn::Over)));
+    assert_eq!(turn_of(&pool, "w"), Some((ids[0], BrakeTurn::Over)));
     operate::let_go(&pool, &key()).unwrap();
-    assert_eq!(turn_of(&pool, "w"), Some((ids[1], Turn::Free)));
+    assert_eq!(turn_of(&pool, "w"), Some((ids[1], BrakeTurn::Free)));
 }
 
 #[test]
@@ -117,7 +120,7 @@ fn a_success_between_begins_the_row_anew_and_who_wants_no_brake_has_none() {
     }
     hold(&pool, 0);
     let off = submit(&pool, r#"{"command": ["bad"], "class": "cpu", "brake": "off"}"#);
-    assert_eq!(turn_of(&pool, "w"), Some((off, Turn::Free)));
+    assert_eq!(turn_of(&pool, "w"), Some((off, BrakeTurn::Free)));
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn a_brake_that_cannot_be_read_is_none() {
     let id = submit(&pool, BAD);
     hold(&pool, 0);
     std::fs::write(pool.layout().brake(&key()), "{\"schema\":").unwrap();
-    assert_eq!(turn_of(&pool, "w"), Some((id, Turn::Free)));
+    assert_eq!(turn_of(&pool, "w"), Some((id, BrakeTurn::Free)));
 }
 
 /// The last failure holds the rest, all are moved, one is tried, and the brake is taken off.

@@ -9,7 +9,7 @@ use shared::task::{Task, TaskName};
 use super::limit_slots::{self, Slots};
 use super::prefetch::Prefetched;
 use crate::Error;
-use crate::dir::brake::Turn;
+use crate::dir::brake::BrakeTurn;
 use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::reject;
 use crate::dir::layout::Segment;
@@ -35,7 +35,7 @@ pub struct Claim {
     /// so nothing else can be said about this attempt.
     end: Option<(Line, OnDisk)>,
     slots: Slots,
-    turn: Turn,
+    turn: BrakeTurn,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Claim {
 
     /// What it is to the brake that counts it.
     #[must_use]
-    pub fn turn(&self) -> Turn {
+    pub fn turn(&self) -> BrakeTurn {
         self.turn
     }
 

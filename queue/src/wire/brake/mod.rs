@@ -5,15 +5,17 @@
 //! A brake is a file that exists from the first such failure to the next success. Until it holds it
 //! only counts.
 
+mod failure;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::id::{BatchId, TaskId};
 use shared::name::Name;
-use shared::outcome::{Cause, Outcome};
 use shared::reason::{Code, Reason};
-use shared::task::{Class, Payload, Task};
 use shared::time::Moment;
+
+pub use failure::{AT_ONCE, BrakeKey, FailedAtOnce, Signature, counts, last_line};
 
 /// The schema that a brake names.
 pub const SCHEMA: &str = "brainstem.brake/1";
@@ -22,8 +24,6 @@ pub const SCHEMA: &str = "brainstem.brake/1";
 pub const ATTEMPTS: u32 = 8;
 /// They must be of at least so many tasks: one task may fail for reasons of its own.
 pub const TASKS: usize = 5;
-/// What ran for longer than this did something before it failed.
-pub const AT_ONCE: Duration = Duration::from_secs(60);
 /// From the hold to the first probe.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The pause doubles up to this.
@@ -33,109 +33,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 const BEHIND: Duration = Duration::from_secs(10);
 /// What is held for so long ends as `braked`.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
-/// So much of a job's last line is compared and told.
-const LINE: usize = 200;
-
-/// Which tasks are counted together: a limit's key that the pool makes, as `brake=<batch>`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct BrakeKey(String);
-
-const PREFIX: &str = "brake=";
-
-impl BrakeKey {
-    /// That of a task; `None` where the task wants none, or is the pool's own.
-    #[must_use]
-    pub fn of(task: &Task) -> Option<Self> {
-        if task.class() == Class::Resource || task.spec.brake == Some(shared::task::Brake::Off) {
-            return None;
-        }
-        Some(Self(match task.batch_id {
-            Some(batch) => format!("{PREFIX}{batch}"),
-            None => format!("{PREFIX}{}:{}", task.submitted_by, program(task)?),
-        }))
-    }
-
-    /// Reads a limit's key. `None` where that is a person's limit.
-    #[must_use]
-    pub fn of_limit(key: &str) -> Option<Self> {
-        key.starts_with(PREFIX).then(|| Self(key.to_owned()))
-    }
-
-    /// As a limit's key.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// What stands for tasks without a batch: a program's name, or a model's.
-fn program(task: &Task) -> Option<String> {
-    Some(match task.spec.payload().ok()? {
-        Payload::Command(words) => words.first()?.clone(),
-        Payload::Shell(line) => line.split_whitespace().next()?.to_owned(),
-        Payload::Llm { model, .. } | Payload::Model { model, .. } => model.to_owned(),
-    })
-}
-
-/// By what two failures are the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature {
-    /// The cause in the ledger.
-    pub cause: Cause,
-    /// The exit code, where there is one.
-    pub exit_code: Option<i32>,
-    /// The signal that ended it, where one did.
-    pub signal: Option<i32>,
-    /// The last line that it printed or, where it printed nothing, the error; without digits.
-    pub line: String,
-}
-
-/// An attempt that failed at once.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Failure {
-    /// Which tasks it counts for.
-    pub key: BrakeKey,
-    /// Their batch.
-    pub batch: Option<BatchId>,
-    /// The task.
-    pub task: TaskId,
-    /// Who ran it.
-    pub worker: Name,
-    /// When it ended.
-    pub at: Moment,
-    /// How: compared.
-    pub signature: Signature,
-    /// How: told. The last line, with its digits.
-    pub line: String,
-}
-
-impl Signature {
-    /// Of an attempt with this last line.
-    #[must_use]
-    pub fn new(cause: Cause, exit_code: Option<i32>, signal: Option<i32>, line: &str) -> Self {
-        let line = line.chars().filter(|c| !c.is_ascii_digit()).take(LINE).collect();
-        Self { cause, exit_code, signal, line }
-    }
-}
-
-/// Whether an attempt that ended so counts for the brake.
-#[must_use]
-pub fn counts(outcome: Outcome, cause: Option<Cause>, wall: Duration) -> bool {
-    let cause = matches!(
-        cause,
-        Some(Cause::ExitCode | Cause::Signal | Cause::Oom | Cause::GpuError | Cause::SpawnFailed)
-    );
-    outcome == Outcome::Failed && cause && wall < AT_ONCE
-}
-
-/// The last line of an output that says something, as far as it is compared and told.
-#[must_use]
-pub fn last_line(output: &str) -> Option<String> {
-    // A progress bar writes its line again and again behind carriage returns.
-    let line = output.split(['\n', '\r']).map(str::trim).rfind(|line| !line.is_empty())?;
-    Some(line.chars().take(LINE).collect())
-}
 
 /// What is known of failures that follow each other. Content of `brakes/<key>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,12 +56,12 @@ pub struct Brake {
     /// When the first one ended.
     pub since: Moment,
     /// What follows from that, once it does.
-    pub held: Option<Held>,
+    pub held: Option<HeldBrake>,
 }
 
 /// The tasks are held: one at a time goes through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct HeldBrake {
     /// Since when.
     pub since: Moment,
     /// When the next probe may start, or when the last one started and this much is to pass.
@@ -202,8 +99,8 @@ pub enum Gate {
 impl Brake {
     /// The first failure of what may become many.
     #[must_use]
-    pub fn new(failure: Failure) -> Self {
-        let Failure { key, batch, task, worker, at, signature, line } = failure;
+    pub fn new(failure: FailedAtOnce) -> Self {
+        let FailedAtOnce { key, batch, task, worker, at, signature, line } = failure;
         let (tasks, workers) = (vec![task], vec![worker]);
         let schema = SCHEMA.to_owned();
         Self {
@@ -221,7 +118,7 @@ impl Brake {
     }
 
     /// Counts one more. One that ended in another way begins the row anew.
-    pub fn count(&mut self, failure: Failure) -> Counted {
+    pub fn count(&mut self, failure: FailedAtOnce) -> Counted {
         if self.held.is_some() {
             return Counted::Already;
         }
@@ -242,7 +139,7 @@ impl Brake {
         }
         let (since, pause) = (failure.at, FIRST_PAUSE);
         let next_probe = later(since, pause);
-        self.held = Some(Held { since, next_probe, pause: pause.as_secs(), probes: 0 });
+        self.held = Some(HeldBrake { since, next_probe, pause: pause.as_secs(), probes: 0 });
         Counted::NowHeld
     }
 
@@ -278,7 +175,7 @@ impl Brake {
         match self.batch {
             Some(batch) => format!("batch {}", batch.short()),
             None => {
-                let rest = self.key.0.strip_prefix(PREFIX).unwrap_or_default();
+                let rest = self.key.whose();
                 let (by, program) = rest.split_once(':').unwrap_or((rest, ""));
                 format!("tasks of {by} that run {program}")
             }
@@ -354,15 +251,16 @@ fn later(at: Moment, pause: Duration) -> Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::outcome::Cause;
 
     fn at(seconds: i64) -> Moment {
         Moment::from_unix_millis(seconds * 1000)
     }
 
-    fn failure(task: TaskId, line: &str) -> Failure {
+    fn failure(task: TaskId, line: &str) -> FailedAtOnce {
         let signature = Signature::new(Cause::ExitCode, Some(1), None, line);
-        let (key, worker) = (BrakeKey("brake=b".into()), "w".parse().unwrap());
-        Failure { key, batch: None, task, worker, at: at(100), signature, line: line.into() }
+        let (key, worker) = (BrakeKey::of_limit("brake=b").unwrap(), "w".parse().unwrap());
+        FailedAtOnce { key, batch: None, task, worker, at: at(100), signature, line: line.into() }
     }
 
     /// A brake that holds since second 100.
@@ -410,22 +308,5 @@ mod tests {
         }
         assert_eq!(brake.gate(at(-100_000)), Gate::Probe, "the clock was set back");
         assert_eq!(brake.gate(at(100 + 24 * 3600)), Gate::Over);
-    }
-
-    #[test]
-    fn only_what_fails_at_once_and_by_itself_counts() {
-        let soon = Duration::from_secs(1);
-        assert!(counts(Outcome::Failed, Some(Cause::Oom), soon));
-        assert!(!counts(Outcome::Failed, Some(Cause::ExitCode), AT_ONCE));
-        assert!(!counts(Outcome::Failed, Some(Cause::Timeout), soon));
-        assert!(!counts(Outcome::Returned, Some(Cause::ExitCode), soon), "not ready is no failure");
-        assert!(!counts(Outcome::Succeeded, None, soon));
-    }
-
-    #[test]
-    fn the_last_line_is_the_last_that_says_something() {
-        let said = last_line("loading\n 10%\r 20%\rCUDA out of memory\n\n  \n");
-        assert_eq!(said.as_deref(), Some("CUDA out of memory"));
-        assert_eq!(last_line(" \n"), None);
     }
 }
