@@ -47,6 +47,8 @@ words! {
         WorkerDraining = "worker.draining",
         /// The machine gives the worker no thread, process or file to start a job with.
         WorkerStarved = "worker.starved",
+        /// Such tasks fail at once on this worker, and not on others.
+        WorkerBacksOff = "worker.backs_off",
         /// The worker was asked for and never came up.
         WorkerNeverStarted = "worker.never_started",
         /// No worker has its model loaded.
@@ -121,6 +123,7 @@ impl Code {
             | Self::WorkerHung
             | Self::WorkerDraining
             | Self::WorkerStarved
+            | Self::WorkerBacksOff
             | Self::WorkerNeverStarted
             | Self::ModelNotLoaded
             | Self::ModelLoading

@@ -227,6 +227,7 @@ mod tests {
             paused: None,
             draining: None,
             starved: None,
+            backs_off: Vec::new(),
             server: Some(server),
         }
     }

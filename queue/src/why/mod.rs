@@ -170,6 +170,7 @@ const fn weight(code: Code) -> u8 {
         Code::ClaimStalled | Code::ClaimLoopStalled | Code::WorkerHung | Code::BrainHung => 6,
         Code::WorkerDead
         | Code::WorkerStarved
+        | Code::WorkerBacksOff
         | Code::GpuQuarantined
         | Code::ServerWedged
         | Code::ServerDown

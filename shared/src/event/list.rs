@@ -200,6 +200,10 @@ events! {
             => ("Worker {worker} may be restarted again");
         "spawn.retired" Info WorkerRetired { worker: Name, idle_seconds: f64 }
             => ("Worker {worker} retired after {} idle", span(*idle_seconds));
+        "worker.backs_off" Warning WorkerBacksOff { worker: Name, class: Class, error: String, seconds: f64 }
+            => ("Worker {worker} leaves such {class} tasks to others for {}: several in a row failed here: {error}", span(*seconds));
+        "worker.takes_again" Info WorkerTakesAgain { worker: Name, class: Class }
+            => ("Worker {worker} takes such {class} tasks again: one went well");
         "worker.starved" Warning WorkerStarved { worker: Name, error: String, seconds: f64 }
             => ("Worker {worker} cannot start jobs: {error}; it takes nothing for {}", span(*seconds));
         "worker.died" Error WorkerDied { worker: Name, pid: Option<u32>, tasks: u64, last_status: Option<String> }

@@ -1,5 +1,6 @@
 //! A worker and its jobs.
 
+pub(super) mod elsewhere;
 pub(super) mod gpu;
 pub(super) mod job_environment;
 pub(super) mod jobs;

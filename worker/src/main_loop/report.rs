@@ -143,6 +143,7 @@ mod tests {
             paused: None,
             draining: None,
             starved: None,
+            backs_off: Vec::new(),
             server: None,
         }
     }

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use queue::dir::signal::doorbell;
 use queue::wire::brake::{self, BrakeKey, Counted, FailedAtOnce, Signature};
+use queue::wire::lane::Requirements;
 use queue::wire::ledger_line::Line;
 use shared::emit;
 use shared::event::Event;
 use shared::outcome::Outcome;
-use shared::task::{self, Class};
+use shared::task;
 
 use crate::attempt::context::AttemptContext;
 use crate::attempt::finished::Finished;
+use crate::worker_state::back_off::FailedHere;
 
 /// So much of the end of an output is looked at for its last line.
 const TAIL: u64 = 4096;
@@ -24,7 +26,8 @@ const TAIL: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Note {
     key: BrakeKey,
-    class: Class,
+    /// What the task needs of a worker.
+    needs: Requirements,
     end: End,
 }
 
@@ -45,7 +48,9 @@ pub(super) fn note(context: &AttemptContext, finished: &Finished) -> Option<Note
     let wall = Duration::try_from_secs_f64(finished.ending.seconds.unwrap_or(0.0));
     let fails = brake::counts(line.outcome, line.cause, wall.unwrap_or(Duration::MAX));
     // An error when looking is one when telling, too.
-    if !fails && pool.brakes().all().is_ok_and(|all| all.is_empty()) {
+    let is_quiet = pool.brakes().all().is_ok_and(|all| all.is_empty())
+        && context.worker_state.look(|state| state.back_offs.is_empty());
+    if !fails && is_quiet {
         return None;
     }
     let task = finished.claim.task();
@@ -56,7 +61,7 @@ pub(super) fn note(context: &AttemptContext, finished: &Finished) -> Option<Note
         Outcome::Failed => End::Otherwise,
         Outcome::Cancelled | Outcome::Returned => return None,
     };
-    Some(Note { key, class: task.class(), end })
+    Some(Note { key, needs: pool.requirements_of(task).without_limits(), end })
 }
 
 fn failure(context: &AttemptContext, key: BrakeKey, line: &Line) -> Option<FailedAtOnce> {
@@ -86,15 +91,19 @@ fn tail(log: &Path) -> Option<String> {
 
 /// Tells the brake. What cannot be told is said, and costs some attempts more.
 pub(super) fn tell(context: &AttemptContext, note: Note) {
-    let pool = &context.surroundings.pool;
-    let told = match note.end {
-        End::Failed(failure) => count(context, *failure),
-        End::Otherwise => pool.brakes().interrupt(&note.key),
-        End::Succeeded => pool.brakes().end(&note.key).map(|held| {
+    let (pool, Note { key, needs, end }) = (&context.surroundings.pool, note);
+    let class = needs.class;
+    if !matches!(end, End::Failed(_)) {
+        went_well(context, &needs);
+    }
+    let told = match end {
+        End::Failed(failure) => count(context, *failure, needs),
+        End::Otherwise => pool.brakes().interrupt(&key),
+        End::Succeeded => pool.brakes().end(&key).map(|held| {
             let Some(held) = held else { return };
             let by = "a task has succeeded".to_owned();
             emit!(Event::BrakeReleased { batch: held.batch, what: held.what(), by });
-            doorbell::ring_class(pool.layout(), note.class);
+            doorbell::ring_class(pool.layout(), class);
         }),
     };
     if let Err(error) = told {
@@ -103,8 +112,31 @@ pub(super) fn tell(context: &AttemptContext, note: Note) {
     }
 }
 
-fn count(context: &AttemptContext, failure: FailedAtOnce) -> Result<(), queue::Error> {
+fn went_well(context: &AttemptContext, needs: &Requirements) {
+    let state = &context.worker_state;
+    if state.look(|state| !state.back_offs.is_empty())
+        && state.change(|state| state.went_well(needs))
+    {
+        let (worker, class) = (state.name().clone(), needs.class);
+        emit!(Event::WorkerTakesAgain { worker, class });
+    }
+}
+
+fn count(
+    context: &AttemptContext,
+    failure: FailedAtOnce,
+    needs: Requirements,
+) -> Result<(), queue::Error> {
+    let (task, key, cause) = (failure.task, failure.key.clone(), failure.signature.cause);
     let (counted, brake) = context.surroundings.pool.brakes().count(failure)?;
+    let is_first = counted == Counted::First;
+    let class = needs.class;
+    let failed = FailedHere { needs, task, key, cause, is_first };
+    let pause = context.worker_state.change(|state| state.failed_here(failed, &brake.line));
+    if let Some(pause) = pause {
+        let (worker, seconds) = (context.worker_state.name().clone(), pause.as_secs_f64());
+        emit!(Event::WorkerBacksOff { worker, class, error: brake.line.clone(), seconds });
+    }
     match counted {
         Counted::NowHeld => emit!(Event::BrakeHeld {
             batch: brake.batch,
@@ -112,7 +144,7 @@ fn count(context: &AttemptContext, failure: FailedAtOnce) -> Result<(), queue::E
             tasks: brake.tasks.clone(),
             fix: brake.release_command(),
         }),
-        Counted::Yes | Counted::Already => {}
+        Counted::First | Counted::Yes | Counted::Already => {}
     }
     Ok(())
 }

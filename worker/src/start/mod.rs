@@ -316,6 +316,7 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: None,
     }
 }

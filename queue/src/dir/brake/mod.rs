@@ -35,7 +35,7 @@ use crate::dir::layout::Layout;
 use crate::wire::brake::{Brake, BrakeKey, Counted, FailedAtOnce, Gate};
 
 /// Brakes that others made are noticed so soon: to look before each claim would cost each one.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// So long one waits for another one who changes a brake.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Above so many brakes the forgotten ones are cleared away: of batches that never ended well.
@@ -134,7 +134,7 @@ impl Brakes {
             Some(mut brake) => (brake.count(failure), brake),
             None => {
                 self.clear_forgotten(failure.at)?;
-                (Counted::Yes, Brake::new(failure))
+                (Counted::First, Brake::new(failure))
             }
         };
         if counted != Counted::Already {

@@ -114,7 +114,7 @@ fn a_success_between_begins_the_row_anew_and_who_wants_no_brake_has_none() {
         for _attempt in 1..ATTEMPTS {
             let (counted, _brake) =
                 pool.brakes().count(failure(TaskId::new(), Moment::now())).unwrap();
-            assert_eq!(counted, Counted::Yes);
+            assert!(matches!(counted, Counted::First | Counted::Yes), "{counted:?}");
         }
         assert_eq!(pool.brakes().end(&key()).unwrap(), None, "it did not hold");
     }

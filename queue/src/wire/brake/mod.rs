@@ -75,6 +75,8 @@ pub struct HeldBrake {
 /// What came of counting a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
+    /// It is the first one since the last success.
+    First,
     /// It was counted.
     Yes,
     /// With it the tasks are held.
