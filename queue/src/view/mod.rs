@@ -106,7 +106,7 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
         workers: workers(pool, settings, at)?,
         brain,
         pause: control::pool_pause(pool.layout())?,
-        brakes: pool.brakes().all()?.values().filter(|one| one.held.is_some()).cloned().collect(),
+        brakes: pool.brakes().all()?.values().filter(|one| one.is_at_work(at)).cloned().collect(),
         disk_short: reserve::too_little(pool.layout(), pool.rules().disk_low)?,
     })
 }
@@ -179,11 +179,12 @@ impl View {
     pub fn warnings(&self) -> Vec<Value> {
         let listed = self.brain.fresh(self.at).and_then(|state| state.get("warnings")?.as_array());
         let mut warnings = listed.cloned().unwrap_or_default();
+        let of_brain = warnings.len();
         for own in self.own_warnings() {
             let about = |text: &str| own.worker.as_ref().is_none_or(|w| text.contains(w.as_str()));
             let said =
                 |w: &Value| w["code"] == own.code.as_str() && w["text"].as_str().is_some_and(about);
-            if !warnings.iter().any(said) {
+            if !warnings.iter().take(of_brain).any(said) {
                 warnings.push(json!(own));
             }
         }

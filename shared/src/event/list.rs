@@ -104,8 +104,8 @@ events! {
             => ("{by} says that attempt {attempt} of {}, which {worker} left, is over", task.short());
         "task.poison" Error TaskPoison { task: TaskId, attempt: u32, worker: Name, deaths: u32 }
             => ("Task {} was running at {deaths} worker deaths, last of {worker}: moved to failed", task.short());
-        "brake.held" Warning BrakeHeld { batch: Option<BatchId>, what: String, tasks: Vec<TaskId>, fix: String }
-            => ("Held {what}; one task at a time is tried. `{fix}` lets all go on");
+        "brake.held" Warning BrakeHeld { batch: Option<BatchId>, what: String, tasks: Vec<TaskId>, advice: String }
+            => ("Held {what}; {advice}");
         "brake.probe" Info BrakeProbe { task: TaskId, attempt: u32 }
             => ("Trying {}, attempt {attempt}, while the others like it are held", task.short());
         "brake.released" Info BrakeReleased { batch: Option<BatchId>, what: String, by: String }

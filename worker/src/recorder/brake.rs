@@ -142,7 +142,7 @@ fn count(
             batch: brake.batch,
             what: brake.sentence(),
             tasks: brake.tasks.clone(),
-            fix: brake.release_command(),
+            advice: brake.advice(),
         }),
         Counted::First | Counted::Yes | Counted::Already => {}
     }

@@ -32,7 +32,7 @@ use crate::dir::disk::lock::Lock;
 use crate::dir::disk::publish::{self, Durability};
 use crate::dir::disk::{listing, plain_file};
 use crate::dir::layout::Layout;
-use crate::wire::brake::{Brake, BrakeKey, Counted, FailedAtOnce, Gate};
+use crate::wire::brake::{Brake, BrakeKey, Counted, FailedAtOnce, Gate, LONGEST_HOLD};
 
 /// Brakes that others made are noticed so soon: to look before each claim would cost each one.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -110,14 +110,18 @@ impl Brakes {
     }
 
     /// Takes note of a task that was claimed from a lane with these limits, whose slots are held.
-    pub(super) fn begin(&self, limits: &[String]) -> Result<BrakeTurn, Error> {
+    pub(super) fn begin(&self, limits: &[String], task: &Task) -> Result<BrakeTurn, Error> {
         let Some(key) = limits.iter().find_map(|key| BrakeKey::of_limit(key)) else {
             return Ok(BrakeTurn::Free);
         };
         let now = Moment::now();
         match self.gate(&key, now)? {
             Gate::Open => return Ok(BrakeTurn::Free),
-            Gate::Over => return Ok(BrakeTurn::Over),
+            Gate::Over if now.seconds_since(task.submitted_at) >= LONGEST_HOLD.as_secs_f64() => {
+                return Ok(BrakeTurn::Over);
+            }
+            // It was not there when the others were held: with it all begins anew.
+            Gate::Over => return self.end(&key).map(|_brake| BrakeTurn::Free),
             Gate::Probe | Gate::Wait(_) => {}
         }
         let _lock = self.lock()?;

@@ -10,6 +10,7 @@ use crate::dir::claim::cursor::Pass;
 use crate::dir::find::counts::Counter;
 use crate::dir::fixture::{ANY, claim, cursor, end, ledger, pool_at, scratch, state, submit};
 use crate::dir::operate;
+use crate::dir::submit::one::Submitter;
 use crate::dir::tests::crash::work;
 use crate::dir::tests::plug::{Scene, play};
 use crate::store::contract::task;
@@ -99,11 +100,20 @@ fn one_probe_at_a_time_goes_through_and_counts_as_no_failure() {
 fn what_was_held_for_a_day_is_claimed_to_be_ended_until_a_person_lets_it_go() {
     let home = scratch();
     let pool = pool_at(home.path());
-    let ids = [submit(&pool, BAD), submit(&pool, BAD)];
+    let old = || {
+        let submitted_at = Moment::now().plus_millis(-25 * 3_600_000);
+        let task = Task { submitted_at, ..task(BAD) };
+        Submitter::new(&pool).unwrap().submit(&task).unwrap();
+        task.id
+    };
+    let ids = [old(), old(), submit(&pool, BAD), old()];
     hold(&pool, 24 * 3600);
     assert_eq!(turn_of(&pool, "w"), Some((ids[0], BrakeTurn::Over)));
     operate::let_go(&pool, &key()).unwrap();
     assert_eq!(turn_of(&pool, "w"), Some((ids[1], BrakeTurn::Free)));
+    hold(&pool, 24 * 3600);
+    assert_eq!(turn_of(&pool, "w"), Some((ids[2], BrakeTurn::Free)), "it was not held for a day");
+    assert_eq!(turn_of(&pool, "w"), Some((ids[3], BrakeTurn::Free)), "with it all begins anew");
 }
 
 #[test]

@@ -233,7 +233,7 @@ pub(in crate::dir) fn try_claim(
                 }
                 return Ok(Try::CountedAnew);
             }
-            let turn = match pool.brakes().begin(&target.requirements.limits) {
+            let turn = match pool.brakes().begin(&target.requirements.limits, &task) {
                 Ok(turn) => turn,
                 Err(err) => {
                     publish::move_new(&path, &from)?;

@@ -31,6 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// A probe that failed comes back so long after the next one may start: time enough for another task
 /// to be that one. If that one succeeds it goes on with all the others, but for this.
 const BEHIND: Duration = Duration::from_secs(10);
+/// A probe that is due for so long is wanted by nobody.
+const IDLE: Duration = Duration::from_secs(900);
 /// What is held for so long ends as `braked`.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
 
@@ -158,6 +160,14 @@ impl Brake {
             true => Gate::Wait(held.next_probe),
             false => Gate::Probe,
         }
+    }
+
+    /// Whether it holds, and is likely to hold something: where tasks wait and workers run, a probe
+    /// that is due is started within seconds.
+    #[must_use]
+    pub fn is_at_work(&self, now: Moment) -> bool {
+        let idle = |held: &HeldBrake| now.seconds_since(held.next_probe);
+        self.held.as_ref().is_some_and(|held| idle(held) < IDLE.as_secs_f64())
     }
 
     /// A probe has begun. Returns how long its task stays away if it fails: longer than until the
@@ -308,6 +318,7 @@ mod tests {
             assert_eq!(brake.gate(at(now)), Gate::Wait(at(next)));
             now = next;
         }
+        assert!(brake.is_at_work(at(now + 899)) && !brake.is_at_work(at(now + 900)));
         assert_eq!(brake.gate(at(-100_000)), Gate::Probe, "the clock was set back");
         assert_eq!(brake.gate(at(100 + 24 * 3600)), Gate::Over);
     }
