@@ -92,6 +92,8 @@ words! {
         ApprovalExpired = "approval_expired",
         /// The disk is full.
         DiskFull = "disk_full",
+        /// A brake held it for a day: the error that it was held for did not go away.
+        Braked = "braked",
     }
 }
 
@@ -108,13 +110,14 @@ impl Cause {
             | Self::WorkerDied
             | Self::GpuError
             | Self::ServerError
+            | Self::SpawnFailed
             | Self::DiskFull => true,
             Self::Cancelled
             | Self::DependencyFailed
             | Self::ApprovalExpired
             | Self::ModelMissing
             | Self::Unauthorized
-            | Self::SpawnFailed => false,
+            | Self::Braked => false,
         }
     }
 }

@@ -17,6 +17,8 @@ words! {
         HeldApproval = "held.approval",
         /// A person holds it.
         HeldPerson = "held.person",
+        /// Tasks like it failed one after the other in the same way: one at a time is tried.
+        HeldBrake = "held.brake",
         /// Waits for other tasks.
         WaitingDependency = "waiting.dependency",
         /// A task it needed did not end as needed.
@@ -45,6 +47,8 @@ words! {
         WorkerDraining = "worker.draining",
         /// The machine gives the worker no thread, process or file to start a job with.
         WorkerStarved = "worker.starved",
+        /// Such tasks fail at once on this worker, and not on others.
+        WorkerBacksOff = "worker.backs_off",
         /// The worker was asked for and never came up.
         WorkerNeverStarted = "worker.never_started",
         /// No worker has its model loaded.
@@ -107,6 +111,7 @@ impl Code {
             | Self::DependencyFailed => true,
             Self::HeldApproval
             | Self::HeldPerson
+            | Self::HeldBrake
             | Self::WaitingDependency
             | Self::DelayedUntil
             | Self::LimitReached
@@ -118,6 +123,7 @@ impl Code {
             | Self::WorkerHung
             | Self::WorkerDraining
             | Self::WorkerStarved
+            | Self::WorkerBacksOff
             | Self::WorkerNeverStarted
             | Self::ModelNotLoaded
             | Self::ModelLoading

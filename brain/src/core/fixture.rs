@@ -197,6 +197,7 @@ fn alive(worker: &str, gpu: Option<u32>) -> Worker {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: None,
     };
     let heartbeat = Heartbeat {

@@ -16,6 +16,7 @@ use queue::dir::ledger::follow::Follower;
 use queue::dir::presence::{brain_state, heartbeats, lease};
 use queue::dir::signal::control::{self, ControlVerb};
 use queue::wire::brain_state::BrainState;
+use queue::wire::brake::{BrakeKey, Gate};
 use queue::wire::counts::{Counts, LaneCount};
 use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lane::{LaneName, Requirements};
@@ -25,6 +26,7 @@ use queue::{Error, Pool};
 use shared::name::Name;
 use shared::outcome::Outcome;
 use shared::task::{Class, TaskName};
+use shared::time::Moment;
 
 use crate::core::words::snapshot::{About, Held, Lane, Life, Worker};
 
@@ -192,7 +194,9 @@ impl Observer {
         let allowed = self.pool.limits();
         let (mut limited, mut most) = (None, None::<u32>);
         for key in needs.iter().flat_map(|needs| &needs.limits) {
-            let Some(&allowed) = allowed.get(key) else { continue };
+            let Some(allowed) = allowed.get(key).copied().or_else(|| self.braked(key)) else {
+                continue;
+            };
             most = Some(most.map_or(allowed, |most| most.min(allowed)));
             let used = match in_use.get(key) {
                 Some(used) => *used,
@@ -204,6 +208,16 @@ impl Observer {
             }
         }
         Ok(Lane { count: count.clone(), needs, limited, most })
+    }
+
+    /// How many tasks a brake of this key lets through now; `None` where it holds none back.
+    fn braked(&self, key: &str) -> Option<u32> {
+        let key = BrakeKey::of_limit(key)?;
+        match self.pool.brakes().gate(&key, Moment::now()).ok()? {
+            Gate::Open | Gate::Over => None,
+            Gate::Probe => Some(1),
+            Gate::Wait(_) => Some(0),
+        }
     }
 
     /// The workers: those with a lease, those with a heartbeat.

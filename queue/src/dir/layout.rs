@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use shared::id::{BatchId, Incarnation, TaskId};
 use shared::name::Name;
 use shared::task::TaskName;
 use shared::time::Moment;
 
+use crate::wire::brake::BrakeKey;
 use crate::wire::lane::LaneName;
 
 /// The lock's name inside a staging directory. Hidden: it is no task.
@@ -141,6 +143,10 @@ impl Layout {
         worker_locks = "locks/workers",
         /// Slots of limits: a directory per key, in it a lock file per slot.
         limit_locks = "locks/limits",
+        /// Failures in a row that are alike, a file for each batch that has them.
+        brakes = "brakes",
+        /// Held while one of these is changed.
+        brakes_lock = "locks/brakes.lock",
         /// GPUs whose hardware identity is unknown.
         gpu_locks = "locks/gpus",
         /// Held by the pool's one brain for as long as it lives.
@@ -242,6 +248,18 @@ impl Layout {
         self.runs().join(id.segment()).join(format!("{id}.a{attempt}"))
     }
 
+    /// The file of one brake.
+    #[must_use]
+    pub fn brake(&self, key: &BrakeKey) -> PathBuf {
+        self.brakes().join(format!("{}.json", escape(key.as_str())))
+    }
+
+    /// The slots of one limit, a lock file each.
+    #[must_use]
+    pub fn limit_slots(&self, key: &str) -> PathBuf {
+        self.limit_locks().join(escape(key))
+    }
+
     /// A worker's lease: the file that it keeps locked for its whole life.
     #[must_use]
     pub fn worker_lock(&self, worker: &Name) -> PathBuf {
@@ -266,6 +284,27 @@ impl Layout {
         self.ledger().join(day).join(format!("{writer}.{life}.{part}.jsonl"))
     }
 }
+
+/// A limit's key as a name of a file: what is not safe in one becomes `+` and hex digits.
+fn escape(key: &str) -> String {
+    let mut name = String::new();
+    for byte in key.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'=' | b':' => {
+                name.push(char::from(byte));
+            }
+            _ => name.push_str(&format!("+{byte:02x}")),
+        }
+    }
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let hash = Sha256::digest(key.as_bytes());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A longer name might not be one to the file system.
+const LONGEST: usize = 200;
 
 #[cfg(test)]
 mod tests {

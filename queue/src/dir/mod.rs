@@ -2,10 +2,11 @@
 //!
 //! From below upwards: [`layout`] spells paths, [`disk`] changes and reads files, [`settings`] and
 //! [`pool`] say what holds; on these stand [`ledger`], [`presence`], [`signal`] and [`mod@batch`];
-//! then [`find`], then [`submit`], [`claim`] and [`operate`], and [`recover`], which puts right what
+//! then [`find`] and [`brake`], then [`submit`], [`claim`] and [`operate`], and [`recover`], which puts right what
 //! any of them left half done. [`lookup`] and [`store`] are for whoever comes from outside.
 
 pub mod batch;
+pub mod brake;
 pub mod claim;
 pub mod disk;
 pub(crate) mod fault;

@@ -10,6 +10,7 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use shared::settings::{Origin, Settings};
 use shared::task::Task;
 
+use super::brake::Brakes;
 use super::disk::lock::Lock;
 use super::disk::publish;
 use super::layout::{Layout, Shelf};
@@ -25,6 +26,7 @@ pub struct Pool {
     layout: Layout,
     rules: Rules,
     limits: Arc<Limits>,
+    brakes: Arc<Brakes>,
 }
 
 /// The settings that decide what the pool does with tasks.
@@ -36,6 +38,8 @@ pub struct Rules {
     pub limits: Allowed,
     /// What may change that.
     pub limits_from: Source,
+    /// Whether failures that are alike hold back the rest.
+    pub brake: shared::task::BrakeUse,
     /// Submissions are refused when less than this is free.
     pub disk_low: shared::quantity::Bytes,
 }
@@ -54,6 +58,7 @@ impl From<&Settings> for Rules {
                 Some(Origin::Flag | Origin::Environment(_)) => Source::Fixed,
                 Some(Origin::File(..) | Origin::Default) | None => Source::PoolToml,
             },
+            brake: settings.brake,
             disk_low: settings.disk_low,
         }
     }
@@ -96,7 +101,8 @@ impl Pool {
 
     fn new(layout: Layout, rules: Rules) -> Self {
         let limits = Limits::new(layout.root(), &rules.limits, rules.limits_from).into();
-        Self { layout, rules, limits }
+        let brakes = Brakes::new(&layout, rules.brake).into();
+        Self { layout, rules, limits, brakes }
     }
 
     /// The paths of all that is in it.
@@ -115,6 +121,12 @@ impl Pool {
     #[must_use]
     pub fn limits(&self) -> Arc<Allowed> {
         self.limits.allowed()
+    }
+
+    /// What holds tasks after failures that were alike.
+    #[must_use]
+    pub fn brakes(&self) -> &Brakes {
+        &self.brakes
     }
 
     /// What a task requires, under the limits that hold now.

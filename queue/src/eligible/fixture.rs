@@ -20,6 +20,7 @@ pub(super) fn ability() -> Ability {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: None,
     }
 }

@@ -124,9 +124,22 @@ fn not_now(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
         let reason = Reason::new(Code::WorkerStarved, text).since(starved.since);
         reasons.push(reason.evidence("error", starved.error.clone()));
     }
+    reasons.extend(backs_off(candidate, lane));
     reasons.extend(busy(candidate, lane));
     reasons.extend(model::reasons(candidate, lane));
     reasons
+}
+
+fn backs_off(candidate: Candidate<'_>, lane: &Requirements) -> Option<Reason> {
+    let (name, ability) = (candidate.name, candidate.ability);
+    if ability.backs_off.is_empty() {
+        return None;
+    }
+    let needs = lane.without_limits();
+    let found = ability.backs_off.iter().find(|one| one.needs == needs)?;
+    let text = format!("{name} leaves such tasks to others, several failed here: {}", found.error);
+    let reason = Reason::new(Code::WorkerBacksOff, text).since(found.since);
+    Some(reason.evidence("error", found.error.clone()))
 }
 
 fn busy(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
@@ -164,7 +177,7 @@ fn held_by(name: &Name, run: &Run) -> Reason {
 mod tests {
     use super::fixture::{ability, lane, run};
     use super::*;
-    use crate::wire::heartbeat::StandingOrder;
+    use crate::wire::heartbeat::{BacksOff, StandingOrder};
     use shared::quantity::Bytes;
     use shared::time::Moment;
 
@@ -187,6 +200,16 @@ mod tests {
         let current = [run(Class::Resource)];
         assert_eq!(codes(&two, &current, &lane(Class::Script)), [Code::WorkerBusy]);
         assert_eq!(codes(&two, &current, &lane(Class::Cpu)), []);
+    }
+
+    #[test]
+    fn what_goes_wrong_on_one_worker_is_left_to_others() {
+        let (needs, error) = (lane(Class::Script), "no libcuda.so".to_owned());
+        let shut = BacksOff { needs, error, since: Moment::now() };
+        let ability = Ability { backs_off: vec![shut], ..ability() };
+        let limited = Requirements { limits: vec!["user=ann".into()], ..lane(Class::Script) };
+        assert_eq!(codes(&ability, &[], &limited), [Code::WorkerBacksOff]);
+        assert_eq!(codes(&ability, &[], &lane(Class::Cpu)), []);
     }
 
     #[test]

@@ -231,6 +231,7 @@ mod tests {
             paused: None,
             draining: None,
             starved: None,
+            backs_off: Vec::new(),
             server: Some(server),
         }
     }

@@ -20,6 +20,7 @@ use crate::dir::disk::reserve;
 use crate::dir::find::counts::Counter;
 use crate::dir::find::ledger_counts;
 use crate::dir::signal::control;
+use crate::wire::brake::Brake;
 use crate::wire::counts::Counts;
 
 pub use brain::Brain;
@@ -59,6 +60,8 @@ pub struct View {
     pub brain: Brain,
     /// Who paused the pool.
     pub pause: Option<control::Message>,
+    /// What holds tasks whose like have failed.
+    pub brakes: Vec<Brake>,
     /// Bytes free on its disk, where that is too little to begin anything new.
     pub disk_short: Option<shared::quantity::Bytes>,
 }
@@ -103,6 +106,7 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
         workers: workers(pool, settings, at)?,
         brain,
         pause: control::pool_pause(pool.layout())?,
+        brakes: pool.brakes().all()?.values().filter(|one| one.is_at_work(at)).cloned().collect(),
         disk_short: reserve::too_little(pool.layout(), pool.rules().disk_low)?,
     })
 }
@@ -175,11 +179,12 @@ impl View {
     pub fn warnings(&self) -> Vec<Value> {
         let listed = self.brain.fresh(self.at).and_then(|state| state.get("warnings")?.as_array());
         let mut warnings = listed.cloned().unwrap_or_default();
+        let of_brain = warnings.len();
         for own in self.own_warnings() {
             let about = |text: &str| own.worker.as_ref().is_none_or(|w| text.contains(w.as_str()));
             let said =
                 |w: &Value| w["code"] == own.code.as_str() && w["text"].as_str().is_some_and(about);
-            if !warnings.iter().any(said) {
+            if !warnings.iter().take(of_brain).any(said) {
                 warnings.push(json!(own));
             }
         }
@@ -192,6 +197,7 @@ impl View {
         let mut found: Vec<Reason> = self.workers.iter().filter_map(worker_warning).collect();
         found.extend(self.workers.iter().filter_map(gpu_warning));
         found.extend(self.pause.as_ref().map(paused));
+        found.extend(self.brakes.iter().map(Brake::reason));
         found.extend(self.disk_full());
         found.extend(self.brain.hung(self.at));
         let open = self.states.pending + self.states.delayed + self.states.waiting;

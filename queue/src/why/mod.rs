@@ -163,13 +163,14 @@ const fn weight(code: Code) -> u8 {
     match code {
         Code::DependencyFailed | Code::ModelMissing | Code::ModelTooBig => 0,
         Code::ClassNoWorker | Code::GpuNone | Code::VramNever | Code::WorkerNeverStarted => 1,
-        Code::HeldPerson | Code::HeldApproval => 2,
+        Code::HeldPerson | Code::HeldApproval | Code::HeldBrake => 2,
         Code::WaitingDependency | Code::DelayedUntil => 3,
         Code::DiskFull | Code::JobUnkillable | Code::JobMayRun => 4,
         Code::Paused | Code::LimitReached => 5,
         Code::ClaimStalled | Code::ClaimLoopStalled | Code::WorkerHung | Code::BrainHung => 6,
         Code::WorkerDead
         | Code::WorkerStarved
+        | Code::WorkerBacksOff
         | Code::GpuQuarantined
         | Code::ServerWedged
         | Code::ServerDown

@@ -65,17 +65,25 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
     let requirements = requirements(look, found, task);
     match &found.place {
         Place::Processing { worker } => Ok(processing(look, subject, worker, found)),
-        Place::Pending { .. } => pending(look, subject, &requirements, Some(found)),
+        Place::Pending { .. } => match look.pool.brakes().holding(task)? {
+            Some(brake) => later(look, subject, &requirements, vec![brake.reason()]),
+            None => pending(look, subject, &requirements, Some(found)),
+        },
         Place::Delayed { due } => {
             let until = Moment::from_unix_millis(due * 1000);
             let text = match found.name.attempt {
                 1 => format!("it is for {}", until.local()),
-                next => format!("attempt {next} comes at {}", until.local()),
+                next => {
+                    let (last, how) = (next - 1, how_last_ended(look, found.name.id)?);
+                    format!("attempt {next} comes at {}; attempt {last} ended{how}", until.local())
+                }
             };
             let reason = Reason::new(Code::DelayedUntil, text)
                 .evidence("until", until.to_string())
                 .evidence("attempt", found.name.attempt);
-            later(look, subject, &requirements, vec![reason])
+            let brake = look.pool.brakes().holding(task)?;
+            let reasons = [reason].into_iter().chain(brake.map(|brake| brake.reason())).collect();
+            later(look, subject, &requirements, reasons)
         }
         Place::Shelf { shelf: Shelf::Held, .. } => {
             let fix = format!("queue release {}", task.id.short());
@@ -100,12 +108,17 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
 /// How the last attempt of a failed task ended, and what can be done.
 fn failed(look: &Look<'_>, found: &Found) -> Result<String, Error> {
     let (id, attempts) = (found.name.id, counted(found.name.attempt, "attempt"));
+    let how = how_last_ended(look, id)?;
+    let again = format!("`queue retry {}` gives it another chance", id.short());
+    Ok(format!("it failed after {attempts}{how}; {again}"))
+}
+
+/// Cause and error of a task's last attempt, as far as they are known.
+fn how_last_ended(look: &Look<'_>, id: TaskId) -> Result<String, Error> {
     let last = crate::dir::ledger::search::lines_of(look.pool.layout(), id)?.pop();
     let cause = last.as_ref().and_then(|line| line.cause).map(|cause| format!(" ({cause})"));
     let problem = last.and_then(|line| line.error_message).map(|text| format!(": {text}"));
-    let how = cause.unwrap_or_default() + &problem.unwrap_or_default();
-    let again = format!("`queue retry {}` gives it another chance", id.short());
-    Ok(format!("it failed after {attempts}{how}; {again}"))
+    Ok(cause.unwrap_or_default() + &problem.unwrap_or_default())
 }
 
 /// What the task needs, as its lane says, or will say.

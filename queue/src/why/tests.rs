@@ -61,6 +61,7 @@ fn ability(classes: &[Class]) -> Ability {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: None,
     }
 }

@@ -92,6 +92,12 @@ impl Requirements {
         Self { class, model, gpu_memory, limits: counted, worker, max_wait }
     }
 
+    /// What a worker must be for them: the same whatever limits count the task.
+    #[must_use]
+    pub fn without_limits(&self) -> Self {
+        Self { limits: Vec::new(), ..self.clone() }
+    }
+
     /// The lane of these requirements.
     #[must_use]
     pub fn lane(&self) -> LaneName {

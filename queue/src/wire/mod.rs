@@ -2,6 +2,7 @@
 //! rules that follow from them alone. Nothing here touches a disk, a clock or a process.
 
 pub mod brain_state;
+pub mod brake;
 pub mod counts;
 pub mod fate;
 pub mod heartbeat;

@@ -48,6 +48,13 @@ pub enum Verdict {
     Failed(Cause),
     /// It failed, and would each time: what was asked for cannot be done.
     Refused(Cause),
+    /// It failed as the probe of a brake: that counts as no failure, and others are tried next.
+    ProbeFailed {
+        /// As of any failure.
+        cause: Cause,
+        /// How long it stays away.
+        pause: Duration,
+    },
     /// It was ended for good.
     Cancelled(Cause),
     /// It was not ready (exit code 75, or a busy server): later, and nothing is counted.
@@ -64,7 +71,9 @@ impl Verdict {
     pub const fn outcome(self) -> Outcome {
         match self {
             Self::Succeeded => Outcome::Succeeded,
-            Self::Failed(_) | Self::Refused(_) | Self::WorkerDied => Outcome::Failed,
+            Self::Failed(_) | Self::Refused(_) | Self::ProbeFailed { .. } | Self::WorkerDied => {
+                Outcome::Failed
+            }
             Self::Cancelled(_) => Outcome::Cancelled,
             Self::NotReady(_) | Self::Returned => Outcome::Returned,
         }
@@ -77,6 +86,7 @@ impl Verdict {
             Self::Succeeded | Self::Returned => None,
             Self::Failed(cause)
             | Self::Refused(cause)
+            | Self::ProbeFailed { cause, .. }
             | Self::Cancelled(cause)
             | Self::NotReady(cause) => Some(cause),
             Self::WorkerDied => Some(Cause::WorkerDied),
@@ -123,18 +133,25 @@ fn follow(
     now: Moment,
     jitter: f64,
 ) -> (Next, TaskName) {
-    let later = |tries: u32| Next::Delayed(after(backoff(policy, tries, jitter), now));
+    let after = |pause: Duration| Next::Delayed(after(pause, now));
+    let later = |tries: u32| after(backoff(policy, tries, jitter));
     match verdict {
         Verdict::Succeeded | Verdict::Cancelled(_) => (Next::End, name),
         Verdict::Failed(cause) => {
             let failures = name.failures + 1;
             if cause.is_retryable() && failures < policy.max_attempts {
-                (later(failures), name.failed())
+                let next = if cause == Cause::SpawnFailed {
+                    after(start_pause(policy, failures))
+                } else {
+                    later(failures)
+                };
+                (next, name.failed())
             } else {
                 (Next::Failed, TaskName { failures, ..name })
             }
         }
         Verdict::Refused(_) => (Next::Failed, TaskName { failures: name.failures + 1, ..name }),
+        Verdict::ProbeFailed { pause, .. } => (after(pause), name.again()),
         // The pause grows with what was neither a failure nor a death: the times it was not ready.
         Verdict::NotReady(_) => (later(name.attempt - name.failures - name.deaths), name.again()),
         Verdict::Returned => (Next::Pending, name.again()),
@@ -154,6 +171,17 @@ fn follow(
 fn backoff(policy: &Policy, tries: u32, jitter: f64) -> Duration {
     let doubled = policy.backoff_first.saturating_mul(1 << tries.saturating_sub(1).min(20));
     doubled.min(policy.backoff_max).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
+}
+
+/// After a job that could not be started: what was missing or busy (a disk that is mounted late, a
+/// program that is being replaced) needs longer to come back than a job that went wrong.
+fn start_pause(policy: &Policy, failures: u32) -> Duration {
+    let seconds = match failures {
+        0 | 1 => 5,
+        2 => 30,
+        3.. => 120,
+    };
+    Duration::from_secs(seconds).min(policy.backoff_max)
 }
 
 fn after(pause: Duration, now: Moment) -> Moment {
@@ -187,6 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_started_is_tried_again_after_longer_pauses() {
+        let mut name = TaskName::first(TaskId::new());
+        let policy = Policy { max_attempts: 6, ..Policy::default() };
+        let now = Moment::from_unix_millis(0);
+        for pause in [5, 30, 120, 120] {
+            let end = next(name, Verdict::Failed(Cause::SpawnFailed), &policy, now, 1.0);
+            assert_eq!(end.next, in_seconds(pause));
+            name = end.next_name;
+        }
+        assert_eq!(name.failures, 4, "each is a failure like others");
+        let short = Policy { backoff_max: Duration::from_secs(10), ..policy };
+        let end = next(name, Verdict::Failed(Cause::SpawnFailed), &short, now, 0.0);
+        assert_eq!(end.next, in_seconds(10));
+    }
+
+    #[test]
     fn deaths_and_not_ready_burn_no_attempt_of_its_own() {
         let mut name = TaskName::first(TaskId::new());
         for tries in 1..=10 {
@@ -200,6 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_fails_counts_as_no_failure() {
+        let name = TaskName { failures: 2, attempt: 3, ..TaskName::first(TaskId::new()) };
+        let verdict = Verdict::ProbeFailed { cause: Cause::Oom, pause: Duration::from_secs(60) };
+        let (next, again) = follow(name, verdict);
+        assert_eq!((next, again.attempt, again.failures), (in_seconds(60), 4, 2));
+        assert_eq!((verdict.outcome(), verdict.cause()), (Outcome::Failed, Some(Cause::Oom)));
+    }
+
+    #[test]
     fn a_task_that_kills_three_workers_is_taken_out() {
         let name = TaskName { deaths: 2, attempt: 3, ..TaskName::first(TaskId::new()) };
         let (next, last) = follow(name, Verdict::WorkerDied);
@@ -209,7 +262,7 @@ mod tests {
     #[test]
     fn what_cannot_end_differently_is_not_tried_again() {
         let name = TaskName::first(TaskId::new());
-        assert_eq!(follow(name, Verdict::Failed(Cause::SpawnFailed)).0, Next::Failed);
+        assert_eq!(follow(name, Verdict::Refused(Cause::SpawnFailed)).0, Next::Failed);
         assert_eq!(follow(name, Verdict::Cancelled(Cause::Cancelled)).0, Next::End);
     }
 }

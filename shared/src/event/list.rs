@@ -104,6 +104,12 @@ events! {
             => ("{by} says that attempt {attempt} of {}, which {worker} left, is over", task.short());
         "task.poison" Error TaskPoison { task: TaskId, attempt: u32, worker: Name, deaths: u32 }
             => ("Task {} was running at {deaths} worker deaths, last of {worker}: moved to failed", task.short());
+        "brake.held" Warning BrakeHeld { batch: Option<BatchId>, what: String, tasks: Vec<TaskId>, advice: String }
+            => ("Held {what}; {advice}");
+        "brake.probe" Info BrakeProbe { task: TaskId, attempt: u32 }
+            => ("Trying {}, attempt {attempt}, while the others like it are held", task.short());
+        "brake.released" Info BrakeReleased { batch: Option<BatchId>, what: String, by: String }
+            => ("Released {what}: {by}");
         "task.cancel_asked" Info TaskCancelAsked { task: TaskId, attempt: u32, worker: Name, by: String }
             => ("Cancel of running task: {} asked of {worker} by {by}", task.short());
     }
@@ -206,6 +212,10 @@ events! {
             => ("Worker {worker} may be restarted again");
         "spawn.retired" Info WorkerRetired { worker: Name, idle_seconds: f64 }
             => ("Worker {worker} retired after {} idle", span(*idle_seconds));
+        "worker.backs_off" Warning WorkerBacksOff { worker: Name, class: Class, error: String, seconds: f64 }
+            => ("Worker {worker} leaves such {class} tasks to others for {}: several in a row failed here: {error}", span(*seconds));
+        "worker.takes_again" Info WorkerTakesAgain { worker: Name, class: Class }
+            => ("Worker {worker} takes such {class} tasks again: one went well");
         "worker.starved" Warning WorkerStarved { worker: Name, error: String, seconds: f64 }
             => ("Worker {worker} cannot start jobs: {error}; it takes nothing for {}", span(*seconds));
         "worker.died" Error WorkerDied { worker: Name, pid: Option<u32>, tasks: u64, last_status: Option<String> }

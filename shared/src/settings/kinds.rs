@@ -9,7 +9,7 @@ use toml::Value;
 use crate::event::Level;
 use crate::name::nearest;
 use crate::quantity::{Bytes, Span};
-use crate::task::Class;
+use crate::task::{BrakeUse, Class};
 
 /// A value as somebody wrote it.
 pub(super) enum Written {
@@ -264,6 +264,20 @@ impl Setting for GroupPool {
 
     fn toml(&self) -> Option<Value> {
         Some(Value::Boolean(matches!(self, Self::Shared)))
+    }
+}
+
+impl Setting for BrakeUse {
+    fn read(written: &Written) -> Result<Self, String> {
+        word(written, "on or off", |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" => Some(Self::On),
+            "false" | "0" | "no" => Some(Self::Off),
+            word => word.parse().ok(),
+        })
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

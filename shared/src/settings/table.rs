@@ -8,6 +8,7 @@ use super::kinds::{BasePort, GroupPool, Limits, Setting, StallTimeouts};
 use super::{BadSettings, Origin, Row, Sources};
 use crate::event::Level;
 use crate::quantity::{Bytes, Span};
+use crate::task::BrakeUse;
 
 macro_rules! settings {
     ($($name:ident: $kind:ty = $default:expr, [$($variable:literal),+], $about:literal;)+) => {
@@ -96,6 +97,8 @@ settings! {
         "The wait before a failed task is tried again; doubles each time.";
     retry_backoff_max: Span = Span::seconds(300), ["BRAINSTEM_RETRY_BACKOFF_MAX"],
         "That wait grows no longer than this.";
+    brake: BrakeUse = BrakeUse::On, ["BRAINSTEM_BRAKE"],
+        "Whether many failures in a row that are alike hold back the rest of a batch; `off`: never.";
     limits: Limits = Limits::default(), ["BRAINSTEM_LIMITS"],
         "How many tasks of one user, label or model may run at once.";
     ollama_base_port: BasePort = BasePort::DEFAULT, ["BRAINSTEM_OLLAMA_BASE_PORT"],

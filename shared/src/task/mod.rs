@@ -20,7 +20,7 @@ pub use file_name::{BadTaskName, TaskName};
 pub use line::parse_line;
 pub use parse::parse_spec;
 pub use prompt::{Message, Prompt};
-pub use spec::{After, On, Payload, Spec};
+pub use spec::{After, BrakeUse, On, Payload, Spec};
 
 crate::outcome::words! {
     /// What a task needs from a worker.

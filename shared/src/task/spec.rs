@@ -39,6 +39,9 @@ pub struct Spec {
     pub grace_period: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
+    /// Whether many failures that are alike hold it back; by default as the setting says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brake: Option<BrakeUse>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +103,7 @@ pub(super) const SPEC_FIELDS: &[&str] = &[
     "stall_timeout",
     "grace_period",
     "max_attempts",
+    "brake",
     "after",
     "at",
     "in",
@@ -166,6 +170,18 @@ crate::outcome::words! {
         Failure = "failure",
         /// It must end for good, however that is.
         Any = "any",
+    }
+}
+
+crate::outcome::words! {
+    /// Whether many failures in a row that are alike hold back the rest.
+    #[derive(Default)]
+    BrakeUse {
+        /// They do.
+        #[default]
+        On = "on",
+        /// Each task is tried as often as it may be.
+        Off = "off",
     }
 }
 

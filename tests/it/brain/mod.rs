@@ -1,5 +1,6 @@
 //! The brain: whom it starts, what it sees and says, where it places models.
 
+pub(super) mod absent;
 pub(super) mod placement;
 pub(super) mod ports;
 pub(super) mod starts;

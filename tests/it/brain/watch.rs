@@ -248,6 +248,7 @@ fn sleepy(pool: &Pool) -> Lease {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: None,
     };
     let beat = Heartbeat {

@@ -208,7 +208,7 @@ fn an_end_counts_from_the_moment_it_is_recorded() {
 fn a_recorded_last_failure_ends_in_failed_and_stays_there() {
     for rescuer in Rescuer::BOTH {
         let pool = quick_pool("");
-        let id = dead_after(&pool, |dying| dying.records(Verdict::Failed(Cause::SpawnFailed)));
+        let id = dead_after(&pool, |dying| dying.records(Verdict::Refused(Cause::SpawnFailed)));
         let _rescue = rescuer.start(&pool);
         until_place(&pool, id, "failed a1f1d0");
         assert_eq!(story(&pool, id), ["failed spawn_failed failed"], "{rescuer:?}");

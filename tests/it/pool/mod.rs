@@ -1,6 +1,7 @@
 //! What becomes of tasks, whatever dies and whatever lies about.
 
 pub(super) mod bad_files;
+pub(super) mod brake;
 pub(super) mod changes;
 pub(super) mod death;
 pub(super) mod dying;

@@ -156,15 +156,17 @@ fn a_signal_is_told_as_one() {
     assert_eq!(line["exit_code"], Value::Null);
 }
 
-/// What cannot start fails at once, and the run's log says why.
+/// What cannot start is tried again like other failures, and from the first attempt on its run's log,
+/// `show` and `why` say what is missing.
 #[test]
-fn commands_that_cannot_be_run_fail_at_once_with_a_clear_word() {
-    let pool = quick("");
+fn commands_that_cannot_be_run_are_tried_again_and_say_what_is_missing() {
+    // As long as usual: meanwhile they are looked at.
+    let pool = quick("retry_backoff_max = \"5m\"");
     let plain = pool.at("plain");
     fs::write(&plain, "data").unwrap();
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
     let script = pool.at("script");
-    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    fs::write(&script, "#!/no/such/interpreter\r\n").unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let _worker = pool.worker(&["--gpu", "0"]);
     let missing = pool.at("nowhere");
@@ -172,18 +174,21 @@ fn commands_that_cannot_be_run_fail_at_once_with_a_clear_word() {
         (json!({"command": ["no-such-program"]}), 127, "command not found: no-such-program"),
         (json!({"command": ["./no/such"]}), 127, "command not found: ./no/such"),
         (json!({"command": [plain]}), 126, "cannot execute"),
-        (json!({"command": [script]}), 126, "interpreter"),
+        (json!({"command": [script]}), 126, "interpreter `/no/such/interpreter\\r` does not exist"),
         (json!({"command": ["fake-job"], "cwd": missing}), 125, "cwd does not exist"),
     ] {
         let id = ids(&submit_batch(&pool, &[task])).remove(0);
-        let line = until_over(&pool, &id);
+        pool.until_true("its first attempt has ended", || !lines_of(&pool, &id).is_empty());
+        let line = lines_of(&pool, &id).remove(0);
         assert_eq!((&line["cause"], &line["exit_code"]), (&"spawn_failed".into(), &code.into()));
-        assert_eq!((&line["attempt"], &line["next"]), (&1.into(), &"failed".into()), "{line}");
+        assert!(line["next"].as_str().unwrap().starts_with("delayed:"), "{line}");
         assert!(line["error_message"].as_str().unwrap().contains(words), "{line}");
         let log = log_of(&pool, &id, 1);
         assert!(log.contains(words), "{log}");
-        let shown = pool.queue(&["output", &id]).success();
-        assert!(shown.stdout.contains(words), "{shown}");
+        for command in ["output", "show", "why"] {
+            let shown = pool.queue(&[command, &id]);
+            assert!(shown.stdout.contains(words), "{shown}");
+        }
     }
 }
 

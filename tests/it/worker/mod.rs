@@ -1,5 +1,6 @@
 //! A worker and its jobs.
 
+pub(super) mod elsewhere;
 pub(super) mod gpu;
 pub(super) mod job_environment;
 pub(super) mod jobs;
@@ -10,4 +11,3 @@ pub(super) mod slots;
 pub(super) mod starved;
 pub(super) mod stopping;
 pub(super) mod unfit_gpu;
-pub(super) mod without_brain;

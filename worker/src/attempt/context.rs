@@ -120,6 +120,7 @@ fn may_be_stopped(result: &AttemptResult) -> bool {
         Verdict::Succeeded
         | Verdict::Failed(_)
         | Verdict::Refused(_)
+        | Verdict::ProbeFailed { .. }
         | Verdict::Cancelled(_)
         | Verdict::NotReady(_)
         | Verdict::Returned

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use queue::dir::brake::BrakeTurn;
 use queue::dir::claim::one::Claim;
 use queue::wire::ledger_line::Line;
-use queue::wire::retry;
+use queue::wire::retry::{self, Verdict};
 use shared::event::Ending;
 use shared::time::Moment;
 
@@ -44,6 +45,7 @@ pub(crate) fn finish(
     mut claim: Box<Claim>,
     result: AttemptResult,
 ) -> Finished {
+    let result = AttemptResult { verdict: as_probe(claim.turn(), result.verdict), ..result };
     let is_prompt = result.answer.is_some();
     let cost = result.wall.unwrap_or_default() * if is_prompt { 1 } else { JOB };
     let seconds = result.wall.map(|wall| wall.as_secs_f64());
@@ -60,6 +62,14 @@ pub(crate) fn finish(
     let what = what(&claim);
     claim.free_slots();
     Finished { claim, line, cost, ending, what }
+}
+
+/// The failure of a probe is none of its task.
+fn as_probe(turn: BrakeTurn, verdict: Verdict) -> Verdict {
+    match (turn, verdict) {
+        (BrakeTurn::Probe(pause), Verdict::Failed(cause)) => Verdict::ProbeFailed { cause, pause },
+        (BrakeTurn::Free | BrakeTurn::Probe(_) | BrakeTurn::Over, verdict) => verdict,
+    }
 }
 
 pub(crate) fn line(context: &AttemptContext, claim: &Claim, result: AttemptResult) -> Line {

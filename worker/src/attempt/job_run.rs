@@ -89,14 +89,21 @@ fn remove_progress(context: &AttemptContext, name: TaskName) {
 fn not_started(context: &AttemptContext, claim: &Claim, err: &StartError) -> AttemptResult {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
     emit!(Event::JobSpawnFailed { task, attempt, error: err.to_string() });
-    // Where the machine is at fault the command may be fine later.
-    let verdict = match err.exit_code() {
-        Some(_) => Verdict::Failed(Cause::SpawnFailed),
-        None if err.is_shortage() => {
-            context.starve(err.to_string());
-            Verdict::Returned
+    let verdict = match err {
+        StartError::NoCommand => Verdict::Refused(Cause::SpawnFailed),
+        // What is missing or busy now (a disk that is mounted late) may be there later.
+        StartError::Cwd { .. } | StartError::NotFound { .. } | StartError::NotExecutable { .. } => {
+            Verdict::Failed(Cause::SpawnFailed)
         }
-        None => Verdict::NotReady(Cause::SpawnFailed),
+        StartError::LogHeld { .. } | StartError::File { .. } | StartError::Spawn { .. } => {
+            if err.is_shortage() {
+                context.starve(err.to_string());
+                Verdict::Returned
+            } else {
+                // The machine or the pool is at fault, and the command may be fine.
+                Verdict::NotReady(Cause::SpawnFailed)
+            }
+        }
     };
     AttemptResult {
         exit_code: err.exit_code(),

@@ -130,6 +130,7 @@ fn once(result: AttemptResult) -> AttemptResult {
         }
         other @ (Verdict::Succeeded
         | Verdict::Refused(_)
+        | Verdict::ProbeFailed { .. }
         | Verdict::Cancelled(_)
         | Verdict::NotReady(_)
         | Verdict::Returned

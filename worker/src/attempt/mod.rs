@@ -10,6 +10,7 @@ pub(super) mod load;
 
 use std::sync::Arc;
 
+use queue::dir::brake::BrakeTurn;
 use queue::dir::claim::one::Claim;
 use queue::wire::retry::Verdict;
 use shared::llm::ModelVerb;
@@ -41,6 +42,12 @@ pub fn attempt(
         correlation_id: Some(task.correlation_id.clone()),
         ..Context::default()
     });
+    if claim.turn() == BrakeTurn::Over {
+        let text = "its brake held it for a day: what it was held for did not go away".to_owned();
+        let verdict = Verdict::Refused(Cause::Braked);
+        let result = AttemptResult { message: Some(text), ..AttemptResult::new(verdict) };
+        return Some(finish(context, claim, result));
+    }
     let result = match plan(context, &claim) {
         Ok(Plan::Job(order)) => run(context, &claim, order, stop)?,
         Ok(Plan::Ask { models, model }) => {

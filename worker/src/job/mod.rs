@@ -124,8 +124,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The exit code that a shell or env(1) would give, where trying again cannot help; `None`
-    /// where the machine or the pool is at fault and the command may be fine.
+    /// The exit code that a shell or env(1) would give; `None` where the machine or the pool is at
+    /// fault and the command may be fine.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         match self {

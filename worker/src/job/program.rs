@@ -1,7 +1,7 @@
 //! Finds the program of a job as the job itself would, and says in words why it cannot be run.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -90,7 +90,9 @@ fn check(file: &Path) -> Check {
 pub(super) fn explain(program: PathBuf, source: io::Error) -> StartError {
     use rustix::io::Errno;
     let what = match Errno::from_io_error(&source) {
-        Some(Errno::NOENT) => "the interpreter or loader that it names does not exist",
+        Some(Errno::NOENT) => {
+            return StartError::NotExecutable { what: no_loader(&program), program };
+        }
         Some(Errno::NOEXEC) => "it is neither a program for this machine nor a script with `#!`",
         Some(Errno::ACCESS | Errno::PERM) => "permission denied (is it on a noexec mount?)",
         Some(Errno::TOOBIG) => "arguments and environment are too long together",
@@ -101,4 +103,30 @@ pub(super) fn explain(program: PathBuf, source: io::Error) -> StartError {
         Some(_) | None => return StartError::Spawn { program, source },
     };
     StartError::NotExecutable { program, what: what.to_owned() }
+}
+
+/// Which interpreter or loader is missing, as the program's file names it.
+fn no_loader(program: &Path) -> String {
+    match interpreter(program) {
+        Some(name) if name.ends_with('\r') => format!(
+            "its interpreter `{}` does not exist: its lines end as on Windows; \
+             `sed -i 's/\\r$//' {}` mends that",
+            name.escape_debug(),
+            program.display(),
+        ),
+        Some(name) => format!("its interpreter `{}` does not exist", name.escape_debug()),
+        None => "the loader that it names does not exist (`file` shows which)".to_owned(),
+    }
+}
+
+/// The program after a script's `#!`, with what ends the line if that belongs to its name.
+fn interpreter(script: &Path) -> Option<String> {
+    /// As much as Linux reads.
+    const LONGEST: u64 = 256;
+    let mut head = Vec::new();
+    std::fs::File::open(script).ok()?.take(LONGEST).read_to_end(&mut head).ok()?;
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let name = String::from_utf8_lossy(line);
+    let name = name.trim_matches([' ', '\t']).split([' ', '\t']).next()?;
+    Some(name.to_owned())
 }

@@ -358,5 +358,15 @@ fn a_script_whose_interpreter_is_missing_says_so() {
     fs::set_permissions(home.path("script"), Permissions::from_mode(0o755)).unwrap();
     let (code, said) = refused(&home, home.order(&["./script"]));
     assert_eq!(code, Some(126));
-    assert!(said.contains("interpreter"), "{said}");
+    assert!(said.contains("its interpreter `/no/such/interpreter` does not exist"), "{said}");
+}
+
+#[test]
+fn a_script_with_line_ends_of_windows_says_how_to_mend_it() {
+    let home = Home::new();
+    fs::write(home.path("script"), "#!/bin/sh\r\necho hi\r\n").unwrap();
+    fs::set_permissions(home.path("script"), Permissions::from_mode(0o755)).unwrap();
+    let (_code, said) = refused(&home, home.order(&["./script"]));
+    assert!(said.contains(r"its interpreter `/bin/sh\r` does not exist"), "{said}");
+    assert!(said.contains(r"sed -i 's/\r$//'"), "{said}");
 }

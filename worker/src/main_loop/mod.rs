@@ -2,6 +2,7 @@
 //! doorbells otherwise. A thread whose job is over takes the next task itself.
 
 mod dropped;
+mod elsewhere;
 mod messages;
 mod own_loads;
 pub mod report;
@@ -174,19 +175,32 @@ impl MainLoop {
         Ok(won.map(|won| won.told(&self.context)))
     }
 
-    /// A pause for want of threads or processes is over.
+    /// A pause is over: for want of threads or processes, or because what was taken went wrong.
     fn try_again(&self) {
         let state = &self.context.worker_state;
         if state.look(Facts::may_try_again) {
             state.change(|state| state.ability.starved = None);
             self.search.lock().look_again();
         }
+        let backs_off = state.look(|state| !state.ability.backs_off.is_empty());
+        if backs_off && state.change(Facts::end_back_offs) {
+            self.search.lock().look_again();
+        }
+        if state.look(|state| !state.retries.is_empty())
+            && state.note(|state| state.retries.forget(Instant::now()))
+        {
+            self.search.lock().look_again();
+        }
     }
 
     /// When there is something to do besides what others tell of.
     fn until_next(&self) -> Duration {
-        let starved = self.context.worker_state.look(|s| s.starvation.left(Instant::now()));
-        starved.unwrap_or(Duration::MAX).min(self.dropped.until_look())
+        let pauses = self.context.worker_state.look(|state| {
+            let now = Instant::now();
+            [state.starvation.left(now), state.back_offs.left(now), state.retries.left(now)]
+        });
+        let pause = pauses.into_iter().flatten().min();
+        pause.unwrap_or(Duration::MAX).min(self.dropped.until_look())
     }
 
     fn say_trouble(&mut self, err: &queue::Error) {

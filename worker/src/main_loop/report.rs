@@ -7,6 +7,7 @@ use std::sync::Arc;
 use queue::dir::claim::limit_slots::UsedUp;
 use queue::dir::find::load_requests::{self, Asked};
 use queue::eligible::{self, Candidate};
+use queue::wire::brake::BrakeKey;
 use queue::wire::heartbeat::ClaimReport;
 use queue::wire::lane::{LaneName, Requirements};
 use shared::quantity::counted;
@@ -107,6 +108,10 @@ impl Others {
 
 fn limit(used_up: &UsedUp) -> Reason {
     let UsedUp { key, limit } = used_up;
+    if BrakeKey::of_limit(key).is_some() {
+        let text = format!("{key}: its tasks failed alike, and one at a time is tried");
+        return Reason::new(Code::HeldBrake, text).evidence("limit", key.clone());
+    }
     let text = format!("limit {key} ({limit} of {limit} in use)");
     let reason = Reason::new(Code::LimitReached, text);
     reason.evidence("limit", key.clone()).evidence("allowed", *limit)
@@ -140,6 +145,7 @@ mod tests {
             paused: None,
             draining: None,
             starved: None,
+            backs_off: Vec::new(),
             server: None,
         }
     }

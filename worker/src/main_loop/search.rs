@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use queue::dir::brake::BrakeTurn;
 use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::limit_slots;
 use queue::dir::claim::note::Note;
@@ -21,10 +23,14 @@ use shared::reason::Code;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
+use super::elsewhere::Elsewhere;
 use super::report::{self, Found};
 use crate::attempt::context::AttemptContext;
 use crate::job::Stop;
 use crate::worker_state::Facts;
+
+/// A worker that has said nothing for so long may be hung, and is nobody to leave a task to.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// A claimed task to run.
 pub(super) struct Work {
@@ -37,6 +43,8 @@ pub(super) struct Work {
 pub(super) struct Search {
     context: Arc<AttemptContext>,
     cursor: Cursor,
+    /// Who else could take what failed here.
+    elsewhere: Elsewhere,
     counter: Counter,
     /// Kinds of slot for which a look could find something new.
     look: Look,
@@ -94,7 +102,8 @@ impl Search {
     /// Nothing known yet.
     fn new(context: Arc<AttemptContext>) -> Self {
         let cursor = Cursor::new(&context.surroundings.pool, context.worker_state.name());
-        Self { context, cursor, counter: Counter::default(), look: Look::ALL, said: None }
+        let (elsewhere, counter) = (Elsewhere::default(), Counter::default());
+        Self { context, cursor, elsewhere, counter, look: Look::ALL, said: None }
     }
 
     /// Something may be there that was not before.
@@ -171,6 +180,12 @@ impl Search {
         let state = self.context.worker_state.look(Facts::clone);
         let name = self.context.worker_state.name().clone();
         let mut lost = 0;
+        if !state.retries.is_empty() {
+            let pool = &self.context.surroundings.pool;
+            let tasks = self.elsewhere.pass_over(pool, &name, &state.retries, SILENT);
+            // Where it cannot be told, this worker takes them itself.
+            self.cursor.pass_over(tasks.unwrap_or_default());
+        }
         let pass = with_wish(&state, &name, |wish| {
             self.cursor.pass(wish, &mut |note| see(note, &mut lost))
         })?;
@@ -212,6 +227,11 @@ impl Search {
         self.said = None;
         let stop = Stop::default();
         self.context.worker_state.take(&claim, &stop);
+        if self.context.worker_state.look(|state| !state.back_offs.is_empty()) {
+            let pool = &self.context.surroundings.pool;
+            let needs = pool.requirements_of(claim.task()).without_limits();
+            self.context.worker_state.note(|state| state.take_like(&needs));
+        }
         Won { work: Work { claim, stop }, lane }
     }
 
@@ -257,6 +277,9 @@ impl Won {
             lane: self.lane.to_string(),
             waited_seconds: Some(waited),
         });
+        if let BrakeTurn::Probe(_) = claim.turn() {
+            emit!(Event::BrakeProbe { task: name.id, attempt: name.attempt });
+        }
         let report = ClaimReport { at: Some(Moment::now()), result, reasons: Vec::new() };
         context.worker_state.note(|state| state.claim = report);
         self.work

@@ -173,6 +173,7 @@ fn worker_state() -> WorkerState {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: None,
     };
     WorkerState::new("worker-1".parse().unwrap(), ability)

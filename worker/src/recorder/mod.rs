@@ -5,6 +5,7 @@
 //! anything carried out; until then its file lies in `processing/` under our lease, and whoever
 //! settles our affairs finds the line, or the job gone without one.
 
+mod brake;
 pub(crate) mod record;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,17 +1,20 @@
 //! Recording how attempts ended: ledger lines, one flush for all of a group, and then what the
 //! lines say.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use queue::dir::claim::one::{self, NotEnded};
 use shared::emit;
-use shared::event::Event;
+use shared::event::{Ending, Event};
 use shared::log::{Context, scope};
-use shared::outcome::Outcome;
+use shared::outcome::{Next, Outcome};
+use shared::task::TaskName;
 
+use super::brake::{self, Note};
 use crate::attempt::context::{AttemptContext, is_hurried};
 use crate::attempt::finished::Finished;
 use crate::worker_state::backlog::Phase;
+use crate::worker_state::retries::Retry;
 
 /// How recording went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +25,40 @@ pub(crate) enum Recording {
     HeldUp,
 }
 
+/// What is to be said of an end once it is recorded.
+struct Told {
+    name: TaskName,
+    correlation: String,
+    ending: Ending,
+    what: String,
+    for_brake: Option<Note>,
+    retry: Option<Retry>,
+}
+
+/// A failure that comes again: others should have it first.
+fn retry(context: &AttemptContext, finished: &Finished) -> Option<Retry> {
+    let (line, task) = (&finished.line, finished.claim.task());
+    let Next::Delayed(until) = line.next else { return None };
+    if line.outcome != Outcome::Failed {
+        return None;
+    }
+    let pause = Duration::try_from_secs_f64(until.seconds_since(line.ended_at)).ok()?;
+    // Delays are kept by whole seconds.
+    let due = Instant::now() + pause + Duration::from_secs(1);
+    let needs = context.surroundings.pool.requirements_of(task).without_limits();
+    Some(Retry { task: task.id, needs, due })
+}
+
 /// Records the ends of attempts, with one flush for all: writes their ledger lines and carries
 /// them out; tries again while the disk does not take them. What could not be recorded before the
 /// worker had to go stays claimed.
 pub(crate) fn record_group(context: &AttemptContext, group: Vec<Finished>) -> Recording {
     let split = |finished: Finished| {
+        let for_brake = brake::note(context, &finished);
+        let retry = retry(context, &finished);
         let Finished { claim, line, ending, what, cost: _ } = finished;
         let (name, correlation) = (claim.name(), claim.task().correlation_id.clone());
-        ((claim, line), (name, correlation, ending, what))
+        ((claim, line), Told { name, correlation, ending, what, for_brake, retry })
     };
     let (ends, told): (Vec<_>, Vec<_>) = group.into_iter().map(split).unzip();
     let results = one::record_all(&context.ledger, ends);
@@ -38,7 +67,8 @@ pub(crate) fn record_group(context: &AttemptContext, group: Vec<Finished>) -> Re
         let recorded = results.iter().filter_map(|result| result.as_ref().ok());
         recorded.for_each(|end| state.enter(end.name(), Phase::Recorded));
     });
-    for (result, (name, correlation, ending, what)) in results.into_iter().zip(told) {
+    for (result, told) in results.into_iter().zip(told) {
+        let Told { name, correlation, ending, what, for_brake, retry } = told;
         let _scope = scope(Context {
             task: Some(name.id),
             attempt: Some(name.attempt),
@@ -50,8 +80,14 @@ pub(crate) fn record_group(context: &AttemptContext, group: Vec<Finished>) -> Re
         let outcome = ending.outcome;
         if recorded {
             emit!(Event::ended(name.id, name.attempt, what, ending));
+            if let Some(note) = for_brake {
+                brake::tell(context, note);
+            }
         }
         context.worker_state.change(|state| {
+            if let Some(retry) = retry {
+                state.retries.add(retry);
+            }
             match outcome {
                 Outcome::Succeeded if recorded => state.completed += 1,
                 Outcome::Failed if recorded => state.failed += 1,

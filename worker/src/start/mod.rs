@@ -340,6 +340,7 @@ fn ability(plan: &Plan, gpu: Option<&FirstLook>) -> Ability {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: None,
     }
 }

@@ -1,7 +1,9 @@
 //! What this worker knows about itself: one place, read by the heartbeat and by eligibility.
 
+pub mod back_off;
 pub mod backlog;
 pub mod progress;
+pub mod retries;
 pub mod starvation;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,15 +13,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use queue::dir::claim::one::Claim;
 use queue::eligible::Candidate;
-use queue::wire::heartbeat::{Ability, ClaimReport, Run, StandingOrder, Starved, Status};
+use queue::wire::heartbeat::{Ability, BacksOff, ClaimReport, Run, StandingOrder, Starved, Status};
+use queue::wire::lane::Requirements;
 use shared::gpu::GpuReading;
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::job::Stop;
+use back_off::{BackOffs, FailedHere};
 use backlog::{Backlog, Phase};
 use progress::Progress;
+use retries::Retries;
 use starvation::Starvation;
 
 /// The facts, shared by the threads. Every change wakes the heartbeat.
@@ -67,6 +72,10 @@ pub struct Facts {
     pub begins_anew: bool,
     /// What was last read of its GPU; about a second old.
     pub gpu_reading: Option<Arc<GpuReading>>,
+    /// What goes wrong here and not elsewhere; others see it in `ability`.
+    pub back_offs: BackOffs,
+    /// What failed here and is tried again.
+    pub retries: Retries,
 }
 
 /// A running job, from claim to ledger line.
@@ -102,6 +111,8 @@ impl WorkerState {
             starvation: Starvation::default(),
             begins_anew: false,
             gpu_reading: None,
+            back_offs: BackOffs::default(),
+            retries: Retries::default(),
         };
         let recorded = Recorded::default();
         Self { name, state: Mutex::new(state), recorded, changed, changes }
@@ -220,6 +231,40 @@ impl Facts {
         let pause = self.starvation.begin(Instant::now())?;
         self.ability.starved = Some(Starved { error, since: Moment::now() });
         Some(pause)
+    }
+
+    /// An attempt failed at once. How long such tasks are left to others now, where that begins.
+    pub fn failed_here(&mut self, failed: FailedHere, error: &str) -> Option<Duration> {
+        let needs = failed.needs.clone();
+        let pause = self.back_offs.failed(failed, Instant::now())?;
+        self.ability.backs_off.retain(|one| one.needs != needs);
+        let (error, since) = (error.to_owned(), Moment::now());
+        self.ability.backs_off.push(BacksOff { needs, error, since });
+        Some(pause)
+    }
+
+    /// One that needs this went well. Whether such tasks were left to others before.
+    pub fn went_well(&mut self, needs: &Requirements) -> bool {
+        self.ability.backs_off.retain(|one| one.needs != *needs);
+        self.back_offs.went_well(needs)
+    }
+
+    /// One that needs this is taken: it may be the one that is tried.
+    pub fn take_like(&mut self, needs: &Requirements) {
+        self.back_offs.taken(needs, Instant::now());
+        if self.back_offs.shut(Instant::now()).contains(needs) {
+            let error = "one is tried".to_owned();
+            let tried = BacksOff { needs: needs.clone(), error, since: Moment::now() };
+            self.ability.backs_off.push(tried);
+        }
+    }
+
+    /// Forgets pauses that are over, which others still see; whether there were any.
+    pub fn end_back_offs(&mut self) -> bool {
+        let shut = self.back_offs.shut(Instant::now());
+        let before = self.ability.backs_off.len();
+        self.ability.backs_off.retain(|one| shut.contains(&one.needs));
+        self.ability.backs_off.len() < before
     }
 
     /// Whether a pause for want of what jobs take is over, which others still see.

@@ -89,8 +89,13 @@ impl Cancel {
             told: HashSet::new(),
             came: HashMap::with_capacity(ids.len()),
         };
+        // Before the tasks: a brake none of whose tasks is left would be shown for nothing.
+        let held = operate::brakes_of(&pool, &ids.iter().copied().collect())?;
         let cancelled = canceller.cancel(&ids, if self.no_wait { Wait::No } else { Wait::Yes });
         let came = canceller.came;
+        for held in held.iter().filter(|held| held.is_about_all()) {
+            operate::let_go(&pool, &held.brake.key)?;
+        }
         if came.is_empty() {
             cancelled?;
             return say(app, &[]);

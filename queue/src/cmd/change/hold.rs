@@ -10,7 +10,7 @@ use queue::dir::find::places;
 use queue::dir::layout::Layout;
 use queue::dir::ledger::search;
 use queue::dir::lookup;
-use queue::dir::operate::{Change, Mover};
+use queue::dir::operate::{self, Change, Mover};
 use queue::wire::ledger_line::Brief;
 use queue::{Error, Pool};
 use serde_json::json;
@@ -68,6 +68,8 @@ struct Verb {
     done: &'static str,
     /// What the task must be for it.
     needs: &'static str,
+    /// What is done to the brakes that hold them; returns the tasks that are so let go.
+    brakes: fn(&Pool, &[TaskId]) -> Result<HashSet<TaskId>, Stop>,
     act: fn(&mut Mover<'_>, &Found) -> Result<Change, Error>,
     event: fn(&Found, String) -> Event,
 }
@@ -76,6 +78,7 @@ const RETRY: Verb = Verb {
     name: "retry",
     done: "retried",
     needs: "only failed tasks can be retried",
+    brakes: let_go,
     act: |mover, found| mover.retry(found),
     event: |found, by| Event::TaskRetried {
         task: found.name.id,
@@ -88,6 +91,7 @@ const HOLD: Verb = Verb {
     name: "hold",
     done: "held",
     needs: "only tasks that have not started can be held",
+    brakes: |_pool, _ids| Ok(HashSet::new()),
     act: |mover, found| mover.hold(found),
     event: |found, by| Event::TaskHeld { task: found.name.id, by },
 };
@@ -96,6 +100,7 @@ const RELEASE: Verb = Verb {
     name: "release",
     done: "released",
     needs: "only held tasks can be released",
+    brakes: let_go,
     act: |mover, found| mover.release(found),
     event: |found, by| Event::TaskReleased { task: found.name.id, by },
 };
@@ -106,13 +111,36 @@ enum Came {
     Done,
     /// The task is in this state, in which it cannot be done.
     Refused(String),
+    /// The task is in this state, in which nothing had to be done but to let go of its brake.
+    LetGo(String),
+}
+
+/// Lets go of the brakes that hold some of these tasks.
+fn let_go(pool: &Pool, ids: &[TaskId]) -> Result<HashSet<TaskId>, Stop> {
+    let mut tasks = HashSet::new();
+    for held in operate::brakes_of(pool, &ids.iter().copied().collect())? {
+        if let Some(brake) = operate::let_go(pool, &held.brake.key)? {
+            let (batch, what) = (brake.batch, brake.what());
+            note(format!("{what} goes on"));
+            shared::emit!(Event::BrakeReleased { batch, what, by: format!("by {}", me()) });
+        }
+        tasks.extend(held.tasks);
+    }
+    Ok(tasks)
 }
 
 fn run(app: &mut App, texts: &[String], verb: &Verb) -> Result<u8, Stop> {
     let (pool, _resolved) = app.ready()?;
     let ids = app.tasks(&pool, texts)?;
+    let let_go = (verb.brakes)(&pool, &ids)?;
     let mut came = HashMap::with_capacity(ids.len());
-    match change_all(&pool, &ids, verb, &mut came) {
+    let changed = change_all(&pool, &ids, verb, &mut came);
+    for (_id, came) in came.iter_mut().filter(|(id, _came)| let_go.contains(id)) {
+        if let Came::Refused(state) = came {
+            *came = Came::LetGo(std::mem::take(state));
+        }
+    }
+    match changed {
         Err(stop) if came.is_empty() => Err(stop),
         changed => {
             // What was done is said, also where something then went wrong.
@@ -169,6 +197,14 @@ fn ended(layout: &Layout, gone: &HashSet<TaskId>) -> Result<HashMap<TaskId, &'st
     Ok(last.into_iter().filter_map(state).collect())
 }
 
+/// What came of it for a task that was not in the state for the verb, as JSON says it.
+fn let_go_word(verb: &Verb, state: &str) -> &'static str {
+    match state {
+        "pending" | "delayed" => verb.done,
+        _ => "unchanged",
+    }
+}
+
 fn say(
     app: &mut App,
     pool: &Pool,
@@ -183,6 +219,7 @@ fn say(
             let (result, state) = match came.get(id)? {
                 Came::Done => (verb.done, now.get(id).map_or("gone", |now| now.place.state())),
                 Came::Refused(state) => ("refused", state.as_str()),
+                Came::LetGo(state) => (let_go_word(verb, state), state.as_str()),
             };
             Some(json!({"id": id, "result": result, "state": state}))
         });
@@ -194,7 +231,8 @@ fn say(
                 Some(Came::Refused(state)) => {
                     note(format!("{} is {state}: {}", id.short(), verb.needs));
                 }
-                None => {}
+                // Of those it is told once, by their brake.
+                Some(Came::LetGo(_)) | None => {}
             }
         }
     }

@@ -178,8 +178,9 @@ impl Lister<'_> {
                 return Ok(());
             }
         };
-        let (state, attempt) = (found.place.state(), found.name.attempt);
+        let attempt = found.name.attempt;
         let standing = Standing::There(found);
+        let state = show::state(&self.pool, &standing, &task)?;
         self.show(app, state, Listed { attempt, standing: &standing, task: &task })
     }
 

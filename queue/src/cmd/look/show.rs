@@ -3,6 +3,7 @@
 use clap::Args;
 use queue::Pool;
 use queue::dir::disk::place::{Found, Place};
+use queue::dir::layout::Shelf;
 use queue::dir::lookup::{self, Standing};
 use queue::view::{self, Worker};
 use queue::wire::lane::Requirements;
@@ -47,6 +48,7 @@ impl Show {
 /// One task, seen at one moment.
 struct Shown {
     standing: Standing,
+    state: &'static str,
     task: Task,
     lane: String,
     lines: Vec<Line>,
@@ -61,7 +63,8 @@ fn look(pool: &Pool, settings: &Settings, id: TaskId) -> Result<Option<Shown>, S
         let lane = lane(pool, &standing, &task);
         let lines = queue::dir::ledger::search::lines_of(pool.layout(), id)?;
         let running = running(pool, settings, &standing)?;
-        return Ok(Some(Shown { standing, task, lane, lines, running }));
+        let state = state(pool, &standing, &task)?;
+        return Ok(Some(Shown { standing, state, task, lane, lines, running }));
     }
     Ok(None)
 }
@@ -75,6 +78,22 @@ pub(in crate::cmd) fn lane(pool: &Pool, standing: &Standing, task: &Task) -> Str
             Requirements::of(task, &limits).lane().to_string()
         }
     }
+}
+
+/// The state it is in: what a brake holds is held, though its file lies where it is claimed from.
+pub(in crate::cmd) fn state(
+    pool: &Pool,
+    standing: &Standing,
+    task: &Task,
+) -> Result<&'static str, Stop> {
+    Ok(match standing {
+        Standing::There(Found { place: Place::Pending { .. }, .. })
+            if pool.brakes().holding(task)?.is_some() =>
+        {
+            Shelf::Held.as_str()
+        }
+        Standing::There(_) | Standing::Ended(_) => standing.state(),
+    })
 }
 
 /// The first eight fields, which `ls` shows too.
@@ -154,8 +173,7 @@ impl Shown {
     }
 
     fn to_json(&self) -> Map<String, Value> {
-        let mut fields =
-            summary(self.standing.state(), self.standing.attempt(), &self.lane, &self.task);
+        let mut fields = summary(self.state, self.standing.attempt(), &self.lane, &self.task);
         fields.insert("batch_id".into(), json!(self.task.batch_id));
         fields.insert("submitted_by".into(), json!(self.task.submitted_by));
         fields.insert("correlation_id".into(), json!(self.task.correlation_id));
@@ -167,7 +185,7 @@ impl Shown {
 
 fn people(app: &mut App, shown: &Shown) -> Result<(), Stop> {
     let (task, now) = (&shown.task, Moment::now());
-    let state = app.out.state(shown.standing.state());
+    let state = app.out.state(shown.state);
     let place = match &shown.standing {
         Standing::There(Found { place: Place::Processing { worker }, .. }) => {
             format!(" on {worker}")
@@ -266,6 +284,9 @@ fn wishes(spec: &Spec) -> Vec<(&'static str, String)> {
     wishes.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
 }
 
+/// So much of an attempt's error stands in its row.
+const SHOWN_OF_AN_ERROR: usize = 80;
+
 fn attempts(app: &mut App, shown: &Shown) -> Result<(), Stop> {
     let all = shown.attempts();
     if all.is_empty() {
@@ -286,14 +307,20 @@ fn attempts(app: &mut App, shown: &Shown) -> Result<(), Stop> {
             text(&run["cause"]),
             number(&run["exit_code"]),
             number(&run["signal"]),
-            cut(run["error_message"].as_str().unwrap_or("-"), 80),
+            cut(run["error_message"].as_str().unwrap_or("-"), SHOWN_OF_AN_ERROR),
         ]
     });
     let head =
         ["ATTEMPT", "WORKER", "STARTED", "TOOK", "OUTCOME", "CAUSE", "EXIT", "SIGNAL", "ERROR"];
     let rows = rows.collect();
     app.out.line("")?;
-    app.out.table(&head, rows)
+    app.out.table(&head, rows)?;
+    // What the table cut off is mostly the part that helps.
+    let last = all.last().and_then(|run| run["error_message"].as_str());
+    match last.filter(|text| text.chars().count() > SHOWN_OF_AN_ERROR) {
+        Some(text) => app.out.line(format!("\nlast error {}", printable(text))),
+        None => Ok(()),
+    }
 }
 
 fn words(command: &[String]) -> String {

@@ -12,16 +12,19 @@ use queue::dir::layout::Shelf;
 use queue::dir::ledger::follow::Follower;
 use queue::dir::ledger::search;
 use queue::dir::lookup;
+use queue::dir::operate;
+use queue::wire::brake::{Brake, BrakeKey};
 use queue::wire::ledger_line::Brief;
 use serde_json::json;
 use shared::exit;
 use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
 use shared::quantity::{Span, counted};
+use shared::time::Moment;
 
 use crate::cmd::out::Tone;
 use crate::cmd::watch::{Deadline, Watch};
-use crate::cmd::{App, Stop, end_on_interrupt, note};
+use crate::cmd::{App, Stop, end_on_interrupt, note, warn};
 
 /// Wait until tasks have ended; exit 0 if all succeeded, 100 if not, 75 on timeout
 #[derive(Args, Debug)]
@@ -43,13 +46,38 @@ impl Wait {
         let mut ends = Ends::new(&pool, ids.iter().copied().collect())?;
         let bar = bar(ids.len() as u64);
         let watch = Watch::on(&[&pool.layout().ledger()]);
+        let mut brakes = Brakes::default();
+        brakes.look(&pool, &ends.open)?;
         while !ends.open.is_empty() && !deadline.is_over() {
             bar.set_position((ids.len() - ends.open.len()) as u64);
             watch.wait(deadline);
             ends.look(&pool)?;
+            brakes.look(&pool, &ends.open)?;
         }
         bar.finish_and_clear();
         say(app, &ids, &ends)
+    }
+}
+
+/// Brakes that hold what is waited for: each is told of on stderr, at once and once.
+#[derive(Default)]
+struct Brakes {
+    told: HashMap<BrakeKey, Moment>,
+}
+
+impl Brakes {
+    fn look(&mut self, pool: &Pool, open: &HashSet<TaskId>) -> Result<(), Stop> {
+        let all = pool.brakes().all()?;
+        let since = |brake: &Brake| brake.held.as_ref().map(|held| held.since);
+        let is_new = |brake: &Brake| since(brake) != self.told.get(&brake.key).copied();
+        if all.values().any(is_new) {
+            for held in operate::brakes_of(pool, open)? {
+                warn(&held.brake.reason().text);
+            }
+        }
+        let held = all.values().filter_map(|brake| Some((brake.key.clone(), since(brake)?)));
+        self.told = held.collect();
+        Ok(())
     }
 }
 

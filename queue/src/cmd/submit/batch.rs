@@ -34,6 +34,7 @@ pub(super) struct Wish<'a> {
 pub(super) fn submit(app: &mut App, mut reading: Reading, wish: &Wish<'_>) -> Result<u8, Stop> {
     if wish.dry_run {
         let checked = check(&mut reading, wish.key)?;
+        checked.around.warn();
         return try_out(app, &checked);
     }
     let (pool, resolved) = app.create()?;
@@ -42,6 +43,7 @@ pub(super) fn submit(app: &mut App, mut reading: Reading, wish: &Wish<'_>) -> Re
     let bulk = Bulk::new(&pool)?;
     let checked = check(&mut reading, wish.key)?;
     known::warn_unknown(&pool, &resolved, checked.models.keys())?;
+    checked.around.warn();
     let mut plan = checked.plan(&mut reading, &pool)?;
     if keys.is_none() && !plan.keys.is_empty() {
         keys = Some(Keys::wait(&pool)?);

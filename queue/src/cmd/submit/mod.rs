@@ -1,5 +1,6 @@
 //! `queue submit`: one task from the command line, or many from a file.
 
+mod around;
 mod batch;
 mod known;
 mod plan;
@@ -21,7 +22,7 @@ use shared::event::Event;
 use shared::id::{BatchId, TaskId, new_correlation_id};
 use shared::name::Name;
 use shared::quantity::{Bytes, Span};
-use shared::task::{BadSpec, Class, Spec, Task};
+use shared::task::{BadSpec, BrakeUse, Class, Spec, Task};
 use shared::time::Moment;
 
 use super::{App, Stop};
@@ -64,6 +65,9 @@ pub(crate) struct Submit {
     /// Failures of its own after which it is not tried again [default: 3]
     #[arg(long, value_name = "N", conflicts_with = "batch")]
     max_attempts: Option<u32>,
+    /// off: many failures that are alike do not hold back the rest [default: on]
+    #[arg(long, value_name = "on|off")]
+    brake: Option<BrakeUse>,
     /// How much GPU memory it needs, as in 8GiB
     #[arg(long, value_name = "SIZE", conflicts_with = "batch")]
     gpu_mem: Option<Bytes>,
@@ -117,7 +121,8 @@ impl Submit {
     pub(super) fn run(self, app: &mut App) -> Result<u8, Stop> {
         if let Some(path) = &self.batch {
             let maker = Maker::Lines { model: self.asking.model.clone() };
-            let reading = Reading { source: Source::lines(path)?, maker, me: Submitter::new() };
+            let me = Submitter::new(self.brake);
+            let reading = Reading { source: Source::lines(path)?, maker, me };
             let wish = batch::Wish { key: self.key.as_deref(), dry_run: self.dry_run };
             return batch::submit(app, reading, &wish);
         }
@@ -151,7 +156,7 @@ impl Submit {
             template.check(columns).map_err(wrong)?;
         }
         let (key, dry_run) = (self.key.take(), self.dry_run);
-        let me = Submitter::new();
+        let me = Submitter::new(self.brake);
         let base = Box::new(single::spec(app, self, &me)?);
         let maker = Maker::Rows { template, base };
         let wish = batch::Wish { key: key.as_deref(), dry_run };
@@ -169,10 +174,12 @@ struct Submitter {
     cwd: Option<String>,
     now: Moment,
     correlation_id: String,
+    /// For tasks that do not say it themselves.
+    brake: Option<BrakeUse>,
 }
 
 impl Submitter {
-    fn new() -> Self {
+    fn new(brake: Option<BrakeUse>) -> Self {
         let cwd =
             std::env::current_dir().ok().and_then(|cwd| cwd.into_os_string().into_string().ok());
         Self {
@@ -181,6 +188,7 @@ impl Submitter {
             cwd,
             now: Moment::now(),
             correlation_id: new_correlation_id(),
+            brake,
         }
     }
 
@@ -203,6 +211,7 @@ impl Submitter {
             spec.at = Some(self.now.plus_millis(millis));
         }
         spec.class = Some(class);
+        spec.brake = spec.brake.or(self.brake);
         spec.priority.get_or_insert(shared::task::DEFAULT_PRIORITY);
         spec.user.get_or_insert_with(|| self.user.clone());
         spec.check()

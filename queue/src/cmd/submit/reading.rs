@@ -7,6 +7,7 @@ use queue::dir::batch::members::LineKey;
 use shared::id::{BatchId, TaskId};
 use shared::task::{BadSpec, Spec, parse_line};
 
+use super::around::Around;
 use super::plan::{self, Links};
 use super::resume::Twins;
 use super::source::{Go, Source};
@@ -68,6 +69,8 @@ pub(super) struct Checked {
     pub(super) line_keys: Vec<LineKey>,
     /// How many tasks ask which model.
     pub(super) models: BTreeMap<String, u64>,
+    /// What the tasks need of the machine, as far as it is missing here.
+    pub(super) around: Around,
     /// The first prompt that a template made.
     pub(super) first: Option<String>,
 }
@@ -136,6 +139,7 @@ impl Checked {
     fn add(&mut self, number: u32, mut spec: Spec, line_key: Option<LineKey>, maker: &Maker) {
         let index = self.lines.len();
         self.lines.push(number);
+        self.around.look(&spec);
         self.line_keys.extend(line_key);
         if spec.asks_a_model()
             && let Some(model) = spec.model.take()

@@ -17,20 +17,23 @@ use shared::id::TaskId;
 use shared::task::{After, BadSpec, On, Spec, Task};
 use shared::time::Moment;
 
+use super::around::Around;
 use super::{Answer, Submit, Submitter, check_size, known, lane_of, ring, say_submitted};
 use crate::cmd::look::output::{self, Answered};
 use crate::cmd::look::why;
 use crate::cmd::out::cut;
-use crate::cmd::{App, Stop, warn};
+use crate::cmd::{App, Stop};
 
 /// Submits one task and says its id; with `--stream-to` it then waits for the answer.
 pub(super) fn submit(app: &mut App, command: Submit) -> Result<u8, Stop> {
     let (dry_run, key, after) = (command.dry_run, command.key.clone(), command.after.clone());
     let stream_to = command.asking.stream_to.clone();
-    let me = Submitter::new();
+    let me = Submitter::new(command.brake);
     let mut spec = words(command, &me)?;
     me.complete(&mut spec).map_err(wrong)?;
-    look_around(&spec);
+    let mut around = Around::default();
+    around.look(&spec);
+    around.warn();
     if dry_run {
         return try_out(app, &me, spec);
     }
@@ -205,35 +208,6 @@ fn dependency(app: &App, pool: &Pool, text: &str) -> Result<After, Stop> {
     })
 }
 
-/// Warns of what looks wrong from here; the worker's machine may differ.
-fn look_around(spec: &Spec) {
-    if spec.command.is_none() {
-        return;
-    }
-    let cwd = spec.cwd.as_deref().unwrap_or("/");
-    if !std::fs::metadata(cwd).is_ok_and(|meta| meta.is_dir()) {
-        warn(format!("there is no directory `{}` on this machine", cwd.escape_default()));
-    }
-    let Some(program) = spec.command.as_ref().and_then(|command| command.first()) else { return };
-    let path = spec.env.get("PATH").cloned().or_else(|| std::env::var("PATH").ok());
-    if !is_found(program, cwd, &path.unwrap_or_default()) {
-        let program = program.escape_default();
-        warn(format!("the command `{program}` is not found from here; the worker may have it"));
-    }
-}
-
-fn is_found(program: &str, cwd: &str, path: &str) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    let runs = |file: &Path| {
-        std::fs::metadata(file)
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    if program.contains('/') {
-        return runs(&Path::new(cwd).join(program));
-    }
-    std::env::split_paths(path).any(|dir| runs(&Path::new(cwd).join(dir).join(program)))
-}
-
 /// `--dry-run`: whether it could run here, as the pool is now.
 fn try_out(app: &mut App, me: &Submitter, spec: Spec) -> Result<u8, Stop> {
     let resolved = app.resolve()?;
@@ -289,13 +263,5 @@ mod tests {
         assert_eq!(read("20:45"), Ok("2026-02-07T19:45:00.000Z".into()));
         assert_eq!(read("08:00"), Ok("2026-02-08T07:00:00.000Z".into()), "the next 8 o'clock");
         assert!(read("tomorrow").is_err());
-    }
-
-    #[test]
-    fn programs_are_found_as_the_shell_finds_them() {
-        assert!(is_found("sh", "/", "/nowhere:/bin"));
-        assert!(is_found("./sh", "/bin", ""));
-        assert!(!is_found("sh", "/", "/nowhere"));
-        assert!(!is_found("/etc/passwd", "/", ""));
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use shared::id::TaskId;
 use shared::name::Name;
 use shared::task::Class;
 
@@ -53,6 +54,8 @@ pub struct Cursor {
     lanes: Vec<LaneView>,
     /// Lanes of which it was told that they cannot be understood.
     obscure: BTreeSet<LaneName>,
+    /// Tasks that are left to others.
+    passed_over: HashSet<TaskId>,
     /// What is claimed next, as far as it was read ahead.
     prefetched: Option<Prefetched>,
 }
@@ -68,8 +71,14 @@ impl Cursor {
             freshness,
             lanes,
             obscure,
+            passed_over: HashSet::new(),
             prefetched: None,
         }
+    }
+
+    /// Leaves these tasks to others, instead of those before.
+    pub fn pass_over(&mut self, tasks: HashSet<TaskId>) {
+        self.passed_over = tasks;
     }
 
     /// Tries to claim one task. Looks afresh before it says that there is nothing.
@@ -107,8 +116,12 @@ impl Cursor {
                 closed.push((lane.name.clone(), lane.requirements.clone()));
                 continue;
             }
-            let hands =
-                Hands { pool: &self.pool, worker: &self.worker, prefetched: &mut self.prefetched };
+            let hands = Hands {
+                pool: &self.pool,
+                worker: &self.worker,
+                passed_over: &self.passed_over,
+                prefetched: &mut self.prefetched,
+            };
             match lane.take(hands, priority, see)? {
                 Taken::Claim(claim) => {
                     return Ok(Pass::Claimed { claim, lane: lane.name.clone() });

@@ -8,14 +8,15 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use shared::name::Name;
 use shared::task::{Task, TaskName};
+use shared::time::Moment;
 
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::lock::{self, Holder, Lock};
 use crate::dir::disk::publish;
+use crate::wire::brake::{BrakeKey, Gate};
 use crate::wire::lane::Requirements;
 
 /// One slot of every limit that counts a task. Dropped without being [freed](Self::free) they count
@@ -77,7 +78,11 @@ pub fn take(pool: &Pool, keys: &[String], by: &SlotUse) -> Result<Result<Slots, 
     let limits = pool.limits();
     for key in keys {
         // A limit that was taken out of pool.toml since the task was submitted counts no more.
-        let Some(&limit) = limits.get(key) else { continue };
+        let allowed = match limits.get(key) {
+            Some(&limit) => Some(limit),
+            None => let_through(pool, key)?,
+        };
+        let Some(limit) = allowed else { continue };
         match take_one(pool, key, limit)? {
             Some(lock) => slots.held.push(lock),
             None => return Ok(Err(UsedUp { key: key.clone(), limit })),
@@ -87,6 +92,16 @@ pub fn take(pool: &Pool, keys: &[String], by: &SlotUse) -> Result<Result<Slots, 
         lock.write_record(by)?;
     }
     Ok(Ok(slots))
+}
+
+/// How many tasks a brake of this key lets through at once; `None` where it does not hold.
+fn let_through(pool: &Pool, key: &str) -> Result<Option<u32>, Error> {
+    let Some(key) = BrakeKey::of_limit(key) else { return Ok(None) };
+    Ok(match pool.brakes().gate(&key, Moment::now())? {
+        Gate::Open | Gate::Over => None,
+        Gate::Probe => Some(1),
+        Gate::Wait(_) => Some(0),
+    })
 }
 
 fn take_one(pool: &Pool, key: &str, limit: u32) -> Result<Option<Lock>, Error> {
@@ -140,11 +155,14 @@ pub(in crate::dir) fn counted_anew(
     task: &Task,
 ) -> Option<Requirements> {
     let limits = pool.limits();
-    if limits.is_empty() {
+    // What cannot be read now holds nothing.
+    let brake = pool.brakes().holding(task).unwrap_or_default();
+    if limits.is_empty() && brake.is_none() {
         return None;
     }
     let keys: Vec<String> = limits.keys().cloned().collect();
     let mut now = Requirements::of(task, &keys);
+    now.limits.extend(brake.map(|brake| brake.key.as_str().to_owned()));
     if now.limits.iter().all(|key| lane.limits.contains(key)) {
         return None;
     }
@@ -155,29 +173,8 @@ pub(in crate::dir) fn counted_anew(
 }
 
 fn slot_file(pool: &Pool, key: &str, slot: u32) -> PathBuf {
-    pool.layout().limit_locks().join(escape(key)).join(format!("{slot}.lock"))
+    pool.layout().limit_slots(key).join(format!("{slot}.lock"))
 }
-
-/// A key as a directory's name: what is not safe in one becomes `+` and hex digits.
-fn escape(key: &str) -> String {
-    let mut name = String::new();
-    for byte in key.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'=' | b':' => {
-                name.push(char::from(byte));
-            }
-            _ => name.push_str(&format!("+{byte:02x}")),
-        }
-    }
-    if name.len() <= LONGEST {
-        return name;
-    }
-    let hash = Sha256::digest(key.as_bytes());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A longer name might not be one to the file system.
-const LONGEST: usize = 200;
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ use shared::task::{Task, TaskName};
 use super::limit_slots::{self, SlotUse, Slots};
 use super::prefetch::Prefetched;
 use crate::Error;
+use crate::dir::brake::BrakeTurn;
 use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::reject;
 use crate::dir::layout::Segment;
@@ -34,6 +35,7 @@ pub struct Claim {
     /// so nothing else can be said about this attempt.
     end: Option<(Line, OnDisk)>,
     slots: Slots,
+    turn: BrakeTurn,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,12 @@ impl Claim {
     #[must_use]
     pub fn worker(&self) -> &Name {
         &self.worker
+    }
+
+    /// What it is to the brake that counts it.
+    #[must_use]
+    pub fn turn(&self) -> BrakeTurn {
+        self.turn
     }
 
     /// Ends the attempt: the line is written and flushed, then what it says is carried out.
@@ -229,8 +237,15 @@ pub(in crate::dir) fn try_claim(
                 }
                 return Ok(Try::CountedAnew);
             }
+            let turn = match pool.brakes().begin(&target.requirements.limits, &task) {
+                Ok(turn) => turn,
+                Err(err) => {
+                    publish::move_new(&path, &from)?;
+                    return Err(err);
+                }
+            };
             let (pool, worker) = (pool.clone(), worker.clone());
-            Ok(Try::Won(Box::new(Claim { pool, worker, name, task, path, end: None, slots })))
+            Ok(Try::Won(Box::new(Claim { pool, worker, name, task, path, end: None, slots, turn })))
         }
         // Somebody removed it by hand.
         Ok(None) => Ok(Try::LostRace),

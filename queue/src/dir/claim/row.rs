@@ -1,10 +1,12 @@
 //! One lane as a worker sees it, and the priorities in it: used up name by name.
 
+use std::collections::HashSet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use shared::id::TaskId;
 use shared::name::Name;
 use shared::task::TaskName;
 
@@ -63,6 +65,7 @@ pub(crate) enum LookDepth {
 pub(crate) struct Hands<'a> {
     pub(super) pool: &'a Pool,
     pub(super) worker: &'a Name,
+    pub(super) passed_over: &'a HashSet<TaskId>,
     pub(super) prefetched: &'a mut Option<Prefetched>,
 }
 
@@ -107,7 +110,7 @@ impl LaneView {
         priority: u8,
         see: &mut dyn FnMut(Note),
     ) -> Result<Taken, Error> {
-        let Hands { pool, worker, prefetched } = hands;
+        let Hands { pool, worker, passed_over, prefetched } = hands;
         let (mut lost, mut stuck, mut reach) = (0, 0, 1);
         let dir = pool.layout().pending_priority(&self.name, priority);
         let Some(row) = self.rows.get_mut(&priority) else {
@@ -115,6 +118,10 @@ impl LaneView {
         };
         row.tried.clear();
         while let Some((segment, name)) = row.pick(pool.layout(), &dir, reach, see)? {
+            if passed_over.contains(&name.id) {
+                row.tried.insert(name);
+                continue;
+            }
             let (lane, requirements) = (&self.name, &self.requirements);
             let target = ClaimTarget { lane, requirements, priority, segment: &segment, name };
             see(Note::Attempt(name));

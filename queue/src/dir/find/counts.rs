@@ -8,10 +8,12 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::Error;
+use crate::dir::brake;
 use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing;
 use crate::dir::layout::{Layout, Shelf};
+use crate::wire::brake::BrakeKey;
 use crate::wire::counts::{Counts, LaneCount};
 use crate::wire::lane::{LaneName, Requirements};
 
@@ -28,6 +30,8 @@ pub struct Counter {
 struct Needs {
     class: Class,
     model: Option<Box<str>>,
+    /// What may hold its tasks.
+    brake: Option<BrakeKey>,
     round: u64,
 }
 
@@ -53,7 +57,11 @@ impl Counter {
         self.round += 1;
         let mut counts = Counts::default();
         for lane in listing::lanes(layout)? {
-            counts.lanes.extend(self.lane(layout, lane)?);
+            let Some(mut lane) = self.lane(layout, lane)? else { continue };
+            let held = self.held_back(layout, &lane)?;
+            counts.held += held;
+            lane.pending -= held;
+            counts.lanes.push(lane);
         }
         counts.pending = counts.lanes.iter().map(|lane| lane.pending).sum();
         for worker in listing::holders(layout)? {
@@ -63,7 +71,7 @@ impl Counter {
             counts.delayed += self.count(&layout.delayed().join(due.to_string()))?.0;
         }
         counts.waiting = self.shelf(layout, Shelf::Waiting)?;
-        counts.held = self.shelf(layout, Shelf::Held)?;
+        counts.held += self.shelf(layout, Shelf::Held)?;
         counts.failed = self.shelf(layout, Shelf::Failed)?;
         counts.rejected = rejected(layout)?;
         let round = self.round;
@@ -121,12 +129,22 @@ impl Counter {
         Ok(Some(LaneCount { lane, class, model, priority_max, pending, head, oldest }))
     }
 
+    /// How many tasks of a lane its brake holds: all but the one that may be tried.
+    fn held_back(&mut self, layout: &Layout, lane: &LaneCount) -> Result<u64, Error> {
+        let Some(Needs { brake: Some(key), .. }) = self.needs(layout, &lane.lane) else {
+            return Ok(0);
+        };
+        let holds = brake::read(&layout.brake(key))?.is_some_and(|brake| brake.held.is_some());
+        Ok(if holds { lane.pending - 1 } else { 0 })
+    }
+
     fn needs(&mut self, layout: &Layout, lane: &LaneName) -> Option<&Needs> {
         let round = self.round;
         if !self.lanes.contains_key(lane) {
-            let Requirements { class, model, .. } = read_requirements(layout, lane).ok()?;
+            let Requirements { class, model, limits, .. } = read_requirements(layout, lane).ok()?;
             let model = model.map(String::into_boxed_str);
-            self.lanes.insert(lane.clone(), Needs { class, model, round });
+            let brake = limits.iter().find_map(|key| BrakeKey::of_limit(key));
+            self.lanes.insert(lane.clone(), Needs { class, model, brake, round });
         }
         let needs = self.lanes.get_mut(lane)?;
         needs.round = round;

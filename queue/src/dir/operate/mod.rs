@@ -2,11 +2,13 @@
 //! a task takes more steps, and can be finished by anyone. Any number of tasks cost one flush and one
 //! bell for many of them.
 
+pub mod brakes;
 pub mod end;
 pub mod mover;
 
 use shared::name::Name;
 
+pub use brakes::{HeldTasks, brakes_of, let_go};
 pub use end::{EndedTask, Ender, GROUP, Reason, ToEnd, finish_begun};
 pub use mover::{Mover, hold, release, retry};
 

@@ -149,7 +149,7 @@ fn a_key_names_one_task_however_often_its_submitter_dies() {
 }
 
 /// A worker claims the one task and ends it so; after an error it tries once more, as workers do.
-fn work(pool: &Pool, worker: &str, verdict: Verdict) -> Result<(), Error> {
+pub(in crate::dir) fn work(pool: &Pool, worker: &str, verdict: Verdict) -> Result<(), Error> {
     let ledger = ledger(pool, worker);
     let _lease = lease_of_the_living(pool, worker, &ledger)?;
     let mut cursor = cursor(pool, worker);
@@ -173,7 +173,7 @@ fn seed_001_b15_a_crash_between_two_writes_never_doubles_a_task() {
     let verdicts = [
         Verdict::Succeeded,
         FAILED,
-        Verdict::Failed(Cause::SpawnFailed),
+        Verdict::Refused(Cause::SpawnFailed),
         Verdict::NotReady(Cause::ExitCode),
         Verdict::Returned,
         Verdict::Cancelled(Cause::Cancelled),
@@ -348,7 +348,7 @@ enum Left {
 
 #[test]
 fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() {
-    let ends = [Verdict::Succeeded, FAILED, Verdict::Failed(Cause::SpawnFailed)];
+    let ends = [Verdict::Succeeded, FAILED, Verdict::Refused(Cause::SpawnFailed)];
     let recorded = ends.into_iter().map(Left::Recorded);
     for left in recorded.chain([Left::Running, Left::CancelAsked]) {
         play(&Scene {
@@ -392,6 +392,7 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                     }
                     Verdict::Succeeded
                     | Verdict::Cancelled(_)
+                    | Verdict::ProbeFailed { .. }
                     | Verdict::NotReady(_)
                     | Verdict::Returned => None,
                 };
@@ -404,7 +405,7 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
 #[test]
 fn after_a_power_cut_what_the_last_lines_say_is_done_again() {
     let verdicts =
-        [Verdict::Succeeded, FAILED, Verdict::Failed(Cause::SpawnFailed), Verdict::Returned];
+        [Verdict::Succeeded, FAILED, Verdict::Refused(Cause::SpawnFailed), Verdict::Returned];
     for verdict in verdicts {
         play(&Scene {
             prepare: &|pool, notes| {

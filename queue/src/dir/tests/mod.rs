@@ -2,10 +2,10 @@
 
 mod beside;
 mod bulk;
-mod crash;
+pub(super) mod crash;
 mod keep;
 mod many;
-mod plug;
+pub(super) mod plug;
 mod power;
 mod promoter;
 mod put_aside;

@@ -28,27 +28,28 @@ use crate::wire::retry::Verdict;
 
 /// What is promised so far.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(in crate::dir) struct Notes {
     /// Must be somewhere, or have ended.
-    pub(super) acknowledged: Vec<TaskId>,
+    pub(in crate::dir) acknowledged: Vec<TaskId>,
     /// Must be there all, or not at all.
-    pub(super) together: Vec<TaskId>,
+    pub(in crate::dir) together: Vec<TaskId>,
 }
 
 /// What is cut off. Says what it promised.
-pub(super) type Act<'a, T> = dyn Fn(&Pool, &Ledger, T, &mut Notes) -> Result<(), Error> + 'a;
+pub(in crate::dir) type Act<'a, T> =
+    dyn Fn(&Pool, &Ledger, T, &mut Notes) -> Result<(), Error> + 'a;
 
 /// A scene: what was there before, and what is cut off.
-pub(super) struct Scene<'a, T> {
-    pub(super) prepare: &'a dyn Fn(&Pool, &mut Notes) -> T,
-    pub(super) act: &'a Act<'a, T>,
+pub(in crate::dir) struct Scene<'a, T> {
+    pub(in crate::dir) prepare: &'a dyn Fn(&Pool, &mut Notes) -> T,
+    pub(in crate::dir) act: &'a Act<'a, T>,
     /// What must hold beside the rest, after the restart. Told whether the act went through.
-    pub(super) check: &'a dyn Fn(&Pool, &Notes, Acted),
+    pub(in crate::dir) check: &'a dyn Fn(&Pool, &Notes, Acted),
 }
 
 /// What the act itself said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Acted {
+pub(in crate::dir) enum Acted {
     Through,
     /// Everything stopped.
     Died,
@@ -71,7 +72,7 @@ enum Cut {
 pub(super) type Holds = fn(&Pool, &Notes);
 
 /// Plays the scene with every cut at every change.
-pub(super) fn play<T>(scene: &Scene<'_, T>) {
+pub(in crate::dir) fn play<T>(scene: &Scene<'_, T>) {
     play_where(scene, what_must_hold);
 }
 

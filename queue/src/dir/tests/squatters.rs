@@ -94,7 +94,7 @@ fn a_batch_waits_for_what_is_in_its_way() {
 #[test]
 fn an_end_waits_for_what_is_in_its_way() {
     for verdict in
-        [Verdict::Failed(Cause::ExitCode), Verdict::Failed(Cause::SpawnFailed), Verdict::Returned]
+        [Verdict::Failed(Cause::ExitCode), Verdict::Refused(Cause::SpawnFailed), Verdict::Returned]
     {
         let (_home, pool) = pool();
         let id = crate::dir::fixture::submit(&pool, PLAIN);

@@ -27,7 +27,7 @@ const GROUP: [Verdict; 5] = [
     Verdict::Succeeded,
     Verdict::Failed(Cause::ExitCode),
     Verdict::Returned,
-    Verdict::Failed(Cause::SpawnFailed),
+    Verdict::Refused(Cause::SpawnFailed),
     Verdict::Cancelled(Cause::Cancelled),
 ];
 
@@ -93,7 +93,7 @@ fn ended_once(pool: &Pool, id: TaskId, verdict: Verdict, acted: Acted) {
     let found = state(pool, id).map(|(state, _name)| state);
     let expected = match (lost, verdict) {
         (true, _) | (_, Verdict::Returned) => Some("pending"),
-        (_, Verdict::Failed(Cause::SpawnFailed)) => Some("failed"),
+        (_, Verdict::Refused(Cause::SpawnFailed)) => Some("failed"),
         (_, Verdict::Failed(_)) => Some("delayed"),
         _ => None,
     };

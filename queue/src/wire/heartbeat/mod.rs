@@ -12,6 +12,7 @@ use shared::reason::Reason;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
+use super::lane::Requirements;
 use super::lease_record::Process;
 use super::uptime::Uptime;
 use gpu_state::GpuState;
@@ -104,6 +105,9 @@ pub struct Ability {
     /// What the machine does not give it to start jobs with: until it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starved: Option<Starved>,
+    /// What it leaves to others for a while, because it goes wrong here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backs_off: Vec<BacksOff>,
     /// Its model server, if it has one.
     #[serde(default)]
     pub server: Option<ModelServer>,
@@ -113,6 +117,17 @@ pub struct Ability {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Starved {
     /// What, in words, with the system's answer.
+    pub error: String,
+    /// When that was.
+    pub since: Moment,
+}
+
+/// Tasks that fail at once on this worker, and not on others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BacksOff {
+    /// What they need, without limits.
+    pub needs: Requirements,
+    /// How the last one failed.
     pub error: String,
     /// When that was.
     pub since: Moment,

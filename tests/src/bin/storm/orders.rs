@@ -79,7 +79,7 @@ impl Kind {
             | Self::Talks => Expected::Success,
             Self::Fails => Expected::Failure("exit_code", 3),
             Self::Crashes => Expected::Failure("signal", 3),
-            Self::Missing => Expected::Failure("spawn_failed", 1),
+            Self::Missing => Expected::Failure("spawn_failed", 3),
             Self::Late => Expected::Failure("timeout", 1),
         }
     }

@@ -212,6 +212,7 @@ fn ability(sim: &Sim<'_>, index: usize, worker: &Worker) -> Ability {
         paused: None,
         draining: None,
         starved: None,
+        backs_off: Vec::new(),
         server: Some(server),
     }
 }

@@ -123,7 +123,7 @@ fn an_attempt_that_has_ended_is_neither_forgotten_nor_run_again() {
     let verdicts = [
         Verdict::Succeeded,
         FAILED,
-        Verdict::Failed(Cause::SpawnFailed),
+        Verdict::Refused(Cause::SpawnFailed),
         Verdict::NotReady(Cause::ExitCode),
         Verdict::Returned,
         Verdict::Cancelled(Cause::Cancelled),
@@ -290,7 +290,7 @@ fn what_was_promoted_is_before_or_after_that() {
             prepare: &|stage| {
                 let (good, bad) = (submit(stage, PLAIN), submit(stage, PLAIN));
                 let ledger = ledger(&stage.pool, "before");
-                for verdict in [Verdict::Succeeded, Verdict::Failed(Cause::SpawnFailed)] {
+                for verdict in [Verdict::Succeeded, Verdict::Refused(Cause::SpawnFailed)] {
                     let claim = take(stage, "before");
                     finish(stage, claim, &ledger, verdict);
                 }
