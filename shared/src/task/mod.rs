@@ -3,6 +3,7 @@
 
 mod ask;
 mod bad_spec;
+mod depth;
 mod file_name;
 mod line;
 mod parse;
@@ -16,6 +17,7 @@ use crate::time::Moment;
 
 pub use ask::{REQUEST_URLS, ROLES};
 pub use bad_spec::BadSpec;
+pub use depth::{MAX_DEPTH, depth_of, depth_of_text, too_deep};
 pub use file_name::{BadTaskName, TaskName};
 pub use line::parse_line;
 pub use parse::parse_spec;
