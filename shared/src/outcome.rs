@@ -132,6 +132,17 @@ pub enum Next {
     Delayed(Moment),
 }
 
+impl Next {
+    /// Whether the task itself ends with this attempt.
+    #[must_use]
+    pub const fn ends_task(self) -> bool {
+        match self {
+            Self::End | Self::Failed => true,
+            Self::Pending | Self::Delayed(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Next {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -66,7 +66,7 @@ impl Recovery {
         // A promoter whose step failed is made anew: it may have missed lines of the ledger.
         let done = promoter.step(ledger, Moment::now())?;
         self.promoter = Some(promoter);
-        Ok(done.into_iter().map(told).collect())
+        Ok(done.into_iter().filter_map(told).collect())
     }
 
     /// What lies where only directories belong.
@@ -123,17 +123,19 @@ fn cleaned(what: &str, count: u32) -> Vec<Event> {
     some.into_iter().collect()
 }
 
-fn told(promotion: Promotion) -> Event {
-    match promotion {
+fn told(promotion: Promotion) -> Option<Event> {
+    Some(match promotion {
         Promotion::Due(name) => Event::TaskDue { task: name.id, attempt: name.attempt },
         Promotion::Ready { name, after } => Event::TaskPromoted { task: name.id, after },
         Promotion::Hopeless { name, needed } => {
             Event::TaskDependencyFailed { task: name.id, needed }
         }
         Promotion::Rejected(file, reason) => Event::TaskRejected { file, reason },
+        // Whoever reads all of history says so.
+        Promotion::Damaged(_) => return None,
         Promotion::Failed(name, err) => {
             let doing = format!("Releasing task {}", name.id.short());
             Event::ProcessFailed { doing, error: err.to_string() }
         }
-    }
+    })
 }

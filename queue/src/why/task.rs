@@ -159,8 +159,12 @@ fn dependencies(look: &Look<'_>, task: &Task) -> Result<Vec<Reason>, Error> {
     let mut open = Vec::new();
     for (id, on) in &after {
         if state(*id) == Dependency::Open {
-            let standing = lookup::standing(look.pool.layout(), *id)?;
-            let state = standing.map(|standing| standing.state());
+            let state = match lookup::standing(look.pool.layout(), *id) {
+                Ok(standing) => standing.map(|standing| standing.state().to_owned()),
+                // It may have ended; the file that would tell is named.
+                Err(err @ Error::Garbled { .. }) => Some(format!("unknown: {err}")),
+                Err(err) => return Err(err),
+            };
             open.push(json!({"id": id, "state": state, "on": on}));
         }
     }

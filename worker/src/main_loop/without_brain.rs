@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use queue::dir::batch::roll_forward;
 use queue::dir::disk::lock::{Holder, Lock};
+use queue::dir::ledger::lines::Damaged;
 use queue::dir::operate::Ender;
 use queue::dir::recover::promote::{Promoter, Promotion};
 use queue::dir::recover::strays::Stray;
@@ -57,6 +58,9 @@ fn say_promotion(promotion: Promotion) {
             emit!(Event::TaskDependencyFailed { task: name.id, needed });
         }
         Promotion::Rejected(file, reason) => emit!(Event::TaskRejected { file, reason }),
+        Promotion::Damaged(Damaged { path, offset, problem, .. }) => {
+            emit!(Event::LedgerDamaged { path, offset, problem });
+        }
         Promotion::Failed(name, err) => {
             let doing = format!("releasing {}", name.id.short());
             emit!(Event::ProcessFailed { doing, error: err.to_string() });

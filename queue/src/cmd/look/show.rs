@@ -3,6 +3,7 @@
 use clap::Args;
 use queue::Pool;
 use queue::dir::disk::place::{Found, Place};
+use queue::dir::ledger::search::{TaskHistory, history_of};
 use queue::dir::lookup::{self, Standing};
 use queue::view::{self, Worker};
 use queue::wire::lane::Requirements;
@@ -18,7 +19,7 @@ use shared::task::{On, Spec, Task};
 use shared::time::Moment;
 
 use crate::cmd::out::{ago, cut, span};
-use crate::cmd::{App, Stop};
+use crate::cmd::{App, Stop, warn};
 
 /// Show all that is known about a task: what it is, where it is, and every attempt
 #[derive(Args, Debug)]
@@ -59,7 +60,10 @@ fn look(pool: &Pool, settings: &Settings, id: TaskId) -> Result<Option<Shown>, S
         let Some(standing) = lookup::standing(pool.layout(), id)? else { return Ok(None) };
         let Some(task) = standing.task(pool.layout())? else { continue };
         let lane = lane(pool, &standing, &task);
-        let lines = queue::dir::ledger::search::lines_of(pool.layout(), id)?;
+        let TaskHistory { lines, damaged } = history_of(pool.layout(), id)?;
+        for damaged in damaged {
+            warn(damaged.error("what one attempt came to").to_string());
+        }
         let running = running(pool, settings, &standing)?;
         return Ok(Some(Shown { standing, task, lane, lines, running }));
     }

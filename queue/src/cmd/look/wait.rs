@@ -21,7 +21,7 @@ use shared::quantity::{Span, counted};
 
 use crate::cmd::out::Tone;
 use crate::cmd::watch::{Deadline, Watch};
-use crate::cmd::{App, Stop, end_on_interrupt, note};
+use crate::cmd::{App, Stop, end_on_interrupt, note, warn};
 
 /// Wait until tasks have ended; exit 0 if all succeeded, 100 if not, 75 on timeout
 #[derive(Args, Debug)]
@@ -129,6 +129,11 @@ impl Ends {
                 ended.insert(brief.id, End { outcome, cause: brief.cause });
             }
         })?;
+        for damaged in follower.take_damaged() {
+            if damaged.task.is_none_or(|id| open.contains(&id)) {
+                warn(damaged.error("whether a task that is waited for has ended").to_string());
+            }
+        }
         Ok(())
     }
 

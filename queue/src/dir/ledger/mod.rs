@@ -4,5 +4,5 @@
 pub mod append;
 pub mod carry_out;
 pub mod follow;
-pub(crate) mod lines;
+pub mod lines;
 pub mod search;

@@ -19,6 +19,7 @@ use crate::dir::find::dependencies::{self, End};
 use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
+use crate::dir::ledger::lines::Damaged;
 use crate::dir::operate::{self, Change, Ender};
 use crate::store::dependency::{Dependency, Readiness, verdict};
 
@@ -43,6 +44,8 @@ pub enum Promotion {
     },
     /// A file that is no task was put aside.
     Rejected(PathBuf, String),
+    /// A line of history was passed over, so whether what a task waits for has ended is unknown.
+    Damaged(Damaged),
     /// This one did not work; the others went on.
     Failed(TaskName, Error),
 }
@@ -110,6 +113,7 @@ impl Promoter {
                 self.ended.insert(brief.id, End { attempt: brief.attempt, outcome });
             }
         }
+        done.extend(self.follower.take_damaged().into_iter().map(Promotion::Damaged));
         self.look_up()?;
         self.decide(ledger, &mut done)?;
         Ok(done)

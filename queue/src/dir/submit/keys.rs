@@ -20,6 +20,7 @@ use crate::dir::disk::plain_file;
 use crate::dir::disk::publish::{self, Durability};
 use crate::dir::find::places;
 use crate::dir::layout::Layout;
+use crate::dir::ledger::search::{TaskHistory, history_of};
 
 /// What a key's file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,8 +125,14 @@ pub fn batch_of(layout: &Layout, key: &str) -> Result<Option<BatchId>, Error> {
 fn read(layout: &Layout, key: &str) -> Result<Option<Entry>, Error> {
     let path = path(layout, key);
     let Some(text) = plain_file::read(&path)? else { return Ok(None) };
-    // Nobody of ours leaves such a file behind, whatever dies: it says nothing.
-    Ok(serde_json::from_slice::<Entry>(&text).ok())
+    // Nobody of ours leaves another one behind, whatever dies. Taken for none, the task that it
+    // stood for would be submitted a second time.
+    serde_json::from_slice::<Entry>(&text).map(Some).map_err(|err| Error::Garbled {
+        problem: format!(
+            "{err}; what was submitted under this key is unknown; remove the file to submit anew"
+        ),
+        path,
+    })
 }
 
 fn is_there(layout: &Layout, entry: &Entry) -> Result<bool, Error> {
@@ -133,7 +140,7 @@ fn is_there(layout: &Layout, entry: &Entry) -> Result<bool, Error> {
         Stage::Submitted => true,
         Stage::Intended => {
             places::find(layout, entry.id)?.is_some()
-                || !crate::dir::ledger::search::lines_of(layout, entry.id)?.is_empty()
+                || history_of(layout, entry.id)? != TaskHistory::default()
         }
     })
 }

@@ -274,6 +274,7 @@ fn promote(pool: &Pool, ledger: &Ledger, now: Moment) -> Result<u32, Error> {
         match promotion {
             Promotion::Failed(_, err) => return Err(err),
             Promotion::Rejected(path, problem) => panic!("{}: {problem}", path.display()),
+            Promotion::Damaged(damaged) => panic!("{damaged}"),
             Promotion::Due(_) | Promotion::Ready { .. } | Promotion::Hopeless { .. } => moved += 1,
         }
     }

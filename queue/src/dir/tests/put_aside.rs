@@ -69,7 +69,10 @@ fn look_everywhere(pool: &Pool, worker: &str) -> Result<Vec<String>, Error> {
         match promotion {
             Promotion::Failed(_name, err) => return Err(err),
             Promotion::Rejected(_path, why) => told.push(why),
-            Promotion::Due(_) | Promotion::Ready { .. } | Promotion::Hopeless { .. } => {}
+            Promotion::Due(_)
+            | Promotion::Ready { .. }
+            | Promotion::Hopeless { .. }
+            | Promotion::Damaged(_) => {}
         }
     }
     told.extend(strays::put_aside(pool.layout())?.into_iter().map(|stray| stray.reason));
