@@ -92,6 +92,8 @@ words! {
         ApprovalExpired = "approval_expired",
         /// The disk is full.
         DiskFull = "disk_full",
+        /// Its file could not be understood; it is in `rejected/`.
+        Rejected = "rejected",
     }
 }
 
@@ -114,7 +116,8 @@ impl Cause {
             | Self::ApprovalExpired
             | Self::ModelMissing
             | Self::Unauthorized
-            | Self::SpawnFailed => false,
+            | Self::SpawnFailed
+            | Self::Rejected => false,
         }
     }
 }
@@ -130,6 +133,8 @@ pub enum Next {
     Pending,
     /// To `delayed/`, until then.
     Delayed(Moment),
+    /// To `rejected/`: it is no task that anybody could read.
+    Rejected,
 }
 
 impl Next {
@@ -137,7 +142,7 @@ impl Next {
     #[must_use]
     pub const fn ends_task(self) -> bool {
         match self {
-            Self::End | Self::Failed => true,
+            Self::End | Self::Failed | Self::Rejected => true,
             Self::Pending | Self::Delayed(_) => false,
         }
     }
@@ -150,6 +155,7 @@ impl fmt::Display for Next {
             Self::Failed => f.write_str("failed"),
             Self::Pending => f.write_str("pending"),
             Self::Delayed(until) => write!(f, "delayed:{until}"),
+            Self::Rejected => f.write_str("rejected"),
         }
     }
 }
@@ -158,12 +164,17 @@ impl std::str::FromStr for Next {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad =
-            || format!("`{}` is none of end, failed, pending, delayed:TIME", text.escape_default());
+        let bad = || {
+            format!(
+                "`{}` is none of end, failed, pending, delayed:TIME, rejected",
+                text.escape_default()
+            )
+        };
         match text {
             "end" => Ok(Self::End),
             "failed" => Ok(Self::Failed),
             "pending" => Ok(Self::Pending),
+            "rejected" => Ok(Self::Rejected),
             _ => {
                 let until = text.strip_prefix("delayed:").ok_or_else(bad)?;
                 until.parse().map(Self::Delayed).map_err(|_not_a_time| bad())
@@ -192,7 +203,7 @@ mod tests {
     #[test]
     fn next_reads_what_it_writes() {
         let later = Next::Delayed(Moment::from_unix_millis(1_700_000_000_123));
-        for next in [Next::End, Next::Failed, Next::Pending, later] {
+        for next in [Next::End, Next::Failed, Next::Pending, later, Next::Rejected] {
             assert_eq!(next.to_string().parse(), Ok(next));
         }
         assert!("delayed:soon".parse::<Next>().is_err());

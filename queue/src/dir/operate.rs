@@ -2,6 +2,7 @@
 //! ending a task takes more steps, and can be finished by anyone.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use shared::id::TaskId;
 use shared::name::Name;
@@ -18,11 +19,12 @@ use super::disk::{listing, reject};
 use super::layout::Shelf;
 use super::ledger::append::Ledger;
 use super::ledger::carry_out;
+use super::ledger::rejection::{self, Unreadable};
 use super::signal::doorbell;
 use crate::Error;
 use crate::store::start::{Start, released};
 use crate::wire::ledger_line::Line;
-use crate::wire::retry::{AttemptEnd, Verdict};
+use crate::wire::retry::{self, Verdict};
 
 /// Why a task is ended that nobody runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,22 +36,26 @@ pub enum Reason {
         /// Which task that was; unknown to whoever finishes what another process had begun.
         needed: Option<TaskId>,
     },
+    /// Its file could not be understood.
+    Unreadable,
 }
 
 impl Reason {
-    const ALL: [Self; 2] = [Self::Cancel, Self::Dependency { needed: None }];
+    const ALL: [Self; 3] = [Self::Cancel, Self::Dependency { needed: None }, Self::Unreadable];
 
     const fn verb(self) -> &'static str {
         match self {
             Self::Cancel => "cancel",
             Self::Dependency { .. } => "dependency",
+            Self::Unreadable => "unreadable",
         }
     }
 
-    const fn cause(self) -> Cause {
+    const fn verdict(self) -> Verdict {
         match self {
-            Self::Cancel => Cause::Cancelled,
-            Self::Dependency { .. } => Cause::DependencyFailed,
+            Self::Cancel => Verdict::Cancelled(Cause::Cancelled),
+            Self::Dependency { .. } => Verdict::Cancelled(Cause::DependencyFailed),
+            Self::Unreadable => Verdict::Rejected,
         }
     }
 
@@ -62,6 +68,8 @@ impl Reason {
             Self::Dependency { needed: None } => {
                 Some("a task that it waited for did not end as needed".to_owned())
             }
+            // Whoever met it could not read it; whoever ends it can.
+            Self::Unreadable => Some("it could not be read where it was".to_owned()),
         }
     }
 }
@@ -167,11 +175,9 @@ impl<'a> Ender<'a> {
         let layout = self.pool.layout();
         let path = layout.ending_task(reason.verb(), name);
         let task = match reject::read_task(layout, &path, name.id) {
-            Ok(Some(task)) => task,
+            Ok(Some(task)) => Ok(task),
             Ok(None) => return Ok(()),
-            Err(Error::Garbled { problem, .. }) => {
-                return reject::reject(layout, &path, &problem).map(|_rejected| ());
-            }
+            Err(Error::Garbled { problem, .. }) => Err(problem),
             Err(err) => return Err(err),
         };
         let recorded = match begun {
@@ -181,16 +187,21 @@ impl<'a> Ender<'a> {
                 crate::dir::ledger::search::line_of(layout, name.id, name.attempt, None)?
             }
         };
-        let line = match recorded {
-            Some(line) => line,
-            None => self.record(task, name, reason)?,
+        let line = match (recorded, task) {
+            (Some(line), _) => line,
+            (None, Ok(task)) => self.record(task, name, reason)?,
+            (None, Err(problem)) => {
+                let unreadable = Unreadable { path: &path, name, problem: &problem };
+                return rejection::end(self.pool, self.ledger, unreadable);
+            }
         };
         carry_out::carry_out(self.pool, &path, &line.task, &line)
     }
 
     fn record(&self, task: Task, name: TaskName, reason: Reason) -> Result<Line, Error> {
-        let verdict = Verdict::Cancelled(reason.cause());
-        let mut line = Line::new(task, name, verdict, AttemptEnd::for_good(name, Moment::now()));
+        let (verdict, policy) = (reason.verdict(), &self.pool.rules().retry);
+        let end = retry::next(name, verdict, policy, Moment::now(), 0.0);
+        let mut line = Line::new(task, name, verdict, end);
         line.error_message = reason.message();
         line.written_by = Some(self.ledger.writer().name.to_string());
         self.ledger.append(&line)?;
@@ -220,13 +231,34 @@ pub fn release(pool: &Pool, found: &Found) -> Result<Change, Error> {
         return Ok(Change::NotThere { state: found.place.state() });
     };
     let Some(task) = found.read(pool.layout())? else { return Ok(Change::Moved) };
+    put_where_it_belongs(pool, &found.path(pool.layout()), &task, found.name)
+}
+
+fn put_where_it_belongs(
+    pool: &Pool,
+    from: &Path,
+    task: &Task,
+    name: TaskName,
+) -> Result<Change, Error> {
     if task.spec.after.is_empty() {
-        return make_ready(pool, found, &task, found.name);
+        return make_ready_from(pool, from, task, name);
     }
+    let waiting = pool.layout().on_shelf(Shelf::Waiting, name);
+    let change = moved(publish::move_new(from, &waiting)?)?;
+    doorbell::ring_brain(pool.layout());
+    Ok(change)
+}
+
+/// Takes a task back that ended because its file could not be understood, as `line` says, and that
+/// somebody has mended since. An error where it still cannot.
+pub fn take_back(pool: &Pool, line: &Line) -> Result<Change, Error> {
     let layout = pool.layout();
-    let waiting = layout.on_shelf(Shelf::Waiting, found.name);
-    let change = moved(publish::move_new(&found.path(layout), &waiting)?)?;
-    doorbell::ring_brain(layout);
+    let (path, reason) = layout.rejected_task(line.next_name);
+    let Some(task) = reject::read_task(layout, &path, line.id)? else {
+        return Ok(Change::NotThere { state: "no longer in rejected/" });
+    };
+    let change = put_where_it_belongs(pool, &path, &task, line.next_name)?;
+    publish::remove(&reason)?;
     Ok(change)
 }
 
@@ -246,7 +278,11 @@ pub fn make_ready(
     task: &Task,
     name: TaskName,
 ) -> Result<Change, Error> {
-    let (layout, from) = (pool.layout(), found.path(pool.layout()));
+    make_ready_from(pool, &found.path(pool.layout()), task, name)
+}
+
+fn make_ready_from(pool: &Pool, from: &Path, task: &Task, name: TaskName) -> Result<Change, Error> {
+    let layout = pool.layout();
     // What has run once has reached its time, whatever the clock says by now.
     let start = match name.attempt {
         1 => released(task, Moment::now()),
@@ -254,7 +290,7 @@ pub fn make_ready(
     };
     match start {
         Start::Delayed(at) => {
-            let change = moved(publish::move_new(&from, &layout.delayed_task(at, name))?)?;
+            let change = moved(publish::move_new(from, &layout.delayed_task(at, name))?)?;
             doorbell::ring_brain(layout);
             Ok(change)
         }
@@ -262,7 +298,7 @@ pub fn make_ready(
             let lane = ensure_lane(layout, &pool.requirements_of(task), &mut HashSet::new())?;
             let segment = super::layout::Segment::single(task.id);
             let dir = layout.pending_segment(&lane, task.priority(), &segment);
-            let change = moved(publish::move_new(&from, &dir.join(name.file_name()))?)?;
+            let change = moved(publish::move_new(from, &dir.join(name.file_name()))?)?;
             doorbell::ring_new(layout, task.class());
             Ok(change)
         }

@@ -152,7 +152,10 @@ impl Store for DirStore {
             return Ok(None);
         }
         lease.write(&self.record(worker))?;
-        Ok(Some(DirSeat { _lease: lease, cursor: Cursor::new(&self.pool, worker) }))
+        Ok(Some(DirSeat {
+            _lease: lease,
+            cursor: Cursor::new(&self.pool, worker, self.ledger.clone()),
+        }))
     }
 
     fn claim(&self, seat: &mut DirSeat, wish: &Wish<'_>) -> Result<Option<DirClaim>, Error> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use serde_json::json;
 use shared::id::TaskId;
 use shared::name::Name;
+use shared::outcome::Next;
 use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 use shared::task::{On, Task};
@@ -21,6 +22,7 @@ use crate::dir::lookup::{self, Standing};
 use crate::store::dependency::{self, Dependency, Readiness};
 use crate::view::{self, Life};
 use crate::wire::lane::Requirements;
+use crate::wire::ledger_line::Line;
 
 /// Why a task is where it is. `None` where nobody knows it.
 pub fn why_task(look: &Look<'_>, id: TaskId) -> Result<Option<Explanation>, Error> {
@@ -50,7 +52,13 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
                 }
                 Some(_) | None => Vec::new(),
             };
-            return Ok(look.verdict(subject, Word::Gone, how_it_ended(standing), reasons));
+            let text = match line.next {
+                Next::Rejected => rejected(look, line),
+                Next::End | Next::Failed | Next::Pending | Next::Delayed(_) => {
+                    how_it_ended(standing)
+                }
+            };
+            return Ok(look.verdict(subject, Word::Gone, text, reasons));
         }
     };
     let requirements = requirements(look, found, task);
@@ -86,6 +94,19 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
             Ok(look.verdict(subject, Word::Gone, text, Vec::new()))
         }
     }
+}
+
+/// Why nobody could run a task, and what can be done.
+fn rejected(look: &Look<'_>, line: &Line) -> String {
+    let problem = line.error_message.as_deref().unwrap_or("it could not be understood");
+    let (file, _reason) = look.pool.layout().rejected_task(line.next_name);
+    format!(
+        "it failed (rejected) at {}: its file could not be understood: {problem}; mend `{}`, then \
+         `queue retry {}` takes it back",
+        line.ended_at,
+        file.display(),
+        line.id.short()
+    )
 }
 
 /// How the last attempt of a failed task ended, and what can be done.

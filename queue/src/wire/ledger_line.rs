@@ -126,7 +126,7 @@ const DEEPEST: usize = 256;
 pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, Unread> {
     let line = line.trim_ascii_end();
     serde_json::from_slice(line).or_else(|err| match depth_of_text(line) {
-        _ if err.is_eof() || memchr::memchr(0, line).is_some() => Err(Unread::Torn),
+        _ if err.is_eof() || line.contains(&0) => Err(Unread::Torn),
         MAX_DEPTH..=DEEPEST => {
             let mut deep = serde_json::Deserializer::from_slice(line);
             deep.disable_recursion_limit();

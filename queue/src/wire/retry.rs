@@ -56,6 +56,8 @@ pub enum Verdict {
     Returned,
     /// The worker died: that counts as a death, not as a failure.
     WorkerDied,
+    /// Its file cannot be understood, so there is nothing that could be done.
+    Rejected,
 }
 
 impl Verdict {
@@ -64,7 +66,9 @@ impl Verdict {
     pub const fn outcome(self) -> Outcome {
         match self {
             Self::Succeeded => Outcome::Succeeded,
-            Self::Failed(_) | Self::Refused(_) | Self::WorkerDied => Outcome::Failed,
+            Self::Failed(_) | Self::Refused(_) | Self::WorkerDied | Self::Rejected => {
+                Outcome::Failed
+            }
             Self::Cancelled(_) => Outcome::Cancelled,
             Self::NotReady(_) | Self::Returned => Outcome::Returned,
         }
@@ -80,6 +84,7 @@ impl Verdict {
             | Self::Cancelled(cause)
             | Self::NotReady(cause) => Some(cause),
             Self::WorkerDied => Some(Cause::WorkerDied),
+            Self::Rejected => Some(Cause::Rejected),
         }
     }
 }
@@ -100,6 +105,12 @@ impl AttemptEnd {
     #[must_use]
     pub const fn for_good(name: TaskName, at: Moment) -> Self {
         Self { at, next: Next::End, next_name: name }
+    }
+
+    /// The task cannot be read. Should somebody mend it, that is the next attempt: this one has ended.
+    #[must_use]
+    pub const fn rejected(name: TaskName, at: Moment) -> Self {
+        Self { at, next: Next::Rejected, next_name: name.again() }
     }
 }
 
@@ -126,6 +137,7 @@ fn follow(
     let later = |tries: u32| Next::Delayed(after(backoff(policy, tries, jitter), now));
     match verdict {
         Verdict::Succeeded | Verdict::Cancelled(_) => (Next::End, name),
+        Verdict::Rejected => (Next::Rejected, name.again()),
         Verdict::Failed(cause) => {
             let failures = name.failures + 1;
             if cause.is_retryable() && failures < policy.max_attempts {

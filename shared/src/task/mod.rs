@@ -67,6 +67,26 @@ impl Task {
         parse::parse_fields(bytes, RECORD_FIELDS)
     }
 
+    /// What stands in history for a task whose file cannot be understood: only its id is known.
+    #[must_use]
+    pub fn unreadable(id: TaskId) -> Self {
+        let made = i64::try_from(id.unix_millis()).unwrap_or(0);
+        Self {
+            id,
+            batch_id: None,
+            submitted_at: Moment::from_unix_millis(made),
+            submitted_by: "unknown".to_owned(),
+            correlation_id: "unknown".to_owned(),
+            spec: Spec { name: Some("unreadable task".to_owned()), ..Spec::default() },
+        }
+    }
+
+    /// Whether it is such a one: it says nothing of what was to be done.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.spec.payload().is_err()
+    }
+
     /// The task file's content: one JSON object and a newline.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -73,7 +73,8 @@ impl Dying {
             since: Moment::now(),
         };
         lease.write(&record).unwrap();
-        let mut cursor = Cursor::new(&inside, &writer.name);
+        let ledger = Ledger::new(inside.layout().clone(), writer.clone());
+        let mut cursor = Cursor::new(&inside, &writer.name, ledger.into());
         let wish = Wish { classes: &[Class::Cpu], open: &|_lane| true };
         let claim = match cursor.pass(&wish, &mut |_note| {}).unwrap() {
             Pass::Claimed { claim, .. } => claim,

@@ -1,5 +1,6 @@
 //! What every attempt of this worker needs, and how one went.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -19,7 +20,7 @@ pub struct AttemptContext {
     /// What the worker knows about itself.
     pub worker_state: WorkerState,
     /// Where ends are recorded, in files of this life of the worker alone.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// What it tells jobs.
     pub surroundings: Surroundings,
     /// Its GPU's identity, where known.

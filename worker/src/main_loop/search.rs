@@ -93,7 +93,11 @@ pub(super) struct Won {
 impl Search {
     /// Nothing known yet.
     fn new(context: Arc<AttemptContext>) -> Self {
-        let cursor = Cursor::new(&context.surroundings.pool, context.worker_state.name());
+        let cursor = Cursor::new(
+            &context.surroundings.pool,
+            context.worker_state.name(),
+            context.ledger.clone(),
+        );
         Self { context, cursor, counter: Counter::default(), look: Look::ALL, said: None }
     }
 

@@ -117,7 +117,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let (hurry, hurried) = bounded(0);
     let context = Arc::new(AttemptContext {
         worker_state: WorkerState::new(plan.name.clone(), ability(plan, &gpu)),
-        ledger,
+        ledger: ledger.into(),
         surroundings: surroundings(&pool, plan, &gpu),
         gpu_uuid: gpu.uuid.clone(),
         grace,

@@ -4,13 +4,15 @@
 use clap::Args;
 use queue::dir::disk::place::Found;
 use queue::dir::find::places;
-use queue::dir::lookup;
+use queue::dir::lookup::{self, Standing};
 use queue::dir::operate::{self, Change};
+use queue::wire::ledger_line::Line;
 use queue::{Error, Pool};
 use serde_json::json;
 use shared::event::Event;
 use shared::exit;
 use shared::id::TaskId;
+use shared::outcome::Next;
 
 use crate::cmd::{App, Stop, me, note};
 
@@ -64,7 +66,11 @@ struct Verb {
     needs: &'static str,
     act: fn(&Pool, &Found) -> Result<Change, Error>,
     event: fn(&Found, String) -> Event,
+    /// What it does with a task that could not be understood, where it does anything.
+    mended: Option<TakeBack>,
 }
+
+type TakeBack = fn(&Pool, &Line) -> Result<Change, Error>;
 
 const RETRY: Verb = Verb {
     name: "retry",
@@ -76,6 +82,7 @@ const RETRY: Verb = Verb {
         attempt: found.name.retried().attempt,
         by,
     },
+    mended: Some(operate::take_back),
 };
 
 const HOLD: Verb = Verb {
@@ -84,6 +91,7 @@ const HOLD: Verb = Verb {
     needs: "only tasks that have not started can be held",
     act: operate::hold,
     event: |found, by| Event::TaskHeld { task: found.name.id, by },
+    mended: None,
 };
 
 const RELEASE: Verb = Verb {
@@ -92,6 +100,7 @@ const RELEASE: Verb = Verb {
     needs: "only held tasks can be released",
     act: operate::release,
     event: |found, by| Event::TaskReleased { task: found.name.id, by },
+    mended: None,
 };
 
 fn run(app: &mut App, texts: &[String], verb: &Verb) -> Result<u8, Stop> {
@@ -127,10 +136,15 @@ fn change(pool: &Pool, id: TaskId, verb: &Verb) -> Result<(&'static str, String)
             let Some(standing) = lookup::standing(layout, id)? else {
                 return Err(Stop::no_match(format!("no task `{id}`")));
             };
-            if standing.ended().is_some() {
-                return Ok(("refused", standing.state().to_owned()));
+            match (&standing, verb.mended) {
+                (Standing::Ended(line), Some(take_back)) if line.next == Next::Rejected => {
+                    return mended(pool, verb, line, take_back);
+                }
+                _ if standing.ended().is_some() => {
+                    return Ok(("refused", standing.state().to_owned()));
+                }
+                _ => continue,
             }
-            continue;
         };
         match (verb.act)(pool, &found)? {
             Change::Done => {
@@ -149,5 +163,23 @@ fn change(pool: &Pool, id: TaskId, verb: &Verb) -> Result<(&'static str, String)
                 return Ok(("refused", format!("processing on {worker}")));
             }
         }
+    }
+}
+
+/// A task that could not be understood, and perhaps can be now.
+fn mended(
+    pool: &Pool,
+    verb: &Verb,
+    line: &Line,
+    take_back: TakeBack,
+) -> Result<(&'static str, String), Stop> {
+    match take_back(pool, line)? {
+        Change::Done => {
+            let (task, attempt) = (line.id, line.next_name.attempt);
+            shared::emit!(Event::TaskRetried { task, attempt, by: me() });
+            Ok((verb.done, "pending".to_owned()))
+        }
+        Change::NotThere { state } => Ok(("refused", state.to_owned())),
+        Change::Moved | Change::Running { .. } => Ok((verb.done, "moved".to_owned())),
     }
 }

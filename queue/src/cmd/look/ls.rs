@@ -229,6 +229,7 @@ impl Lister<'_> {
         let state = match (brief.next, brief.outcome) {
             (Next::End, Outcome::Succeeded) => ListedState::Succeeded,
             (Next::End, Outcome::Cancelled) => ListedState::Cancelled,
+            (Next::Rejected, _) => ListedState::Failed,
             (Next::End | Next::Failed | Next::Pending | Next::Delayed(_), _) => return None,
         };
         let wanted = states.contains(&state) && self.is_of_batch(brief.id);

@@ -88,13 +88,15 @@ pub(in crate::cmd) fn summary(
     lane: &str,
     task: &Task,
 ) -> Map<String, Value> {
+    // Of a task that nobody could read all that is known is its id.
+    let known = |value: Value| if task.is_unreadable() { Value::Null } else { value };
     [
         ("id", json!(task.id)),
         ("state", json!(state)),
-        ("class", json!(task.class())),
+        ("class", known(json!(task.class()))),
         ("name", json!(task.name())),
-        ("priority", json!(task.priority())),
-        ("lane", json!(lane)),
+        ("priority", known(json!(task.priority()))),
+        ("lane", known(json!(lane))),
         ("submitted_at", json!(task.submitted_at)),
         ("attempt", json!(attempt)),
     ]
@@ -186,7 +188,7 @@ fn people(app: &mut App, shown: &Shown) -> Result<(), Stop> {
         ("id", task.id.to_string()),
         ("name", task.name()),
         ("state", String::new()),
-        ("class", format!("{}, priority {}, lane {}", task.class(), task.priority(), shown.lane)),
+        ("class", class_of(shown)),
         ("submitted", submitted),
     ];
     rows.extend(task.batch_id.map(|batch| ("batch", batch.to_string())));
@@ -207,6 +209,13 @@ fn people(app: &mut App, shown: &Shown) -> Result<(), Stop> {
         let text = answer.text().map(|text| cut(text.trim(), 1000));
         text.map_or(Ok(()), |text| app.out.line(format!("           {text}")))
     })
+}
+
+fn class_of(Shown { task, lane, .. }: &Shown) -> String {
+    if task.is_unreadable() {
+        return "unknown".to_owned();
+    }
+    format!("{}, priority {}, lane {lane}", task.class(), task.priority())
 }
 
 /// What it asks a model.

@@ -3,13 +3,14 @@
 //! directory is noticed by its parent's modification time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use shared::name::Name;
 use shared::task::Class;
 
 use super::limit_slots::UsedUp;
 use super::note::Note;
-use super::one::Claim;
+use super::one::{Claim, Claimer};
 use super::prefetch::Prefetched;
 use super::row::{Hands, LaneView, LookDepth, Taken};
 use crate::Error;
@@ -18,6 +19,7 @@ use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing;
 use crate::dir::layout::Layout;
+use crate::dir::ledger::append::Ledger;
 use crate::wire::lane::{LaneName, Requirements};
 
 pub use crate::store::Wish;
@@ -48,6 +50,7 @@ pub enum Pass {
 pub struct Cursor {
     pool: Pool,
     worker: Name,
+    ledger: Arc<Ledger>,
     freshness: Freshness,
     lanes: Vec<LaneView>,
     /// Lanes of which it was told that they cannot be understood.
@@ -57,13 +60,14 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// A view of the pool's pending tasks for one worker.
+    /// A view of the pool's pending tasks for one worker, with the ledger of its life.
     #[must_use]
-    pub fn new(pool: &Pool, worker: &Name) -> Self {
+    pub fn new(pool: &Pool, worker: &Name, ledger: Arc<Ledger>) -> Self {
         let (freshness, lanes, obscure) = (Freshness::UNKNOWN, Vec::new(), BTreeSet::new());
         Self {
             pool: pool.clone(),
             worker: worker.clone(),
+            ledger,
             freshness,
             lanes,
             obscure,
@@ -104,8 +108,8 @@ impl Cursor {
                 closed.push((lane.name.clone(), lane.requirements.clone()));
                 continue;
             }
-            let hands =
-                Hands { pool: &self.pool, worker: &self.worker, prefetched: &mut self.prefetched };
+            let Self { pool, worker, ledger, prefetched, .. } = self;
+            let hands = Hands { claimer: Claimer { pool, worker, ledger }, prefetched };
             match lane.take(hands, priority, see)? {
                 Taken::Claim(claim) => {
                     return Ok(Pass::Claimed { claim, lane: lane.name.clone() });

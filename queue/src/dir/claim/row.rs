@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 
-use shared::name::Name;
 use shared::task::TaskName;
 
 use super::limit_slots::UsedUp;
 use super::note::Note;
-use super::one::{self, Claim, ClaimTarget, Try};
+use super::one::{self, Claim, ClaimTarget, Claimer, Try};
 use super::prefetch::Prefetched;
 use crate::Error;
-use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::publish::remove_empty_dir;
 use crate::dir::disk::{listing, reject};
@@ -59,8 +57,7 @@ pub(crate) enum LookDepth {
 
 /// What a claim is made with.
 pub(crate) struct Hands<'a> {
-    pub(super) pool: &'a Pool,
-    pub(super) worker: &'a Name,
+    pub(super) claimer: Claimer<'a>,
     pub(super) prefetched: &'a mut Option<Prefetched>,
 }
 
@@ -105,7 +102,8 @@ impl LaneView {
         priority: u8,
         see: &mut dyn FnMut(Note),
     ) -> Result<Taken, Error> {
-        let Hands { pool, worker, prefetched } = hands;
+        let Hands { claimer, prefetched } = hands;
+        let pool = claimer.pool;
         let (mut lost, mut stuck, mut reach) = (0, 0, 1);
         let dir = pool.layout().pending_priority(&self.name, priority);
         let Some(row) = self.rows.get_mut(&priority) else {
@@ -116,7 +114,7 @@ impl LaneView {
             let (lane, requirements) = (&self.name, &self.requirements);
             let target = ClaimTarget { lane, requirements, priority, segment: &segment, name };
             see(Note::Attempt(name));
-            match one::try_claim(pool, worker, target, prefetched.take()) {
+            match one::try_claim(claimer, target, prefetched.take()) {
                 Ok(Try::Won(claim)) => return Ok(Taken::Claim(claim)),
                 Ok(Try::LostRace) => {
                     lost += 1;

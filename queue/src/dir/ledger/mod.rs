@@ -5,4 +5,5 @@ pub mod append;
 pub mod carry_out;
 pub mod follow;
 pub mod lines;
+pub(super) mod rejection;
 pub mod search;

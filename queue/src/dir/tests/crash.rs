@@ -367,7 +367,8 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                     Verdict::Succeeded
                     | Verdict::Cancelled(_)
                     | Verdict::NotReady(_)
-                    | Verdict::Returned => None,
+                    | Verdict::Returned
+                    | Verdict::Rejected => None,
                 };
                 assert_eq!(state(pool, id), expected);
             },

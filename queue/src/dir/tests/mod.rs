@@ -8,6 +8,7 @@ mod plug;
 mod power;
 mod promoter;
 mod put_aside;
+mod rejected;
 mod servers;
 mod squatters;
 mod together;

@@ -110,9 +110,9 @@ fn an_end_waits_for_what_is_in_its_way() {
                 let file = pool.layout().on_shelf(Shelf::Failed, line.next_name);
                 file.parent().unwrap().to_owned()
             }
-            shared::outcome::Next::Pending | shared::outcome::Next::End => {
-                levels(&pool, claim.task())[0].clone()
-            }
+            shared::outcome::Next::Pending
+            | shared::outcome::Next::End
+            | shared::outcome::Next::Rejected => levels(&pool, claim.task())[0].clone(),
         };
         squat(&path);
         let not = claim.end(&ledger, &line).unwrap_err();
