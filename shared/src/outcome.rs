@@ -94,6 +94,8 @@ words! {
         DiskFull = "disk_full",
         /// A brake held it for a day: the error that it was held for did not go away.
         Braked = "braked",
+        /// Its file could not be understood; it is in `rejected/`.
+        Rejected = "rejected",
     }
 }
 
@@ -117,7 +119,8 @@ impl Cause {
             | Self::ApprovalExpired
             | Self::ModelMissing
             | Self::Unauthorized
-            | Self::Braked => false,
+            | Self::Braked
+            | Self::Rejected => false,
         }
     }
 }
@@ -133,6 +136,19 @@ pub enum Next {
     Pending,
     /// To `delayed/`, until then.
     Delayed(Moment),
+    /// To `rejected/`: it is no task that anybody could read.
+    Rejected,
+}
+
+impl Next {
+    /// Whether the task itself ends with this attempt.
+    #[must_use]
+    pub const fn ends_task(self) -> bool {
+        match self {
+            Self::End | Self::Failed | Self::Rejected => true,
+            Self::Pending | Self::Delayed(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Next {
@@ -142,6 +158,7 @@ impl fmt::Display for Next {
             Self::Failed => f.write_str("failed"),
             Self::Pending => f.write_str("pending"),
             Self::Delayed(until) => write!(f, "delayed:{until}"),
+            Self::Rejected => f.write_str("rejected"),
         }
     }
 }
@@ -150,12 +167,17 @@ impl std::str::FromStr for Next {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad =
-            || format!("`{}` is none of end, failed, pending, delayed:TIME", text.escape_default());
+        let bad = || {
+            format!(
+                "`{}` is none of end, failed, pending, delayed:TIME, rejected",
+                text.escape_default()
+            )
+        };
         match text {
             "end" => Ok(Self::End),
             "failed" => Ok(Self::Failed),
             "pending" => Ok(Self::Pending),
+            "rejected" => Ok(Self::Rejected),
             _ => {
                 let until = text.strip_prefix("delayed:").ok_or_else(bad)?;
                 until.parse().map(Self::Delayed).map_err(|_not_a_time| bad())
@@ -184,7 +206,7 @@ mod tests {
     #[test]
     fn next_reads_what_it_writes() {
         let later = Next::Delayed(Moment::from_unix_millis(1_700_000_000_123));
-        for next in [Next::End, Next::Failed, Next::Pending, later] {
+        for next in [Next::End, Next::Failed, Next::Pending, later, Next::Rejected] {
             assert_eq!(next.to_string().parse(), Ok(next));
         }
         assert!("delayed:soon".parse::<Next>().is_err());

@@ -56,7 +56,9 @@ impl Recovery {
         // A promoter whose step failed is made anew: it may have missed lines of the ledger.
         let done = promoter.step(ledger, Moment::now())?;
         self.promoter = Some(promoter);
-        Ok(done.into_iter().map(Promotion::event).collect())
+        // Whoever reads all of history says what of it is damaged.
+        let said = done.into_iter().filter(|one| !matches!(one, Promotion::Damaged(_)));
+        Ok(said.map(Promotion::event).collect())
     }
 
     /// What lies where only directories belong.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use queue::Error;
 use queue::dir::disk::reserve;
+use queue::dir::ledger::lines::Damaged;
 use queue::dir::signal::control::{self, ControlVerb};
 use queue::wire::brain_state::ChildProcess;
 use shared::emit;
@@ -109,6 +110,9 @@ impl Brain {
         let processing = self.step("list what runs", |brain| brain.observer.processing())?;
         let workers = self.step("read heartbeats", |brain| brain.observer.workers(&lives))?;
         self.step("follow the ledger", |brain| brain.observer.follow());
+        for Damaged { path, offset, problem, .. } in self.observer.damaged() {
+            emit!(Said::LedgerDamaged { path, offset, problem });
+        }
         let ended = self.observer.ended();
         let pause = self.step("read the pause", |brain| control::pool_pause(brain.pool.layout()));
         let drains = self.step("read drains", |brain| brain.observer.drains(&brain.places));

@@ -13,6 +13,7 @@ use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::counts::Counter;
 use queue::dir::layout::Layout;
 use queue::dir::ledger::follow::Follower;
+use queue::dir::ledger::lines::Damaged;
 use queue::dir::presence::{brain_state, heartbeats, lease};
 use queue::dir::signal::control::{self, ControlVerb};
 use queue::wire::brain_state::BrainState;
@@ -333,7 +334,12 @@ impl Observer {
         }
     }
 
-    /// Lines of the ledger that could not be read.
+    /// Lines of the ledger that say something that cannot be understood, once each.
+    pub(crate) fn damaged(&mut self) -> Vec<Damaged> {
+        self.follower.take_damaged()
+    }
+
+    /// Lines of the ledger that broke off.
     pub(crate) fn torn(&self) -> u64 {
         self.follower.torn
     }

@@ -49,7 +49,7 @@ pub(crate) fn submit(pool: &Pool, spec: &str) -> TaskId {
 }
 
 pub(crate) fn cursor(pool: &Pool, worker: &str) -> Cursor {
-    Cursor::new(pool, &name(worker))
+    Cursor::new(pool, &name(worker), ledger(pool, worker).into())
 }
 
 pub(crate) fn claim(cursor: &mut Cursor) -> Option<Box<Claim>> {

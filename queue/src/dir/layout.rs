@@ -224,6 +224,14 @@ impl Layout {
         self.ending().join(verb).join(name.file_name())
     }
 
+    /// Where a task lies that could not be understood, unless something of its name lay there
+    /// already, and what says why.
+    #[must_use]
+    pub fn rejected_task(&self, name: TaskName) -> (PathBuf, PathBuf) {
+        let dir = self.rejected();
+        (dir.join(name.file_name()), dir.join(format!("{}.reason", name.file_name())))
+    }
+
     /// A committed bulk submit.
     #[must_use]
     pub fn publishing_batch(&self, batch: BatchId) -> PathBuf {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use shared::id::{BatchId, TaskId};
-use shared::outcome::{Next, Outcome};
+use shared::outcome::Outcome;
 use shared::task::Task;
 
 use super::disk::listing;
@@ -280,19 +280,20 @@ pub const fn ended_state(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Looks a task up: in the pool, then in history. `None` where nobody knows it.
+/// Looks a task up: in the pool, then in history. `None` where nobody knows it, and an error where
+/// what could not be read may be about it.
 pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> {
     // Between the look at the places and the look at history it may have been put back.
     for _look in 0..3 {
         if let Some(found) = places::find(layout, id)? {
             return Ok(Some(Standing::There(found)));
         }
-        let Some(last) = search::lines_of(layout, id)?.pop() else {
-            return Ok(None);
-        };
-        match last.next {
-            Next::End | Next::Failed => return Ok(Some(Standing::Ended(Box::new(last)))),
-            Next::Pending | Next::Delayed(_) => {}
+        match crate::dir::ledger::search::history_of(layout, id)?.last()? {
+            Some(last) if last.next.ends_task() => {
+                return Ok(Some(Standing::Ended(Box::new(last))));
+            }
+            Some(_put_back) => {}
+            None => return Ok(None),
         }
     }
     Ok(None)

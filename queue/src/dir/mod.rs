@@ -20,6 +20,8 @@ pub mod operate;
 pub mod pool;
 pub mod presence;
 pub mod recover;
+#[cfg(test)]
+mod round_trip;
 pub mod settings;
 pub mod signal;
 pub mod store;

@@ -99,7 +99,7 @@ impl DirStore {
 
     /// How a task ended that is in no place any more.
     fn ended(&self, id: TaskId) -> Result<Option<Whereabouts>, Error> {
-        let last = crate::dir::ledger::search::lines_of(self.pool.layout(), id)?.pop();
+        let last = crate::dir::ledger::search::history_of(self.pool.layout(), id)?.last()?;
         Ok(last.map(|line| Whereabouts { name: line.next_name, state: State::Ended(line.outcome) }))
     }
 }
@@ -145,7 +145,10 @@ impl Store for DirStore {
             return Ok(None);
         }
         lease.write(&self.record(worker))?;
-        Ok(Some(DirSeat { _lease: lease, cursor: Cursor::new(&self.pool, worker) }))
+        Ok(Some(DirSeat {
+            _lease: lease,
+            cursor: Cursor::new(&self.pool, worker, self.ledger.clone()),
+        }))
     }
 
     fn claim(&self, seat: &mut DirSeat, wish: &Wish<'_>) -> Result<Option<DirClaim>, Error> {
@@ -218,6 +221,7 @@ impl Store for DirStore {
                 | Promotion::Ready { .. }
                 | Promotion::Hopeless { .. }
                 | Promotion::Rejected(..) => moved += 1,
+                Promotion::Damaged(_) => {}
                 Promotion::Failed(_, err) => return Err(err),
             }
         }

@@ -88,7 +88,7 @@ impl Tables {
 
     fn carry_out(&mut self, line: &Line) {
         let state = match line.next {
-            Next::End => State::Ended(line.outcome),
+            Next::End | Next::Rejected => State::Ended(line.outcome),
             Next::Failed => State::Failed,
             Next::Pending => State::Pending,
             Next::Delayed(until) => {

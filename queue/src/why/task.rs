@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use serde_json::{Value, json};
 use shared::id::TaskId;
 use shared::name::Name;
+use shared::outcome::{Cause, Next};
 use shared::quantity::counted;
 use shared::reason::{Code, Reason};
 use shared::task::{On, Task};
@@ -22,6 +23,7 @@ use crate::store::dependency::{self, Dependency, Readiness};
 use crate::view::{self, Life};
 use crate::wire::fate::{Kept, Obstacle};
 use crate::wire::lane::Requirements;
+use crate::wire::ledger_line::Line;
 
 /// Why a task is where it is. `None` where nobody knows it.
 pub fn why_task(look: &Look<'_>, id: TaskId) -> Result<Option<Explanation>, Error> {
@@ -51,15 +53,13 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
     let found = match standing {
         Standing::There(found) => found,
         Standing::Ended(line) => {
-            let reasons = match line.cause {
-                Some(shared::outcome::Cause::DependencyFailed) => {
-                    let text = line.error_message.clone();
-                    let text = text.unwrap_or_else(|| "what it waited for failed".to_owned());
-                    vec![Reason::new(Code::DependencyFailed, text)]
+            let text = match line.next {
+                Next::Rejected => rejected(look, line),
+                Next::End | Next::Failed | Next::Pending | Next::Delayed(_) => {
+                    how_it_ended(standing)
                 }
-                Some(_) | None => Vec::new(),
             };
-            return Ok(look.verdict(subject, Word::Gone, how_it_ended(standing), reasons));
+            return Ok(look.verdict(subject, Word::Gone, text, why_ended(line)));
         }
     };
     let requirements = requirements(look, found, task);
@@ -103,6 +103,29 @@ fn explain(look: &Look<'_>, standing: &Standing, task: &Task) -> Result<Explanat
             Ok(look.verdict(subject, Word::Gone, text, Vec::new()))
         }
     }
+}
+
+/// Why nobody could run a task, and what can be done.
+fn rejected(look: &Look<'_>, line: &Line) -> String {
+    let problem = line.error_message.as_deref().unwrap_or("it could not be understood");
+    let (file, _reason) = look.pool.layout().rejected_task(line.next_name);
+    format!(
+        "it failed (rejected) at {}: its file could not be understood: {problem}; mend `{}`, then \
+         `queue retry {}` takes it back",
+        line.ended_at,
+        file.display(),
+        line.id.short()
+    )
+}
+
+/// What a task ended for that never ran.
+fn why_ended(line: &Line) -> Vec<Reason> {
+    if line.cause != Some(Cause::DependencyFailed) {
+        return Vec::new();
+    }
+    let text = line.error_message.clone();
+    let text = text.unwrap_or_else(|| "what it waited for failed".to_owned());
+    vec![Reason::new(Code::DependencyFailed, text)]
 }
 
 /// How the last attempt of a failed task ended, and what can be done.
@@ -203,8 +226,12 @@ fn dependencies(look: &Look<'_>, task: &Task) -> Result<Vec<Reason>, Error> {
     let mut open = Vec::new();
     for (id, on) in &after {
         if state(*id) == Dependency::Open {
-            let standing = lookup::standing(look.pool.layout(), *id)?;
-            let state = standing.map(|standing| standing.state());
+            let state = match lookup::standing(look.pool.layout(), *id) {
+                Ok(standing) => standing.map(|standing| standing.state().to_owned()),
+                // It may have ended; the file that would tell is named.
+                Err(err @ Error::Garbled { .. }) => Some(format!("unknown: {err}")),
+                Err(err) => return Err(err),
+            };
             open.push(json!({"id": id, "state": state, "on": on}));
         }
     }

@@ -4,12 +4,13 @@
 //! the line is there, with `next`, or the attempt has not ended. Each process writes files of its
 //! own (`ledger/<UTC day>/<writer>.<incarnation>.<part>.jsonl`), so that two writers never share one.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::id::{Incarnation, TaskId};
 use shared::llm::{Answer, ModelVerb};
 use shared::name::Name;
 use shared::outcome::{Cause, Next, Outcome};
-use shared::task::{Class, Task, TaskName};
+use shared::task::{Class, MAX_DEPTH, Task, TaskName, depth_of_text};
 use shared::time::Moment;
 
 use super::retry::{AttemptEnd, Verdict};
@@ -107,6 +108,52 @@ impl Line {
     }
 }
 
+/// Why a line of a ledger file cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It breaks off, or is blank, or holds zeros, which is how what did not reach the disk before
+    /// the power went reads. Whoever wrote it wrote it again, or died before it was flushed: nothing
+    /// is said by it, and what it was to say has not happened.
+    Torn,
+    /// It was a line, and cannot be understood, for this reason: what it says is unknown.
+    Damaged(String),
+}
+
+/// Lines that were written before there was [`shared::task::MAX_DEPTH`] are nested so deep at most.
+const DEEPEST: usize = 256;
+
+/// Reads a line of a ledger file: a [`Line`], or a [`Brief`] of it.
+pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, Unread> {
+    let line = line.trim_ascii_end();
+    serde_json::from_slice(line).or_else(|err| match depth_of_text(line) {
+        _ if err.is_eof() || line.contains(&0) => Err(Unread::Torn),
+        MAX_DEPTH..=DEEPEST => {
+            let mut deep = serde_json::Deserializer::from_slice(line);
+            deep.disable_recursion_limit();
+            let value = T::deserialize(&mut deep).and_then(|value| deep.end().map(|()| value));
+            value.map_err(|err| Unread::Damaged(err.to_string()))
+        }
+        _ => Err(Unread::Damaged(err.to_string())),
+    })
+}
+
+/// How a line begins as long as nobody changes the order of its fields.
+pub const HEAD: &[u8] = br#"{"schema":"brainstem.ledger/1","id":""#;
+
+/// The id at the beginning of a line that need not be readable beyond it.
+#[must_use]
+pub fn id_in(line: &[u8]) -> Option<TaskId> {
+    std::str::from_utf8(line.strip_prefix(HEAD)?.get(..36)?).ok()?.parse().ok()
+}
+
+/// The attempt that such a line is about.
+#[must_use]
+pub fn attempt_in(line: &[u8]) -> Option<u32> {
+    let rest = line.strip_prefix(HEAD)?.get(36..)?.strip_prefix(br#"","attempt":"#)?;
+    let end = rest.iter().position(|byte| *byte == b',')?;
+    std::str::from_utf8(&rest[..end]).ok()?.parse().ok()
+}
+
 /// What is needed of a line to count it and to follow up on it: cheap to read.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[expect(missing_docs, reason = "named as in `Line`")]
@@ -155,10 +202,7 @@ impl Brief {
     /// Whether the task itself has ended with this attempt, and how.
     #[must_use]
     pub fn end_of_task(&self) -> Option<Outcome> {
-        match self.next {
-            Next::End | Next::Failed => Some(self.outcome),
-            Next::Pending | Next::Delayed(_) => None,
-        }
+        self.next.ends_task().then_some(self.outcome)
     }
 }
 

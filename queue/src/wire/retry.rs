@@ -63,6 +63,8 @@ pub enum Verdict {
     Returned,
     /// The worker died: that counts as a death, not as a failure.
     WorkerDied,
+    /// Its file cannot be understood, so there is nothing that could be done.
+    Rejected,
 }
 
 impl Verdict {
@@ -71,9 +73,11 @@ impl Verdict {
     pub const fn outcome(self) -> Outcome {
         match self {
             Self::Succeeded => Outcome::Succeeded,
-            Self::Failed(_) | Self::Refused(_) | Self::ProbeFailed { .. } | Self::WorkerDied => {
-                Outcome::Failed
-            }
+            Self::Failed(_)
+            | Self::Refused(_)
+            | Self::ProbeFailed { .. }
+            | Self::WorkerDied
+            | Self::Rejected => Outcome::Failed,
             Self::Cancelled(_) => Outcome::Cancelled,
             Self::NotReady(_) | Self::Returned => Outcome::Returned,
         }
@@ -90,6 +94,7 @@ impl Verdict {
             | Self::Cancelled(cause)
             | Self::NotReady(cause) => Some(cause),
             Self::WorkerDied => Some(Cause::WorkerDied),
+            Self::Rejected => Some(Cause::Rejected),
         }
     }
 }
@@ -110,6 +115,12 @@ impl AttemptEnd {
     #[must_use]
     pub const fn for_good(name: TaskName, at: Moment) -> Self {
         Self { at, next: Next::End, next_name: name }
+    }
+
+    /// The task cannot be read. Should somebody mend it, that is the next attempt: this one has ended.
+    #[must_use]
+    pub const fn rejected(name: TaskName, at: Moment) -> Self {
+        Self { at, next: Next::Rejected, next_name: name.again() }
     }
 }
 
@@ -137,6 +148,7 @@ fn follow(
     let later = |tries: u32| after(backoff(policy, tries, jitter));
     match verdict {
         Verdict::Succeeded | Verdict::Cancelled(_) => (Next::End, name),
+        Verdict::Rejected => (Next::Rejected, name.again()),
         Verdict::Failed(cause) => {
             let failures = name.failures + 1;
             if cause.is_retryable() && failures < policy.max_attempts {

@@ -192,8 +192,6 @@ events! {
             => ("Step {step} failed, the others go on: {error}");
         "brain.boot_reconciled" Info BootReconciled { lines: u64, moved: u64 }
             => ("Reconciled after a restart of the machine: {lines} ledger lines looked at, {moved} tasks put right");
-        "brain.ledger_torn" Warning LedgerTorn { path: PathBuf, line: u64 }
-            => ("Skipped a torn ledger line: {}:{line}", path.display());
         "brain.monitor" Info MonitorLine { monitor: Monitor }
             => ("MONITOR: {monitor}");
     }
@@ -292,6 +290,8 @@ events! {
             => ("Health: {}", Value::Object(figures.clone()));
     }
     "queue.pool" {
+        "ledger.damaged" Warning LedgerDamaged { path: PathBuf, offset: u64, problem: String }
+            => ("Passed over a damaged line of history, so what it says is unknown: {} at byte {offset}: {problem}", path.display());
         "pool.created" Info PoolCreated { path: PathBuf }
             => ("Created the pool {}", path.display());
         "pool.paused" Info PoolPaused { by: String, scope: String, until: Option<Moment> }

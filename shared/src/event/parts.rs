@@ -91,6 +91,7 @@ impl fmt::Display for Ending {
         }
         match self.next {
             Next::End => Ok(()),
+            Next::Rejected => f.write_str(", put aside"),
             Next::Failed => f.write_str(", not tried again"),
             Next::Pending => f.write_str(", back in the queue"),
             Next::Delayed(until) => write!(f, ", again at {}", until.local()),

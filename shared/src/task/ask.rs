@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::bad_spec::BadSpec;
+use super::depth;
 use super::prompt::{Message, Prompt};
 use super::spec::{Payload, Spec};
 use crate::llm::{Request, is_same_model};
@@ -15,6 +16,9 @@ pub const REQUEST_URLS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", 
 
 /// Who may speak in a conversation.
 pub const ROLES: [&str; 3] = ["system", "user", "assistant"];
+
+/// The objects around the body of a request: the request, and the task.
+const IN_A_REQUEST: usize = 2;
 
 /// The words that a JSON schema's `type` may be.
 const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
@@ -213,6 +217,7 @@ pub(super) fn check_request(request: &Request, model: &str) -> Result<(), BadSpe
         }
         Some(_) => return Err(BadSpec::field("body.model", "must be a text")),
     }
+    depth::check_fields("body", IN_A_REQUEST, body)?;
     match request.url.as_str() {
         "/v1/chat/completions" => check_body_messages(body),
         "/v1/completions" => check_text_of(body, "prompt"),

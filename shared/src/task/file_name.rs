@@ -18,6 +18,9 @@ pub struct TaskName {
     pub deaths: u32,
 }
 
+/// The last attempt that a name can tell.
+const LAST: u32 = u32::MAX - 1;
+
 /// Not a task's file name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not the name of a task file (`<id>.a<attempt>f<failures>d<deaths>.json`)", .0.escape_default())]
@@ -30,10 +33,12 @@ impl TaskName {
         Self { id, attempt: 1, failures: 0, deaths: 0 }
     }
 
-    /// The next attempt, with nothing counted against the task.
+    /// The next attempt, with nothing counted against the task. Nobody ever gets to the last one;
+    /// but a name may say so.
     #[must_use]
     pub const fn again(self) -> Self {
-        Self { attempt: self.attempt + 1, ..self }
+        let attempt = if self.attempt < LAST { self.attempt + 1 } else { LAST };
+        Self { attempt, ..self }
     }
 
     /// The next attempt after a failure of its own.
@@ -88,7 +93,7 @@ fn parse(text: &str) -> Option<TaskName> {
     let (failures, deaths) = rest.split_once('d')?;
     let name = TaskName {
         id: id.parse().ok()?,
-        attempt: attempt.parse().ok().filter(|n| (1..u32::MAX).contains(n))?,
+        attempt: attempt.parse().ok().filter(|n| (1..=LAST).contains(n))?,
         failures: failures.parse().ok()?,
         deaths: deaths.parse().ok()?,
     };
@@ -135,6 +140,8 @@ mod tests {
         {
             assert!(format!("{id}.{bad}").parse::<TaskName>().is_err(), "{bad}");
         }
+        let last: TaskName = format!("{id}.a4294967294f0d0").parse().unwrap();
+        assert_eq!(TaskName::from_file_name(&last.again().file_name()), Ok(last), "still a name");
         // 001-B22: a sidecar beside the task file is not a task.
         assert!(TaskName::from_file_name(&format!("{id}.heartbeat.json")).is_err());
     }

@@ -3,6 +3,7 @@
 
 mod ask;
 mod bad_spec;
+mod depth;
 mod file_name;
 mod line;
 mod parse;
@@ -16,6 +17,7 @@ use crate::time::Moment;
 
 pub use ask::{REQUEST_URLS, ROLES};
 pub use bad_spec::BadSpec;
+pub use depth::{MAX_DEPTH, depth_of, depth_of_text, too_deep};
 pub use file_name::{BadTaskName, TaskName};
 pub use line::parse_line;
 pub use parse::parse_spec;
@@ -63,6 +65,26 @@ impl Task {
     /// Reads a task file's content. The error names line and field.
     pub fn parse(bytes: &[u8]) -> Result<Self, BadSpec> {
         parse::parse_fields(bytes, RECORD_FIELDS)
+    }
+
+    /// What stands in history for a task whose file cannot be understood: only its id is known.
+    #[must_use]
+    pub fn unreadable(id: TaskId) -> Self {
+        let made = i64::try_from(id.unix_millis()).unwrap_or(0);
+        Self {
+            id,
+            batch_id: None,
+            submitted_at: Moment::from_unix_millis(made),
+            submitted_by: "unknown".to_owned(),
+            correlation_id: "unknown".to_owned(),
+            spec: Spec { name: Some("unreadable task".to_owned()), ..Spec::default() },
+        }
+    }
+
+    /// Whether it is such a one: it says nothing of what was to be done.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.spec.payload().is_err()
     }
 
     /// The task file's content: one JSON object and a newline.

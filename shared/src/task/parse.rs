@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::bad_spec::BadSpec;
+use super::depth::too_deep;
 use super::parse;
 use super::spec::{SPEC_FIELDS, Spec};
 use crate::name::nearest;
@@ -65,7 +66,8 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, BadSpec> {
         if err.is_data() {
             return BadSpec { line: None, field: None, problem: "not a JSON object".into() };
         }
-        let problem = format!("not JSON: {} (column {})", plain(&err), err.column());
+        let not_json = || format!("not JSON: {} (column {})", plain(&err), err.column());
+        let problem = too_deep(bytes).unwrap_or_else(not_json);
         BadSpec { line: Some(err.line()), field: None, problem }
     })?;
     let mut object = Map::new();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::bad_spec::BadSpec;
 use super::prompt::{Message, Prompt};
-use super::{Class, MAX_PRIORITY};
+use super::{Class, MAX_PRIORITY, depth};
 use crate::llm::{ModelVerb, Request};
 use crate::quantity::{Bytes, Span};
 use crate::time::Moment;
@@ -296,6 +296,7 @@ impl Spec {
             ));
         }
         self.check_asking(&payload)?;
+        self.check_depth()?;
         self.check_texts()?;
         self.check_emptiness()?;
         if self.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
@@ -314,6 +315,15 @@ impl Spec {
             return Err(BadSpec::field("in", "give either `at` or `in`"));
         }
         Ok(())
+    }
+
+    /// What can be nested at all; the body of a request is looked at with the rest of it.
+    fn check_depth(&self) -> Result<(), BadSpec> {
+        const IN_A_TASK: usize = 1;
+        if let Some(options) = &self.options {
+            depth::check_fields("options", IN_A_TASK, options)?;
+        }
+        self.format.as_ref().map_or(Ok(()), |format| depth::check("format", IN_A_TASK, format))
     }
 
     /// What is empty was meant to be something: a variable that was not set, most often. Taken as

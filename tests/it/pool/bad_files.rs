@@ -24,10 +24,16 @@ fn name() -> String {
     TaskName::first(TaskId::new()).file_name()
 }
 
+/// The name under which such a file is put aside: a task's attempt has ended with that.
+fn aside(name: &str) -> String {
+    TaskName::from_file_name(name)
+        .map_or_else(|_no| name.to_owned(), |name| name.again().file_name())
+}
+
 /// Where a file of this name went, with the reason.
 fn rejected(pool: &Pool, name: &str) -> (PathBuf, String) {
-    let path = pool.dir().join("rejected").join(name);
-    let reason = pool.dir().join("rejected").join(format!("{name}.reason"));
+    let path = pool.dir().join("rejected").join(aside(name));
+    let reason = pool.dir().join("rejected").join(format!("{}.reason", aside(name)));
     (path, pool.until(&format!("{}", reason.display()), || fs::read_to_string(&reason).ok()))
 }
 
@@ -82,7 +88,7 @@ fn seed_001_b1_one_bad_file_never_stops_a_pass() {
         assert!(reason.contains(words), "{name}: {reason}");
         assert!(fs::symlink_metadata(path).is_ok(), "{name} is kept");
     }
-    assert!(pool.dir().join("rejected").join(&folder).join("inside").is_file());
+    assert!(pool.dir().join("rejected").join(aside(&folder)).join("inside").is_file());
     assert!(dir.join(".hidden").is_file(), "hidden files are somebody's and not looked at");
     let said = pool.log("worker-worker-0");
     let said = said.iter().filter(|line| line["event"] == "task.rejected");
@@ -101,7 +107,9 @@ fn nothing_in_rejected_is_overwritten() {
     let _worker = pool.worker(&["--gpu", "0"]);
     until_up(&pool, "worker-0");
     let (name, rejected) = (name(), pool.dir().join("rejected"));
-    for (round, kept) in [&*name, &format!("{name}.1"), &format!("{name}.2")].iter().enumerate() {
+    let first = aside(&name);
+    for (round, kept) in [&*first, &format!("{first}.1"), &format!("{first}.2")].iter().enumerate()
+    {
         pool.queue(&["pause"]).success();
         pool.until_true("paused", || {
             pool.heartbeat("worker-0").is_some_and(|beat| beat["status"] == "paused")
@@ -177,4 +185,33 @@ fn seed_001_b6_files_among_the_lanes_are_put_aside_and_said_once() {
     let _brain = pool.brain(&["--no-spawn"]);
     rejected(&pool, "other.json");
     pool.until_event("brain", "task.rejected");
+}
+
+/// A task whose file is spoiled is not a hole into which whoever asks for it looks in vain.
+#[test]
+fn a_task_that_cannot_be_read_is_found_waited_for_and_taken_back_once_mended() {
+    let pool = quick("");
+    let id = submit(&pool, &[], &["say=mended"]);
+    let dependent = submit(&pool, &["--after", &id], &["say=never"]);
+    let file = file_of(&pool, "pending", &id).unwrap();
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let _worker = pool.worker(&["--gpu", "0"]);
+    let waited = pool.queue(&["wait", &id, &dependent, "--json"]).code(100).json();
+    let causes: Vec<_> = [0, 1].map(|task| waited["tasks"][task]["cause"].clone()).into();
+    assert_eq!(causes, ["rejected", "dependency_failed"]);
+    let shown = pool.queue(&["show", &id, "--json"]).success().json();
+    assert_eq!((&shown["state"], &shown["class"]), (&"failed".into(), &Value::Null));
+    let problem = shown["attempts"][0]["error_message"].as_str().unwrap();
+    assert!(problem.contains("line 1: not JSON"), "{problem}");
+    assert!(pool.queue(&["show", &id]).success().stdout.contains("rejected"));
+    let why = pool.queue(&["why", &id]).success().stdout;
+    let name = TaskName::first(id.parse().unwrap()).again().file_name();
+    let kept = pool.dir().join("rejected").join(&name);
+    assert!(why.contains(&format!("mend `{}`", kept.display())), "{why}");
+    let refused = pool.queue(&["retry", &id]).code(1);
+    assert!(refused.stderr.contains("line 1: not JSON"), "{}", refused.stderr);
+    fs::write(&kept, whole).unwrap();
+    pool.queue(&["retry", &id]).success();
+    assert_eq!(until_over(&pool, &id)["outcome"], "succeeded");
 }

@@ -65,7 +65,8 @@ impl Dying {
         let working = Record::of(writer.name.clone(), process, writer.life.clone(), Moment::now());
         let record = Record { writers: vec![writer.clone()], ..working };
         lease.write(&record).unwrap();
-        let mut cursor = Cursor::new(&inside, &writer.name);
+        let ledger = Ledger::new(inside.layout().clone(), writer.clone());
+        let mut cursor = Cursor::new(&inside, &writer.name, ledger.into());
         let wish = Wish { classes: &[Class::Cpu], open: &|_lane| true };
         let claim = match cursor.pass(&wish, &mut |_note| {}).unwrap() {
             Pass::Claimed { claim, .. } => claim,

@@ -1,5 +1,6 @@
 //! What every attempt of this worker needs, and how one went.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -22,7 +23,7 @@ pub struct AttemptContext {
     /// What the worker knows about itself.
     pub worker_state: WorkerState,
     /// Where ends are recorded, in files of this life of the worker alone.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// What it tells jobs.
     pub surroundings: Surroundings,
     /// Its GPU's identity, where known.
@@ -121,6 +122,7 @@ fn may_be_stopped(result: &AttemptResult) -> bool {
         | Verdict::Failed(_)
         | Verdict::Refused(_)
         | Verdict::ProbeFailed { .. }
+        | Verdict::Rejected
         | Verdict::Cancelled(_)
         | Verdict::NotReady(_)
         | Verdict::Returned

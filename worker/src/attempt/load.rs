@@ -134,7 +134,8 @@ fn once(result: AttemptResult) -> AttemptResult {
         | Verdict::Cancelled(_)
         | Verdict::NotReady(_)
         | Verdict::Returned
-        | Verdict::WorkerDied) => other,
+        | Verdict::WorkerDied
+        | Verdict::Rejected) => other,
     };
     AttemptResult { verdict, ..result }
 }

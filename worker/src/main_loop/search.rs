@@ -101,7 +101,8 @@ pub(super) struct Won {
 impl Search {
     /// Nothing known yet.
     fn new(context: Arc<AttemptContext>) -> Self {
-        let cursor = Cursor::new(&context.surroundings.pool, context.worker_state.name());
+        let pool = &context.surroundings.pool;
+        let cursor = Cursor::new(pool, context.worker_state.name(), context.ledger.clone());
         let (elsewhere, counter) = (Elsewhere::default(), Counter::default());
         Self { context, cursor, elsewhere, counter, look: Look::ALL, said: None }
     }

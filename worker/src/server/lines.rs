@@ -8,6 +8,7 @@
 use std::io::{self, Read};
 
 use serde_json::Value;
+use shared::task::{MAX_DEPTH, depth_of, too_deep};
 
 /// How much is asked for at once.
 const PIECE: usize = 16 * 1024;
@@ -23,6 +24,8 @@ pub(super) enum LineError {
     TooMuch { limit: u64 },
     #[error("sent what is not JSON: {0}")]
     NotJson(String),
+    #[error("sent what {0}")]
+    TooDeep(String),
     #[error("stopped in the middle of a line: {0}")]
     HalfALine(String),
     #[error("{0}")]
@@ -106,9 +109,9 @@ impl<R: Read> Lines<R> {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            return match read_json(line) {
+            return match read_object(line) {
                 Ok(value) => Ok(Some(value)),
-                Err(begins) => Err(self.not_json(begins)),
+                Err(wrong) => Err(self.not_json(wrong)),
             };
         }
     }
@@ -126,10 +129,10 @@ impl<R: Read> Lines<R> {
                 return Ok(Sent::Done);
             }
             let is_error = field == b"error";
-            return match read_json(data) {
+            return match read_object(data) {
                 Ok(value) if is_error => Ok(Sent::Json(serde_json::json!({ "error": value }))),
                 Ok(value) => Ok(Sent::Json(value)),
-                Err(begins) => Err(self.not_json(begins)),
+                Err(wrong) => Err(self.not_json(wrong)),
             };
         }
     }
@@ -139,12 +142,14 @@ impl<R: Read> Lines<R> {
         self.source
     }
 
-    fn not_json(&self, begins: String) -> LineError {
+    fn not_json(&self, wrong: Wrong) -> LineError {
         let is_last = self.is_over && self.start == self.came.len();
-        if is_last && !self.came.ends_with(b"\n") {
-            LineError::HalfALine(begins)
-        } else {
-            LineError::NotJson(begins)
+        match wrong {
+            Wrong::TooDeep(problem) => LineError::TooDeep(problem),
+            Wrong::NotJson(begins) if is_last && !self.came.ends_with(b"\n") => {
+                LineError::HalfALine(begins)
+            }
+            Wrong::NotJson(begins) => LineError::NotJson(begins),
         }
     }
 }
@@ -177,12 +182,40 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-fn read_json(line: &[u8]) -> Result<Value, String> {
-    let text = String::from_utf8_lossy(line);
-    match serde_json::from_str(&text) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) | Err(_) => Err(shown(line)),
+/// Why a text cannot be taken for an answer.
+#[derive(Debug, PartialEq)]
+pub(super) enum Wrong {
+    /// How it begins.
+    NotJson(String),
+    /// How deep it is nested, and how it begins. It may be JSON, but would be recorded in a ledger
+    /// line that nobody can read.
+    TooDeep(String),
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotJson(begins) => write!(f, "what is not JSON: {begins}"),
+            Self::TooDeep(problem) => write!(f, "what {problem}"),
+        }
     }
+}
+
+/// Reads what may become a part of an answer.
+pub(super) fn read_json(text: &[u8]) -> Result<Value, Wrong> {
+    match serde_json::from_str(&String::from_utf8_lossy(text)) {
+        Ok(value) if depth_of(&value) <= MAX_DEPTH => Ok(value),
+        Ok(_) | Err(_) => Err(match too_deep(text) {
+            Some(deep) => Wrong::TooDeep(format!("{deep}: {}", shown(text))),
+            None => Wrong::NotJson(shown(text)),
+        }),
+    }
+}
+
+/// The same where only an object will do.
+fn read_object(line: &[u8]) -> Result<Value, Wrong> {
+    let value = read_json(line)?;
+    if value.is_object() { Ok(value) } else { Err(Wrong::NotJson(shown(line))) }
 }
 
 /// The first bytes, in quotes, fit to be shown to a person.
@@ -241,6 +274,21 @@ mod tests {
     fn bytes_that_are_no_utf8_become_the_replacement_character() {
         let mut lines = lines(&[b"{\"a\":\"x\xff\xfey\"}\n"]);
         assert_eq!(lines.next_json().unwrap(), Some(json!({"a": "x\u{fffd}\u{fffd}y"})));
+    }
+
+    #[test]
+    fn what_is_too_deep_to_be_recorded_is_no_answer() {
+        for levels in [MAX_DEPTH, MAX_DEPTH + 1, 500] {
+            let text = "{\"a\":".repeat(levels - 1) + "{}" + &"}".repeat(levels - 1);
+            let mut lines = Lines::new(text.as_bytes(), 10_000, 10_000);
+            match lines.next_json() {
+                Ok(_) => assert_eq!(levels, MAX_DEPTH),
+                Err(err) => {
+                    let words = format!("sent what is nested {levels} levels deep; 100 are");
+                    assert!(levels > MAX_DEPTH && err.to_string().starts_with(&words), "{err}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn live(plan: &Plan) -> Result<Next, Failure> {
     let (hurry, hurried) = bounded(0);
     let context = Arc::new(AttemptContext {
         worker_state: WorkerState::new(plan.name.clone(), ability(plan, gpu.as_ref())),
-        ledger,
+        ledger: ledger.into(),
         surroundings: surroundings(&pool, plan, uuid.as_ref()),
         gpu_uuid: uuid,
         grace,

@@ -138,7 +138,7 @@ fn is_requeue(fate: &Fate) -> bool {
     match fate {
         Fate::PutBack { next, .. } | Fate::Finished(next) => match next {
             Next::Pending | Next::Delayed(_) => true,
-            Next::End | Next::Failed => false,
+            Next::End | Next::Failed | Next::Rejected => false,
         },
         Fate::Cancelled | Fate::Rejected(_) | Fate::Kept(_) => false,
     }
@@ -151,7 +151,7 @@ fn told(worker: &Name, name: TaskName, fate: &Fate) -> Vec<Event> {
             let (worker, deaths) = (worker.clone(), again.deaths);
             let moved = match next {
                 Next::Failed => Event::TaskPoison { task, attempt, worker, deaths },
-                Next::Pending | Next::Delayed(_) | Next::End => {
+                Next::Pending | Next::Delayed(_) | Next::End | Next::Rejected => {
                     Event::TaskRequeued { task, attempt, worker, deaths }
                 }
             };

@@ -11,12 +11,13 @@ use queue::dir::layout::Layout;
 use queue::dir::ledger::search;
 use queue::dir::lookup;
 use queue::dir::operate::{self, Change, Mover};
-use queue::wire::ledger_line::Brief;
+use queue::wire::ledger_line::{Brief, Line};
 use queue::{Error, Pool};
 use serde_json::json;
 use shared::event::Event;
 use shared::exit;
 use shared::id::TaskId;
+use shared::outcome::Next;
 
 use crate::cmd::{App, Stop, me, note};
 
@@ -72,7 +73,11 @@ struct Verb {
     brakes: fn(&Pool, &[TaskId]) -> Result<HashSet<TaskId>, Stop>,
     act: fn(&mut Mover<'_>, &Found) -> Result<Change, Error>,
     event: fn(&Found, String) -> Event,
+    /// What it does with a task that could not be understood, where it does anything.
+    mended: Option<TakeBack>,
 }
+
+type TakeBack = fn(&mut Mover<'_>, &Line) -> Result<Change, Error>;
 
 const RETRY: Verb = Verb {
     name: "retry",
@@ -85,6 +90,7 @@ const RETRY: Verb = Verb {
         attempt: found.name.retried().attempt,
         by,
     },
+    mended: Some(|mover, line| mover.take_back(line)),
 };
 
 const HOLD: Verb = Verb {
@@ -94,6 +100,7 @@ const HOLD: Verb = Verb {
     brakes: |_pool, _ids| Ok(HashSet::new()),
     act: |mover, found| mover.hold(found),
     event: |found, by| Event::TaskHeld { task: found.name.id, by },
+    mended: None,
 };
 
 const RELEASE: Verb = Verb {
@@ -103,6 +110,7 @@ const RELEASE: Verb = Verb {
     brakes: let_go,
     act: |mover, found| mover.release(found),
     event: |found, by| Event::TaskReleased { task: found.name.id, by },
+    mended: None,
 };
 
 /// What came of it for one task.
@@ -178,23 +186,31 @@ fn change_all(
         }
         // It was there when the id was looked up: now it is history, or on its way there.
         let gone = open.iter().copied().filter(|id| !found.contains_key(id)).collect();
-        for (id, state) in ended(layout, &gone)? {
-            came.insert(id, Came::Refused(state.to_owned()));
+        for (id, brief) in ended(layout, &gone)? {
+            let now = match (brief.next, verb.mended) {
+                (Next::Rejected, Some(take_back)) => mended(pool, &mut mover, &brief, take_back)?,
+                (_, _) => brief.end_of_task().map(lookup::ended_state).map(refused),
+            };
+            came.extend(now.map(|now| (id, now)));
         }
         open.retain(|id| !came.contains_key(id));
     }
     Ok(())
 }
 
-/// The states of those of these tasks that have ended.
-fn ended(layout: &Layout, gone: &HashSet<TaskId>) -> Result<HashMap<TaskId, &'static str>, Stop> {
+fn refused(state: &'static str) -> Came {
+    Came::Refused(state.to_owned())
+}
+
+/// The last lines of these tasks, which are nowhere any more.
+fn ended(layout: &Layout, gone: &HashSet<TaskId>) -> Result<HashMap<TaskId, Brief>, Stop> {
     let last = search::last_of(layout, gone)?;
     if let Some(id) = gone.iter().find(|id| !last.contains_key(id)) {
+        // A line that cannot be understood may be about it: then that is said.
+        search::history_of(layout, *id)?.last()?;
         return Err(Stop::no_match(format!("no task `{id}`")));
     }
-    let state =
-        |(id, brief): (TaskId, Brief)| Some((id, lookup::ended_state(brief.end_of_task()?)));
-    Ok(last.into_iter().filter_map(state).collect())
+    Ok(last)
 }
 
 /// What came of it for a task that was not in the state for the verb, as JSON says it.
@@ -237,4 +253,26 @@ fn say(
         }
     }
     Ok(if refused { exit::NO_MATCH } else { exit::OK })
+}
+
+/// What came of it for a task that could not be understood, and perhaps can be now. `None` when it
+/// moved meanwhile.
+fn mended(
+    pool: &Pool,
+    mover: &mut Mover<'_>,
+    brief: &Brief,
+    take_back: TakeBack,
+) -> Result<Option<Came>, Stop> {
+    let Some(line) = search::line_of(pool.layout(), brief.id, brief.attempt, None)? else {
+        return Ok(None);
+    };
+    Ok(match take_back(mover, &line)? {
+        Change::Done => {
+            let (task, attempt) = (line.id, line.next_name.attempt);
+            shared::emit!(Event::TaskRetried { task, attempt, by: me() });
+            Some(Came::Done)
+        }
+        Change::NotThere { state } => Some(refused(state)),
+        Change::Moved | Change::Running { .. } => None,
+    })
 }

@@ -9,8 +9,9 @@ use queue::dir::disk::listing;
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::places;
 use queue::dir::layout::Shelf;
+use queue::dir::ledger::lines::{each_line, read_line};
 use queue::dir::lookup::{self, Standing, ended_state};
-use queue::wire::ledger_line::{Brief, Line};
+use queue::wire::ledger_line::{self, Brief, Line};
 use serde_json::{Value, json};
 use shared::exit;
 use shared::id::{BatchId, TaskId};
@@ -190,33 +191,50 @@ impl Lister<'_> {
         if !ended.iter().any(|state| states.contains(state)) {
             return Ok(());
         }
+        let mut damaged = 0_u64;
         for path in queue::dir::ledger::search::files_since(self.pool.layout(), "")? {
-            let Ok(file) = std::fs::File::open(&path) else { continue };
-            let lines = std::io::BufRead::split(std::io::BufReader::new(file), b'\n');
-            for line in lines.map_while(Result::ok) {
-                if self.is_full() {
-                    return Ok(());
+            let mut shown = Ok(());
+            each_line(&path, 0, |offset, line| {
+                if shown.is_err() || self.is_full() {
+                    return;
                 }
-                if let Some(line) = self.wanted_line(&line, states) {
-                    let (state, attempt) = (ended_state(line.outcome), line.attempt);
-                    let task = line.task.clone();
-                    let standing = Standing::Ended(Box::new(line));
-                    self.show(app, state, Listed { attempt, standing: &standing, task: &task })?;
+                match read_line::<Brief>(&path, offset, line) {
+                    Ok(brief) => {
+                        if let Some(line) = brief.and_then(|b| self.wanted_line(&b, line, states)) {
+                            shown = self.ended(app, line);
+                        }
+                    }
+                    Err(_damaged) => damaged += 1,
                 }
-            }
+            })?;
+            shown?;
+        }
+        if damaged > 0 {
+            let lines = counted(damaged, "line");
+            warn(format!(
+                "{lines} of history cannot be understood, and what they tell of may be missing \
+                 here; `queue doctor` shows where they are"
+            ));
         }
         Ok(())
     }
 
-    fn wanted_line(&self, line: &[u8], states: &[ListedState]) -> Option<Line> {
-        let brief: Brief = serde_json::from_slice(line).ok()?;
+    fn ended(&mut self, app: &mut App, line: Line) -> Result<(), Stop> {
+        let (state, attempt) = (ended_state(line.outcome), line.attempt);
+        let task = line.task.clone();
+        let standing = Standing::Ended(Box::new(line));
+        self.show(app, state, Listed { attempt, standing: &standing, task: &task })
+    }
+
+    fn wanted_line(&self, brief: &Brief, line: &[u8], states: &[ListedState]) -> Option<Line> {
         let state = match (brief.next, brief.outcome) {
             (Next::End, Outcome::Succeeded) => ListedState::Succeeded,
             (Next::End, Outcome::Cancelled) => ListedState::Cancelled,
+            (Next::Rejected, _) => ListedState::Failed,
             (Next::End | Next::Failed | Next::Pending | Next::Delayed(_), _) => return None,
         };
         let wanted = states.contains(&state) && self.is_of_batch(brief.id);
-        wanted.then(|| serde_json::from_slice(line).ok()).flatten()
+        wanted.then(|| ledger_line::read(line).ok()).flatten()
     }
 
     fn is_of_batch(&self, id: TaskId) -> bool {

@@ -4,6 +4,7 @@ use clap::Args;
 use queue::Pool;
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::layout::Shelf;
+use queue::dir::ledger::search::{TaskHistory, history_of};
 use queue::dir::lookup::{self, Standing};
 use queue::view::{self, Worker};
 use queue::wire::lane::Requirements;
@@ -19,7 +20,7 @@ use shared::task::{On, Spec, Task};
 use shared::time::Moment;
 
 use crate::cmd::out::{ago, cut, span};
-use crate::cmd::{App, Stop};
+use crate::cmd::{App, Stop, warn};
 
 /// Show all that is known about a task: what it is, where it is, and every attempt
 #[derive(Args, Debug)]
@@ -61,7 +62,10 @@ fn look(pool: &Pool, settings: &Settings, id: TaskId) -> Result<Option<Shown>, S
         let Some(standing) = lookup::standing(pool.layout(), id)? else { return Ok(None) };
         let Some(task) = standing.task(pool.layout())? else { continue };
         let lane = lane(pool, &standing, &task);
-        let lines = queue::dir::ledger::search::lines_of(pool.layout(), id)?;
+        let TaskHistory { lines, damaged } = history_of(pool.layout(), id)?;
+        for damaged in damaged {
+            warn(damaged.error("what one attempt came to").to_string());
+        }
         let running = running(pool, settings, &standing)?;
         let state = state(pool, &standing, &task)?;
         return Ok(Some(Shown { standing, state, task, lane, lines, running }));
@@ -103,13 +107,15 @@ pub(in crate::cmd) fn summary(
     lane: &str,
     task: &Task,
 ) -> Map<String, Value> {
+    // Of a task that nobody could read all that is known is its id.
+    let known = |value: Value| if task.is_unreadable() { Value::Null } else { value };
     [
         ("id", json!(task.id)),
         ("state", json!(state)),
-        ("class", json!(task.class())),
+        ("class", known(json!(task.class()))),
         ("name", json!(task.name())),
-        ("priority", json!(task.priority())),
-        ("lane", json!(lane)),
+        ("priority", known(json!(task.priority()))),
+        ("lane", known(json!(lane))),
         ("submitted_at", json!(task.submitted_at)),
         ("attempt", json!(attempt)),
     ]
@@ -200,7 +206,7 @@ fn people(app: &mut App, shown: &Shown) -> Result<(), Stop> {
         ("id", task.id.to_string()),
         ("name", task.name()),
         ("state", String::new()),
-        ("class", format!("{}, priority {}, lane {}", task.class(), task.priority(), shown.lane)),
+        ("class", class_of(shown)),
         ("submitted", submitted),
     ];
     rows.extend(task.batch_id.map(|batch| ("batch", batch.to_string())));
@@ -221,6 +227,13 @@ fn people(app: &mut App, shown: &Shown) -> Result<(), Stop> {
         let text = answer.text().map(|text| cut(text.trim(), 1000));
         text.map_or(Ok(()), |text| app.out.line(format!("           {text}")))
     })
+}
+
+fn class_of(Shown { task, lane, .. }: &Shown) -> String {
+    if task.is_unreadable() {
+        return "unknown".to_owned();
+    }
+    format!("{}, priority {}, lane {lane}", task.class(), task.priority())
 }
 
 /// What it asks a model.

@@ -152,6 +152,11 @@ impl Ends {
                 ended.insert(brief.id, End { outcome, cause: brief.cause });
             }
         })?;
+        for damaged in follower.take_damaged() {
+            if damaged.task.is_none_or(|id| open.contains(&id)) {
+                warn(damaged.error("whether a task that is waited for has ended").to_string());
+            }
+        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 use shared::quantity::Span;
-use shared::task::{Message, Spec};
+use shared::task::{Message, Spec, too_deep};
 
 use super::Stop;
 
@@ -102,7 +102,13 @@ impl Asking {
         for text in &self.option {
             let (name, value) = super::single::pair("--option", text)?;
             // `8192` is a number and `true` is true; all else is a text.
-            let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+            let value = match serde_json::from_str(&value) {
+                Ok(value) => value,
+                Err(_not_json) => match too_deep(value.as_bytes()) {
+                    Some(deep) => return Err(Stop::usage(format!("--option {name}: {deep}"))),
+                    None => Value::String(value),
+                },
+            };
             if options.insert(name.clone(), value).is_some() {
                 return Err(twice(&name));
             }
@@ -152,8 +158,11 @@ fn format(path: &Path) -> Result<Value, Stop> {
     }
     let text = text_of("--format", path)?;
     let path = path.display();
-    let schema: Value = serde_json::from_str(&text)
-        .map_err(|err| Stop::usage(format!("--format: `{path}` is not JSON: {err}")))?;
+    let schema: Value = serde_json::from_str(&text).map_err(|err| {
+        let not_json = || format!("is not JSON: {err}");
+        let problem = too_deep(text.as_bytes()).unwrap_or_else(not_json);
+        Stop::usage(format!("--format: `{path}` {problem}"))
+    })?;
     if !schema.is_object() {
         return Err(Stop::usage(format!("--format: `{path}` holds no JSON schema (an object)")));
     }

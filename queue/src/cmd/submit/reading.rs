@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use queue::dir::batch::members::LineKey;
 use shared::id::{BatchId, TaskId};
-use shared::task::{BadSpec, Spec, parse_line};
+use shared::task::{BadSpec, Spec, parse_line, too_deep};
 
 use super::around::Around;
 use super::plan::{self, Links};
@@ -39,8 +39,10 @@ impl Maker {
         match self {
             Self::Lines { model } => parse_line(line, model.as_deref()),
             Self::Rows { template, base } => {
-                let row = serde_json::from_slice(line)
-                    .map_err(|err| super::bad("row", &format!("not a JSON object: {err}")))?;
+                let row = serde_json::from_slice(line).map_err(|err| {
+                    let no_object = || format!("not a JSON object: {err}");
+                    super::bad("row", &too_deep(line).unwrap_or_else(no_object))
+                })?;
                 Ok(Spec {
                     prompt: Some(template.fill(&row)?),
                     custom_id: template::custom_id(&row),

@@ -11,7 +11,7 @@ use shared::task::Class;
 
 use super::limit_slots::UsedUp;
 use super::note::Note;
-use super::one::Claim;
+use super::one::{Claim, Claimer};
 use super::prefetch::Prefetched;
 use super::row::{Hands, LaneView, LookDepth, Taken};
 use crate::Error;
@@ -20,6 +20,7 @@ use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing;
 use crate::dir::layout::Layout;
+use crate::dir::ledger::append::Ledger;
 use crate::wire::lane::{LaneName, Requirements};
 
 pub use crate::store::Wish;
@@ -50,6 +51,7 @@ pub enum Pass {
 pub struct Cursor {
     pool: Pool,
     worker: Name,
+    ledger: Arc<Ledger>,
     freshness: Freshness,
     lanes: Vec<LaneView>,
     /// Lanes of which it was told that they cannot be understood.
@@ -61,13 +63,14 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// A view of the pool's pending tasks for one worker.
+    /// A view of the pool's pending tasks for one worker, with the ledger of its life.
     #[must_use]
-    pub fn new(pool: &Pool, worker: &Name) -> Self {
+    pub fn new(pool: &Pool, worker: &Name, ledger: Arc<Ledger>) -> Self {
         let (freshness, lanes, obscure) = (Freshness::UNKNOWN, Vec::new(), BTreeSet::new());
         Self {
             pool: pool.clone(),
             worker: worker.clone(),
+            ledger,
             freshness,
             lanes,
             obscure,
@@ -117,8 +120,7 @@ impl Cursor {
                 continue;
             }
             let hands = Hands {
-                pool: &self.pool,
-                worker: &self.worker,
+                claimer: Claimer { pool: &self.pool, worker: &self.worker, ledger: &self.ledger },
                 passed_over: &self.passed_over,
                 prefetched: &mut self.prefetched,
             };

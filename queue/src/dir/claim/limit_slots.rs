@@ -19,8 +19,8 @@ use crate::dir::disk::publish;
 use crate::wire::brake::{BrakeKey, Gate};
 use crate::wire::lane::Requirements;
 
-/// One slot of every limit that counts a task. Dropped without being [freed](Self::free) they count
-/// for as long as the task lies in `processing/`.
+/// One slot of every limit that counts a task. Dropped without being freed they count for as long as
+/// the task lies in `processing/`.
 #[derive(Debug, Default)]
 pub struct Slots {
     held: Vec<Lock>,

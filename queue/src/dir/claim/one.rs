@@ -15,6 +15,7 @@ use crate::dir::disk::reject;
 use crate::dir::layout::Segment;
 use crate::dir::ledger::append::{Ledger, Ticket};
 use crate::dir::ledger::carry_out;
+use crate::dir::ledger::rejection::{self, Unreadable};
 use crate::dir::{Pool, fault};
 use crate::wire::lane::{LaneName, Requirements};
 use crate::wire::ledger_line::Line;
@@ -194,13 +195,24 @@ pub struct ClaimTarget<'a> {
     pub name: TaskName,
 }
 
+/// Who tries for a task.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::dir) struct Claimer<'a> {
+    /// The pool.
+    pub(in crate::dir) pool: &'a Pool,
+    /// The worker that it is claimed for, whose lease is held.
+    pub(in crate::dir) worker: &'a Name,
+    /// The worker's own ledger, in which a task is ended that cannot be read.
+    pub(in crate::dir) ledger: &'a Ledger,
+}
+
 /// Tries for one task, which may have been read ahead.
 pub(in crate::dir) fn try_claim(
-    pool: &Pool,
-    worker: &Name,
+    claimer: Claimer<'_>,
     target: ClaimTarget<'_>,
     prefetched: Option<Prefetched>,
 ) -> Result<Try, Error> {
+    let Claimer { pool, worker, ledger } = claimer;
     let by = SlotUse::of(worker, target.name);
     let mut slots = match limit_slots::take(pool, &target.requirements.limits, &by)? {
         Ok(slots) => slots,
@@ -220,7 +232,7 @@ pub(in crate::dir) fn try_claim(
         // Tried again and again it would keep the whole lane from ever being used up.
         Took::Copy => {
             let problem = format!("a second copy of a task that {worker} has already");
-            return reject_file(pool, &from, problem);
+            return reject_copy(pool, &from, problem);
         }
     }
     let name = target.name;
@@ -249,7 +261,14 @@ pub(in crate::dir) fn try_claim(
         }
         // Somebody removed it by hand.
         Ok(None) => Ok(Try::LostRace),
-        Err(Error::Garbled { problem, .. }) => reject_file(pool, &path, problem),
+        Err(Error::Garbled { problem, .. }) => {
+            let unreadable = Unreadable { path: &path, name, problem: &problem };
+            match rejection::end(pool, ledger, unreadable) {
+                Ok(()) => Ok(Try::Rejected { problem }),
+                // Perhaps recorded, perhaps not: found out when this worker's affairs are settled.
+                Err(err) => Err(err),
+            }
+        }
         // Not the file's fault (no descriptors left, say): nobody would run it here, so it goes
         // back. If that fails too, it is put back when this worker's affairs are settled.
         Err(err) => {
@@ -282,7 +301,8 @@ fn take_file(from: &Path, to: &Path) -> Result<Took, Error> {
     })
 }
 
-fn reject_file(pool: &Pool, path: &Path, problem: String) -> Result<Try, Error> {
+/// The task itself is in hand.
+fn reject_copy(pool: &Pool, path: &Path, problem: String) -> Result<Try, Error> {
     match reject::reject(pool.layout(), path, &problem) {
         Ok(_target) => Ok(Try::Rejected { problem }),
         // Put aside as well, with more to tell.

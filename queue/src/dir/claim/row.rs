@@ -1,21 +1,18 @@
 //! One lane as a worker sees it, and the priorities in it: used up name by name.
 
-use std::collections::HashSet;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use shared::id::TaskId;
-use shared::name::Name;
 use shared::task::TaskName;
 
 use super::limit_slots::UsedUp;
 use super::note::Note;
-use super::one::{self, Claim, ClaimTarget, Try};
+use super::one::{self, Claim, ClaimTarget, Claimer, Try};
 use super::prefetch::Prefetched;
 use crate::Error;
-use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::publish::remove_empty_dir;
 use crate::dir::disk::{listing, reject};
@@ -63,8 +60,7 @@ pub(crate) enum LookDepth {
 
 /// What a claim is made with.
 pub(crate) struct Hands<'a> {
-    pub(super) pool: &'a Pool,
-    pub(super) worker: &'a Name,
+    pub(super) claimer: Claimer<'a>,
     pub(super) passed_over: &'a HashSet<TaskId>,
     pub(super) prefetched: &'a mut Option<Prefetched>,
 }
@@ -110,7 +106,8 @@ impl LaneView {
         priority: u8,
         see: &mut dyn FnMut(Note),
     ) -> Result<Taken, Error> {
-        let Hands { pool, worker, passed_over, prefetched } = hands;
+        let Hands { claimer, passed_over, prefetched } = hands;
+        let pool = claimer.pool;
         let (mut lost, mut stuck, mut reach) = (0, 0, 1);
         let dir = pool.layout().pending_priority(&self.name, priority);
         let Some(row) = self.rows.get_mut(&priority) else {
@@ -125,7 +122,7 @@ impl LaneView {
             let (lane, requirements) = (&self.name, &self.requirements);
             let target = ClaimTarget { lane, requirements, priority, segment: &segment, name };
             see(Note::Attempt(name));
-            match one::try_claim(pool, worker, target, prefetched.take()) {
+            match one::try_claim(claimer, target, prefetched.take()) {
                 Ok(Try::Won(claim)) => return Ok(Taken::Claim(claim)),
                 Ok(Try::LostRace) => {
                     lost += 1;

@@ -84,7 +84,17 @@ const MAX_NAME_BYTES: usize = 200;
 /// cannot be written for another cause, it is put aside too, and an [`Error::Garbled`] says why and
 /// what the trouble was, for perhaps nobody else does.
 pub fn reject(layout: &Layout, path: &Path, problem: &str) -> Result<Option<PathBuf>, Error> {
-    let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    reject_as(layout, path, &path.file_name().unwrap_or_default().to_string_lossy(), problem)
+}
+
+/// The same, under another name than it has.
+pub(in crate::dir) fn reject_as(
+    layout: &Layout,
+    path: &Path,
+    name: &str,
+    problem: &str,
+) -> Result<Option<PathBuf>, Error> {
+    let mut name = name.to_owned();
     // With a number and `.reason` it must still be a name. The reason tells the whole path.
     while name.len() > MAX_NAME_BYTES {
         name.pop();

@@ -22,9 +22,9 @@ use crate::dir::batch::roll_forward;
 use crate::dir::disk::listing;
 use crate::dir::disk::place::Place;
 use crate::dir::layout::{Layout, Shelf};
-use crate::dir::ledger::lines::each_line;
+use crate::dir::ledger::lines::{each_line, read_line};
 use crate::error::At as _;
-use crate::wire::ledger_line::{Brief, Line};
+use crate::wire::ledger_line::{self, Brief, HEAD, Line, Unread, id_in};
 
 /// How one task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,7 @@ pub struct BatchEnds {
     /// How far each file was read, and its number.
     read: BTreeMap<PathBuf, (u32, u64)>,
     open: usize,
+    damaged: usize,
 }
 
 /// So often an unknown task is looked for.
@@ -86,7 +87,8 @@ impl BatchEnds {
         let slots = vec![Slot::Unknown; ids.len()];
         let open = ids.len();
         let (files, read) = (Vec::new(), BTreeMap::new());
-        let mut answers = Self { ids, places, slots, first_day, files, read, open };
+        let damaged = 0;
+        let mut answers = Self { ids, places, slots, first_day, files, read, open, damaged };
         for look in 0..LOOKS {
             answers.look_for_open(layout)?;
             answers.poll(layout)?;
@@ -116,6 +118,13 @@ impl BatchEnds {
     #[must_use]
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// Lines of history that are, or may be, about these tasks, and cannot be understood: how a
+    /// task ended that is [`Slot::Unknown`] may stand there.
+    #[must_use]
+    pub fn damaged(&self) -> usize {
+        self.damaged
     }
 
     fn look_for_open(&mut self, layout: &Layout) -> Result<(), Error> {
@@ -165,10 +174,15 @@ impl BatchEnds {
         from: u64,
         ended: &mut Vec<usize>,
     ) -> Result<u64, Error> {
-        each_line(path, from, |offset, line| {
-            if let Some(head) = Head::read(line) {
+        each_line(path, from, |offset, line| match Head::read(line) {
+            Ok(head) => {
                 let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
                 ended.extend(self.take(head, LinePlace { file: number, offset, length }));
+            }
+            Err(Unread::Torn) => {}
+            Err(Unread::Damaged(_)) => {
+                let ours = id_in(line).is_none_or(|id| self.places.contains_key(&id));
+                self.damaged += usize::from(ours);
             }
         })
     }
@@ -220,8 +234,10 @@ impl Reader {
         };
         self.buffer.resize(end.length as usize, 0);
         file.read_exact_at(&mut self.buffer, end.offset).at("read", path)?;
-        serde_json::from_slice(&self.buffer)
-            .map_err(|err| Error::Garbled { path: path.clone(), problem: err.to_string() })
+        let line = read_line(path, end.offset, &self.buffer);
+        let line = line.map_err(|damaged| damaged.error("what the task came to"))?;
+        let changed = "a line of it has changed since it was looked for".to_owned();
+        line.ok_or_else(|| Error::Garbled { path: path.clone(), problem: changed })
     }
 }
 
@@ -236,21 +252,17 @@ struct Head {
     at: Moment,
 }
 
-/// How a line begins as long as nobody changes the order of its fields.
-const FIRST: &[u8] = br#"{"schema":"brainstem.ledger/1","id":""#;
 /// What is looked for stands within so many bytes.
 const WINDOW: usize = 700;
 
 impl Head {
-    fn read(line: &[u8]) -> Option<Self> {
-        if !line.ends_with(b"}\n") {
-            return None;
-        }
-        Self::quick(line).or_else(|| Self::slow(line))
+    fn read(line: &[u8]) -> Result<Self, Unread> {
+        let whole = line.ends_with(b"}\n");
+        whole.then(|| Self::quick(line)).flatten().map_or_else(|| Self::slow(line), Ok)
     }
 
     fn quick(line: &[u8]) -> Option<Self> {
-        let rest = line.strip_prefix(FIRST)?;
+        let rest = line.strip_prefix(HEAD)?;
         let window = std::str::from_utf8(rest.get(..36)?).ok()?;
         let id = window.parse().ok()?;
         let rest = &rest[36..rest.len().min(WINDOW)];
@@ -262,16 +274,16 @@ impl Head {
             id,
             attempt: attempt.parse().ok()?,
             outcome: outcome.parse().ok()?,
-            ends: matches!(next.parse().ok()?, Next::End | Next::Failed),
+            ends: next.parse::<Next>().ok()?.ends_task(),
             at: at.parse().ok()?,
         })
     }
 
-    fn slow(line: &[u8]) -> Option<Self> {
-        let brief: Brief = serde_json::from_slice(line).ok()?;
+    fn slow(line: &[u8]) -> Result<Self, Unread> {
+        let brief: Brief = ledger_line::read(line)?;
         let ends = brief.end_of_task().is_some();
         let Brief { id, attempt, outcome, ended_at, .. } = brief;
-        Some(Self { id, attempt, outcome, ends, at: ended_at })
+        Ok(Self { id, attempt, outcome, ends, at: ended_at })
     }
 }
 
@@ -331,7 +343,7 @@ mod tests {
             line.started_at = Some(Moment::now());
             let bytes = line.to_bytes();
             assert!(Head::quick(&bytes).is_some());
-            assert_eq!(Head::quick(&bytes), Head::slow(&bytes));
+            assert_eq!(Head::quick(&bytes), Head::slow(&bytes).ok());
         }
     }
 

@@ -11,10 +11,8 @@ use shared::outcome::Outcome;
 use crate::Error;
 use crate::dir::layout::Layout;
 use crate::dir::ledger::lines::each_line;
-use crate::wire::ledger_line::Brief;
+use crate::wire::ledger_line::{self, Brief, HEAD};
 
-/// How a line begins as long as nobody changes the order of its fields.
-const HEAD: &[u8] = br#"{"schema":"brainstem.ledger/1","id":""#;
 const OUTCOME: &[u8] = br#""outcome":""#;
 /// Id, attempt and outcome are within so many bytes.
 const WINDOW: usize = 200;
@@ -50,12 +48,13 @@ pub(in crate::dir) fn each_id(layout: &Layout, mut see: impl FnMut(TaskId)) -> R
     Ok(())
 }
 
-/// Shows what each line of one file says; torn ones are left out.
+/// Shows what each line of one file says. Those that cannot be read are left out; whoever follows
+/// the ledger tells of them.
 fn each_end(path: &Path, from: u64, mut see: impl FnMut(&str, Outcome)) -> Result<(), Error> {
     let read = each_line(path, from, |_at, line| {
         if let Some((id, outcome)) = quick(line) {
             see(id, outcome);
-        } else if let Ok(brief) = serde_json::from_slice::<Brief>(line) {
+        } else if let Ok(brief) = ledger_line::read::<Brief>(line) {
             see(&brief.id.to_string(), brief.outcome);
         }
     });

@@ -26,10 +26,11 @@ pub fn carry_out(pool: &Pool, path: &Path, task: &Task, line: &Line) -> Result<(
         Next::Failed => move_to(layout, path, &layout.on_shelf(Shelf::Failed, line.next_name))?,
         Next::Pending => to_pending(pool, path, task, line.next_name)?,
         Next::Delayed(until) => move_to(layout, path, &layout.delayed_task(until, line.next_name))?,
+        Next::Rejected => reject_task(layout, path, line)?,
     }
     match line.next {
         Next::End => ring_after_end(layout),
-        Next::Failed | Next::Delayed(_) => doorbell::ring_brain(layout),
+        Next::Failed | Next::Delayed(_) | Next::Rejected => doorbell::ring_brain(layout),
         Next::Pending => {}
     }
     Ok(())
@@ -91,9 +92,18 @@ fn move_to(layout: &Layout, from: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
+fn reject_task(layout: &Layout, path: &Path, line: &Line) -> Result<(), Error> {
+    let problem = line.error_message.as_deref().unwrap_or("it could not be understood");
+    match reject::reject_as(layout, path, &line.next_name.file_name(), problem) {
+        // Put aside, but without a reason beside it: the line has it.
+        Err(Error::Garbled { .. }) => Ok(()),
+        rejected => rejected.map(|_target| ()),
+    }
+}
+
 /// The same task under the same name: a copy that a file system without an atomic no-replace
 /// rename, or a power cut, left behind. Task files never change, so one is enough. Anything else
-/// of that name (a directory, say) is no reason to throw a task away.
+/// of that name (a directory, say) is in the way of a task, and is what is put aside.
 fn drop_copy(layout: &Layout, from: &Path, to: &Path) -> Result<(), Error> {
     let plain = std::fs::symlink_metadata(to).is_ok_and(|meta| meta.is_file());
     let same =
@@ -101,6 +111,12 @@ fn drop_copy(layout: &Layout, from: &Path, to: &Path) -> Result<(), Error> {
     if same {
         return publish::remove(from).map(|_removed| ());
     }
-    let problem = format!("something else is at `{}`, where it belongs", to.display());
-    reject::reject(layout, from, &problem).map(|_rejected| ())
+    reject::reject(layout, to, "it was where a task of this name belongs")?;
+    match publish::move_new(from, to)? {
+        Moved::Yes | Moved::SourceGone => Ok(()),
+        Moved::TargetThere => {
+            let err = std::io::ErrorKind::AlreadyExists.into();
+            Err(Error::Io { what: "move a task to", path: to.to_owned(), err })
+        }
+    }
 }

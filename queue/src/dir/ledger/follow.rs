@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use shared::time::Moment;
 
-use super::lines::each_line_from;
-use super::lines::open;
+use super::lines::{Damaged, each_line_from, open, read_line};
 use super::search::files_since;
 use crate::Error;
 use crate::dir::layout::Layout;
@@ -16,22 +15,23 @@ use crate::wire::ledger_line::Brief;
 
 /// Up to where a file holds whole lines: its writer may be in the middle of one.
 fn whole_lines(path: &Path) -> Result<u64, Error> {
-    /// More than the longest line: a task of 1 MiB and what is said about it.
-    const LONGEST: u64 = 4 << 20;
+    /// As most lines are shorter, this is looked through first; then twice as much, and so on.
+    const USUAL: u64 = 1 << 16;
     let Some(mut file) = open(path)? else { return Ok(0) };
     let length = file.metadata().at("look at", path)?.len();
-    let from = length.saturating_sub(LONGEST);
-    let mut tail = [0];
-    let last =
-        file.seek(SeekFrom::Start(length.saturating_sub(1))).and_then(|_at| file.read(&mut tail));
-    if last.at("read", path)? == 0 || tail == [b'\n'] {
-        return Ok(length);
+    let mut reach = USUAL;
+    loop {
+        let from = length.saturating_sub(reach);
+        let mut text = Vec::new();
+        let read = file.seek(SeekFrom::Start(from));
+        let read = read.and_then(|_at| (&file).take(length - from).read_to_end(&mut text));
+        read.at("read", path)?;
+        match memchr::memrchr(b'\n', &text) {
+            Some(newline) => return Ok(from + newline as u64 + 1),
+            None if from == 0 => return Ok(0),
+            None => reach *= 2,
+        }
     }
-    let mut text = Vec::new();
-    let read =
-        file.seek(SeekFrom::Start(from)).and_then(|_at| file.take(LONGEST).read_to_end(&mut text));
-    read.at("read", path)?;
-    Ok(memchr::memrchr(b'\n', &text).map_or(from, |newline| from + newline as u64 + 1))
 }
 
 /// Follows the ledger: every line once, from wherever one starts.
@@ -40,9 +40,14 @@ pub struct Follower {
     offsets: BTreeMap<PathBuf, u64>,
     /// The first day that is still looked at: nobody writes into older ones.
     first_day: String,
-    /// Lines that could not be read, so far.
+    /// Lines that broke off, so far: nothing is said by them.
     pub torn: u64,
+    /// Lines that were passed over though they say something, until they are taken.
+    damaged: Vec<Damaged>,
 }
+
+/// So many damaged lines are told one by one.
+const MANY: usize = 100;
 
 /// Clocks of writers may differ by so much before lines of theirs are overlooked.
 const WRITERS_CLOCKS_MILLIS: i64 = 2 * 24 * 3_600_000;
@@ -82,6 +87,11 @@ impl Follower {
         named.collect()
     }
 
+    /// Lines that cannot be understood and were passed over since this was asked last: at most 100.
+    pub fn take_damaged(&mut self) -> Vec<Damaged> {
+        std::mem::take(&mut self.damaged)
+    }
+
     /// The lines that came since the last call.
     pub fn poll(&mut self, layout: &Layout) -> Result<Vec<Brief>, Error> {
         let mut lines = Vec::new();
@@ -101,12 +111,12 @@ impl Follower {
         for path in files {
             let mut offset = self.offsets.get(&path).copied().unwrap_or(0);
             let read =
-                each_line_from(&path, &mut offset, |_at, line| {
-                    match serde_json::from_slice(line) {
-                        Ok(brief) => see(brief),
-                        Err(_empty) if line == b"\n" => {}
-                        Err(_torn) => self.torn += 1,
-                    }
+                each_line_from(&path, &mut offset, |at, line| match read_line(&path, at, line) {
+                    Ok(Some(brief)) => see(brief),
+                    Ok(None) if line == b"\n" => {}
+                    Ok(None) => self.torn += 1,
+                    Err(damaged) if self.damaged.len() < MANY => self.damaged.push(damaged),
+                    Err(_one_more) => {}
                 });
             self.offsets.insert(path, offset);
             read?;

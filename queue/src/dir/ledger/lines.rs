@@ -1,29 +1,69 @@
 //! Reading a ledger file line by line, however long it is: what is held of it at a time is a
 //! quarter of a MiB, or its longest line.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use shared::id::TaskId;
 
 use crate::Error;
 use crate::dir::disk::plain_file;
 use crate::dir::fault;
 use crate::error::At as _;
+use crate::wire::ledger_line::{self, Unread};
+
+/// A line that cannot be understood: what it says is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The ledger file that it stands in.
+    pub path: PathBuf,
+    /// The byte of the file at which it begins.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The task that it is about, where that can still be read.
+    pub task: Option<TaskId>,
+    /// The attempt of that task, likewise.
+    pub attempt: Option<u32>,
+}
+
+impl Damaged {
+    /// An error for whoever must know what the line says. `what` is unknown without it.
+    #[must_use]
+    pub fn error(&self, what: &str) -> Error {
+        Error::Garbled { path: self.path.clone(), problem: format!("{self}, so {what} is unknown") }
+    }
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, problem, .. } = self;
+        write!(f, "the line at byte {offset} ({problem}; mend it, or take it out)")
+    }
+}
+
+/// Reads one line. `None` where it breaks off: its writer wrote it again, or what it was to say has
+/// not happened.
+pub fn read_line<T: DeserializeOwned>(
+    path: &Path,
+    offset: u64,
+    line: &[u8],
+) -> Result<Option<T>, Damaged> {
+    match ledger_line::read(line) {
+        Ok(value) => Ok(Some(value)),
+        Err(Unread::Torn) => Ok(None),
+        Err(Unread::Damaged(problem)) => {
+            let (path, task) = (path.to_owned(), ledger_line::id_in(line));
+            Err(Damaged { path, offset, problem, task, attempt: ledger_line::attempt_in(line) })
+        }
+    }
+}
 
 /// How much is read at a time.
 const BUFFER: usize = 1 << 18;
-
-/// How a line begins as long as nobody changes the order of its fields.
-const FIRST: &[u8] = br#"{"schema":"brainstem.ledger/1","id":""#;
-
-/// The task that a line is about, where that stands where it always does: a hint, for who would
-/// otherwise have to understand lines that are not for him. `None`: it must be read in full.
-pub(super) fn task_of(line: &[u8]) -> Option<TaskId> {
-    let id = line.strip_prefix(FIRST)?.get(..36)?;
-    std::str::from_utf8(id).ok()?.parse().ok()
-}
 
 /// Opens a ledger file. `None` where it is gone, or is no file at all: then no line is in it.
 pub(super) fn open(path: &Path) -> Result<Option<File>, Error> {
@@ -39,7 +79,7 @@ pub(super) fn open(path: &Path) -> Result<Option<File>, Error> {
 ///
 /// # Errors
 /// When it cannot be opened or read.
-pub(crate) fn each_line(path: &Path, from: u64, see: impl FnMut(u64, &[u8])) -> Result<u64, Error> {
+pub fn each_line(path: &Path, from: u64, see: impl FnMut(u64, &[u8])) -> Result<u64, Error> {
     let mut offset = from;
     each_line_from(path, &mut offset, see)?;
     Ok(offset)
@@ -47,7 +87,7 @@ pub(crate) fn each_line(path: &Path, from: u64, see: impl FnMut(u64, &[u8])) -> 
 
 /// The same, for those who go on after an error: `offset` is where the next look should begin
 /// whatever happens, so that no line is shown twice.
-pub(crate) fn each_line_from(
+pub fn each_line_from(
     path: &Path,
     offset: &mut u64,
     see: impl FnMut(u64, &[u8]),

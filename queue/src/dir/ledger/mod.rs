@@ -4,5 +4,6 @@
 pub mod append;
 pub mod carry_out;
 pub mod follow;
-pub(crate) mod lines;
+pub mod lines;
+pub(super) mod rejection;
 pub mod search;

@@ -10,14 +10,14 @@ use shared::outcome::Next;
 use shared::task::TaskName;
 use shared::time::Moment;
 
-use super::lines::{each_line, task_of};
+use super::lines::{Damaged, each_line, read_line};
 use crate::Error;
 use crate::dir::disk::listing;
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::fault::{self, Did};
 use crate::dir::layout::Layout;
 use crate::error::At as _;
-use crate::wire::ledger_line::{Brief, Line, Writer};
+use crate::wire::ledger_line::{Brief, Line, Writer, id_in};
 
 /// Flushes a file that somebody else may have written.
 pub(crate) fn flush_by_name(path: &Path) -> Result<(), Error> {
@@ -49,15 +49,44 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
     Ok(found.into_iter().filter_map(|name| name.into_string().ok()).collect())
 }
 
-/// All lines about one task, in the order of their attempts.
-pub fn lines_of(layout: &Layout, id: TaskId) -> Result<Vec<Line>, Error> {
-    let mut found = Vec::new();
-    for path in files_since(layout, &first_day(id))? {
-        found.extend(lines_in::<Line>(&path, id)?);
+/// What the ledger says about one task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskHistory {
+    /// A line for each attempt that ended, in order.
+    pub lines: Vec<Line>,
+    /// Lines that are, or may be, about it too.
+    pub damaged: Vec<Damaged>,
+}
+
+impl TaskHistory {
+    /// The last line. An error where it does not say that the task has ended and another one, that
+    /// cannot be understood, may.
+    pub fn last(mut self) -> Result<Option<Line>, Error> {
+        match (self.lines.pop(), self.damaged.first()) {
+            (Some(line), _) if line.next.ends_task() => Ok(Some(line)),
+            (_, Some(damaged)) => Err(damaged.error("how the task ended")),
+            (last, None) => Ok(last),
+        }
     }
-    found.sort_by_key(|line| line.attempt);
-    found.dedup_by_key(|line| line.attempt);
-    Ok(found)
+}
+
+/// All that the ledger says about one task.
+pub fn history_of(layout: &Layout, id: TaskId) -> Result<TaskHistory, Error> {
+    let mut history = TaskHistory::default();
+    for path in files_since(layout, &first_day(id))? {
+        let mut found = lines_in(&path, id)?;
+        history.lines.append(&mut found.lines);
+        history.damaged.append(&mut found.damaged);
+    }
+    history.lines.sort_by_key(|line| line.attempt);
+    history.lines.dedup_by_key(|line| line.attempt);
+    Ok(history)
+}
+
+/// The lines about one task that can be read, in the order of their attempts. For those who do not
+/// act upon there being none.
+pub fn lines_of(layout: &Layout, id: TaskId) -> Result<Vec<Line>, Error> {
+    Ok(history_of(layout, id)?.lines)
 }
 
 /// The day before which nothing can be written about a task. A day early: the ledger's days follow
@@ -75,101 +104,231 @@ pub fn recorded_end(layout: &Layout, found: &Found) -> Result<Option<Line>, Erro
         Place::Processing { .. } | Place::Ending { .. } => lines_of(layout, found.name.id)?.pop(),
         Place::Pending { .. } | Place::Delayed { .. } | Place::Shelf { .. } => None,
     };
-    let ends = |line: &Line| match line.next {
-        Next::End | Next::Failed => line.attempt >= found.name.attempt,
-        Next::Pending | Next::Delayed(_) => false,
-    };
-    Ok(last.filter(ends))
+    Ok(last.filter(|line| line.next.ends_task() && line.attempt >= found.name.attempt))
 }
 
 /// The line about one attempt, in the files of these writers; in all files where none are known.
 ///
 /// It is on the disk when this returns: whoever asks acts on it, and its writer may have died
 /// between writing and flushing.
+///
+/// # Errors
+/// Where there is none, and a line that cannot be understood may be it: the attempt has ended, and
+/// nobody knows how, so it must be neither run again nor ended once more.
 pub fn line_of(
     layout: &Layout,
     id: TaskId,
     attempt: u32,
     writers: Option<&[Writer]>,
 ) -> Result<Option<Line>, Error> {
+    let mut perhaps = None;
     for path in files_since(layout, &first_day(id))? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if writers.is_some_and(|writers| !writers.iter().any(|writer| writer.wrote(&name))) {
             continue;
         }
-        let lines = lines_in::<Line>(&path, id)?;
-        if let Some(line) = lines.into_iter().find(|line| line.attempt == attempt) {
+        let found = lines_in(&path, id)?;
+        if let Some(line) = found.lines.into_iter().find(|line| line.attempt == attempt) {
             flush_by_name(&path)?;
             return Ok(Some(line));
         }
+        let is_it = |damaged: &Damaged| damaged.attempt.is_none_or(|other| other == attempt);
+        perhaps = perhaps.or(found.damaged.into_iter().find(is_it));
     }
-    Ok(None)
+    let what = || format!("how attempt {attempt} of task {id} ended");
+    perhaps.map_or(Ok(None), |damaged| Err(damaged.error(&what())))
+}
+
+/// What history says of attempts that somebody may have ended.
+#[derive(Debug, Default)]
+pub(crate) struct RecordedEnds {
+    /// Of those that have their line, what it says comes next.
+    pub(crate) next: HashMap<TaskId, Next>,
+    /// Those that have none, where a line that cannot be understood may be it.
+    pub(crate) unknown: HashMap<TaskId, Damaged>,
 }
 
 /// Which of these attempts have their line, and what that says. Each is on the disk when this returns,
 /// as with [`line_of`]; all of them take one reading of history.
-pub(crate) fn recorded(
-    layout: &Layout,
-    attempts: &[TaskName],
-) -> Result<HashMap<TaskId, Next>, Error> {
+pub(crate) fn recorded(layout: &Layout, attempts: &[TaskName]) -> Result<RecordedEnds, Error> {
     let attempts: HashMap<TaskId, u32> = attempts.iter().map(|n| (n.id, n.attempt)).collect();
-    let (mut found, mut unflushed) = (HashMap::new(), BTreeSet::new());
+    let (mut recorded, mut unflushed) = (RecordedEnds::default(), BTreeSet::new());
     let ids = attempts.keys().copied().collect();
-    each_about(layout, &ids, |path, brief| {
-        if attempts.get(&brief.id) == Some(&brief.attempt) {
-            found.entry(brief.id).or_insert(brief.next);
+    each_about(layout, &ids, |path, id, brief| match brief {
+        Ok(brief) if attempts.get(&id) == Some(&brief.attempt) => {
+            recorded.next.entry(id).or_insert(brief.next);
             unflushed.insert(path.to_owned());
+        }
+        Ok(_another_attempt) => {}
+        Err(damaged) => {
+            let attempt = attempts.get(&id).copied();
+            if damaged.attempt.is_none() || damaged.attempt == attempt {
+                recorded.unknown.insert(id, damaged);
+            }
         }
     })?;
     unflushed.iter().try_for_each(|path| flush_by_name(path))?;
-    Ok(found)
+    let RecordedEnds { next, unknown } = &mut recorded;
+    unknown.retain(|id, _damaged| !next.contains_key(id));
+    Ok(recorded)
 }
 
-/// The last line about each of these tasks, by attempt; nothing about those that have none.
+/// The last line about each of these tasks, by attempt, of those that can be understood; nothing
+/// about those that have none. For those who do not act upon there being none.
 pub fn last_of(layout: &Layout, ids: &HashSet<TaskId>) -> Result<HashMap<TaskId, Brief>, Error> {
     let mut last: HashMap<TaskId, Brief> = HashMap::new();
-    each_about(layout, ids, |_path, brief| {
-        if last.get(&brief.id).is_none_or(|other| other.attempt <= brief.attempt) {
-            last.insert(brief.id, brief);
+    each_about(layout, ids, |_path, id, brief| {
+        let Ok(brief) = brief else { return };
+        if last.get(&id).is_none_or(|other| other.attempt <= brief.attempt) {
+            last.insert(id, brief);
         }
     })?;
     Ok(last)
 }
 
-/// Shows the lines about these tasks, and the file of each, with one reading of history.
+/// Shows the lines that are, or may be, about these tasks, and the file of each, with one reading of
+/// history.
 fn each_about(
     layout: &Layout,
     ids: &HashSet<TaskId>,
-    mut see: impl FnMut(&Path, Brief),
+    mut see: impl FnMut(&Path, TaskId, Result<Brief, Damaged>),
 ) -> Result<(), Error> {
     let Some(oldest) = ids.iter().min() else { return Ok(()) };
     for path in files_since(layout, &first_day(*oldest))? {
-        each_line(&path, 0, |_at, line| {
-            if task_of(line).is_some_and(|id| !ids.contains(&id)) {
+        each_line(&path, 0, |offset, line| {
+            if id_in(line).is_some_and(|id| !ids.contains(&id)) {
                 return;
             }
-            // A torn line is none.
-            let brief = serde_json::from_slice::<Brief>(line).ok();
-            if let Some(brief) = brief.filter(|brief| ids.contains(&brief.id)) {
-                see(&path, brief);
+            match read_line::<Brief>(&path, offset, line) {
+                Ok(Some(brief)) if ids.contains(&brief.id) => see(&path, brief.id, Ok(brief)),
+                // One that breaks off is none.
+                Ok(_) => {}
+                Err(damaged) => {
+                    let is_in =
+                        |id: &&TaskId| memmem::find(line, id.to_string().as_bytes()).is_some();
+                    match damaged.task {
+                        Some(id) => see(&path, id, Err(damaged)),
+                        None => {
+                            for id in ids.iter().filter(is_in) {
+                                see(&path, *id, Err(damaged.clone()));
+                            }
+                        }
+                    }
+                }
             }
         })?;
     }
     Ok(())
 }
 
-/// The lines of one file that are about one task.
-fn lines_in<T: serde::de::DeserializeOwned>(path: &Path, id: TaskId) -> Result<Vec<T>, Error> {
+/// The lines of one file that are, or may be, about one task, as they stand there.
+fn lines_in(path: &Path, id: TaskId) -> Result<TaskHistory, Error> {
     let key = format!("\"id\":\"{id}\"");
     let finder = memmem::Finder::new(&key);
-    let mut found = Vec::new();
-    each_line(path, 0, |_at, line| {
-        if finder.find(line).is_none() {
+    let mut found = TaskHistory::default();
+    each_line(path, 0, |offset, line| {
+        // One that only mentions the id inside its task is not about the task.
+        if finder.find(line).is_none() || id_in(line).is_some_and(|other| other != id) {
             return;
         }
-        // A torn line, or one that only mentions the id inside its task, is not about the task.
-        let brief = serde_json::from_slice::<Brief>(line).ok().filter(|brief| brief.id == id);
-        found.extend(brief.and_then(|_ours| serde_json::from_slice(line).ok()));
+        match read_line::<Line>(path, offset, line) {
+            Ok(line) => found.lines.extend(line.filter(|line| line.id == id)),
+            Err(damaged) => found.damaged.push(damaged),
+        }
     })?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::Pool;
+    use crate::dir::fixture::{ledger, pool_at, scratch};
+    use crate::dir::ledger::follow::Follower;
+    use crate::store::contract::{line, task};
+    use crate::wire::retry::Verdict;
+    use shared::outcome::Outcome;
+    use shared::task::TaskName;
+
+    fn the_file(pool: &Pool) -> PathBuf {
+        files_since(pool.layout(), "").unwrap().pop().unwrap()
+    }
+
+    /// A pool in whose ledger is one line, changed in this way, about the task that is returned.
+    fn recorded(change: impl Fn(Vec<u8>) -> Vec<u8>) -> (tempfile::TempDir, Pool, TaskId) {
+        let home = scratch();
+        let pool = pool_at(&home.path().join("pool"));
+        let task = task(r#"{"shell": "true"}"#);
+        let line = line(&task, TaskName::first(task.id), Verdict::Succeeded);
+        ledger(&pool, "worker-1").append(&line).unwrap();
+        let path = the_file(&pool);
+        std::fs::write(&path, change(std::fs::read(&path).unwrap())).unwrap();
+        (home, pool, task.id)
+    }
+
+    /// Wherever a writer stopped, it wrote the line again, or the attempt has not ended.
+    #[test]
+    fn a_line_that_breaks_off_says_nothing_wherever_it_does() {
+        let whole = std::fs::read(the_file(&recorded(|line| line).1)).unwrap();
+        for length in 0..whole.len() - 2 {
+            let torn = |line: Vec<u8>| [&line[..length], b"\n"].concat();
+            let (_home, pool, id) = recorded(torn);
+            let history = history_of(pool.layout(), id).unwrap();
+            assert_eq!(history, TaskHistory::default(), "{length}");
+            assert_eq!(line_of(pool.layout(), id, 1, None).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn what_a_damaged_line_says_is_unknown_and_not_nothing() {
+        let spoil = |line: Vec<u8>| {
+            let text = String::from_utf8(line).unwrap();
+            text.replace("\"succeeded\"", "\"succXXded\"").into_bytes()
+        };
+        let (_home, pool, id) = recorded(spoil);
+        let layout = pool.layout();
+        let unknown = line_of(layout, id, 1, None).unwrap_err().to_string();
+        assert!(unknown.contains("the line at byte 0 (unknown variant `succXXded`"), "{unknown}");
+        assert!(unknown.contains("how attempt 1 of task"), "{unknown}");
+        assert_eq!(line_of(layout, id, 2, None).unwrap(), None, "that one is another attempt's");
+        assert_eq!(line_of(layout, TaskId::new(), 1, None).unwrap(), None);
+        let history = history_of(layout, id).unwrap();
+        let damaged = &history.damaged[0];
+        assert_eq!((damaged.task, damaged.attempt, history.lines.len()), (Some(id), Some(1), 0));
+        assert!(history.last().is_err());
+        crate::dir::lookup::standing(layout, id).unwrap_err();
+        let mut follower = Follower::from_start();
+        assert_eq!(follower.poll(layout).unwrap(), []);
+        assert_eq!((follower.torn, follower.take_damaged().len()), (0, 1));
+    }
+
+    /// What became of an attempt before is not needed to know how the task ended.
+    #[test]
+    fn a_damaged_line_hides_no_end_that_can_be_read() {
+        let (_home, pool, id) = recorded(|mut line| {
+            let at = memmem::find(&line, b"\"task\":").unwrap();
+            line[at] = b'!';
+            line
+        });
+        let again = TaskName::first(id).again();
+        let mut task = task(r#"{"shell": "true"}"#);
+        task.id = id;
+        ledger(&pool, "worker-2").append(&line(&task, again, Verdict::Succeeded)).unwrap();
+        let last = history_of(pool.layout(), id).unwrap().last().unwrap().unwrap();
+        assert_eq!((last.attempt, last.outcome), (2, Outcome::Succeeded));
+    }
+
+    /// Versions before this one took tasks that they could not read again from here.
+    #[test]
+    fn a_line_that_is_deeper_than_readers_go_is_read_all_the_same() {
+        let deep = |line: Vec<u8>| {
+            let text = String::from_utf8(line).unwrap();
+            let format = "{\"a\":".repeat(126) + "1" + &"}".repeat(126);
+            text.replace("\"shell\":", &format!("\"format\":{format},\"shell\":")).into_bytes()
+        };
+        let (_home, pool, id) = recorded(deep);
+        let line = line_of(pool.layout(), id, 1, None).unwrap().unwrap();
+        assert_eq!(line.outcome, Outcome::Succeeded);
+        assert_eq!(shared::task::depth_of(line.task.spec.format.as_ref().unwrap()), 126);
+    }
 }

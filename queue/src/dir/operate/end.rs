@@ -2,7 +2,6 @@
 //! file removed. Of many, all are taken, then all lines are written, with one flush, then all files
 //! are removed: whoever dies in between leaves each as if it had been ended alone.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
 use shared::id::TaskId;
@@ -19,9 +18,11 @@ use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::{listing, reject};
 use crate::dir::layout::Shelf;
 use crate::dir::ledger::append::{Ledger, Ticket};
+use crate::dir::ledger::rejection::{self, Unreadable};
+use crate::dir::ledger::search::RecordedEnds;
 use crate::dir::ledger::{carry_out, search};
 use crate::wire::ledger_line::Line;
-use crate::wire::retry::{AttemptEnd, Verdict};
+use crate::wire::retry::{self, Verdict};
 
 /// Why a task is ended that nobody runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,22 +34,26 @@ pub enum Reason {
         /// Which task that was; unknown to whoever finishes what another process had begun.
         needed: Option<TaskId>,
     },
+    /// Its file could not be understood.
+    Unreadable,
 }
 
 impl Reason {
-    const ALL: [Self; 2] = [Self::Cancel, Self::Dependency { needed: None }];
+    const ALL: [Self; 3] = [Self::Cancel, Self::Dependency { needed: None }, Self::Unreadable];
 
     const fn verb(self) -> &'static str {
         match self {
             Self::Cancel => "cancel",
             Self::Dependency { .. } => "dependency",
+            Self::Unreadable => "unreadable",
         }
     }
 
-    const fn cause(self) -> Cause {
+    const fn verdict(self) -> Verdict {
         match self {
-            Self::Cancel => Cause::Cancelled,
-            Self::Dependency { .. } => Cause::DependencyFailed,
+            Self::Cancel => Verdict::Cancelled(Cause::Cancelled),
+            Self::Dependency { .. } => Verdict::Cancelled(Cause::DependencyFailed),
+            Self::Unreadable => Verdict::Rejected,
         }
     }
 
@@ -61,6 +66,8 @@ impl Reason {
             Self::Dependency { needed: None } => {
                 Some("a task that it waited for did not end as needed".to_owned())
             }
+            // Whoever met it could not read it; whoever ends it can.
+            Self::Unreadable => Some("it could not be read where it was".to_owned()),
         }
     }
 }
@@ -111,12 +118,21 @@ enum Taken {
     Not(Change),
 }
 
+/// What the file of a task holds.
+enum Content {
+    Task(Box<Task>),
+    /// What is wrong with it.
+    Unreadable(String),
+    /// It is not there any more.
+    Gone,
+}
+
 /// How far the end of one is.
 enum Stage {
     /// Its line, which says this, is on the disk.
     Recorded(Next),
-    /// Its line is written, and perhaps not flushed.
-    Written(Ticket),
+    /// Its line, which says this, is written, and perhaps not flushed.
+    Written(Ticket, Next),
     /// Its line could not be written.
     Unwritten,
 }
@@ -245,44 +261,60 @@ impl<'a> Ender<'a> {
     fn finish_group(
         &self,
         group: &[Begun],
-        recorded: &HashMap<TaskId, Next>,
+        recorded: &RecordedEnds,
         see: &mut dyn FnMut(EndedTask),
         results: &mut Vec<Result<(), Error>>,
     ) {
         let write = |begun: &Begun| {
-            let Some(task) = self.read(*begun)? else { return Ok(None) };
-            let told = EndedTask { name: begun.name, class: task.class(), task_name: task.name() };
-            let stage = match recorded.get(&begun.name.id) {
-                Some(next) => Stage::Recorded(*next),
-                None => self.write(*begun, task),
-            };
-            Ok(Some((stage, told)))
+            let id = begun.name.id;
+            if let Some(damaged) = recorded.unknown.get(&id) {
+                let what = format!("how attempt {} of task {id} ended", begun.name.attempt);
+                return Err(damaged.error(&what));
+            }
+            let stage = recorded.next.get(&id).map(|next| Stage::Recorded(*next));
+            match (self.read(*begun)?, stage) {
+                (Content::Gone, _) => Ok(None),
+                (Content::Task(task), stage) => {
+                    let (class, task_name) = (task.class(), task.name());
+                    let told = EndedTask { name: begun.name, class, task_name };
+                    let stage = stage.unwrap_or_else(|| self.write(*begun, *task));
+                    Ok(Some((stage, Some(told))))
+                }
+                (Content::Unreadable(_), Some(stage)) => Ok(Some((stage, None))),
+                (Content::Unreadable(problem), None) => {
+                    let (path, name) = (self.path(*begun), begun.name);
+                    let unreadable = Unreadable { path: &path, name, problem: &problem };
+                    rejection::end(self.pool, self.ledger, unreadable)?;
+                    Ok(None)
+                }
+            }
         };
         let written: Vec<Result<_, Error>> = group.iter().map(write).collect();
         for (begun, written) in group.iter().zip(written) {
             results.push(written.and_then(|written| {
                 let Some((stage, told)) = written else { return Ok(()) };
                 self.carry_out(*begun, stage)?;
-                see(told);
+                told.into_iter().for_each(&mut *see);
                 Ok(())
             }));
         }
     }
 
-    /// The task. `None` when it is gone, or no task: then it is put aside.
-    fn read(&self, begun: Begun) -> Result<Option<Task>, Error> {
+    fn read(&self, begun: Begun) -> Result<Content, Error> {
         let (layout, path) = (self.pool.layout(), self.path(begun));
         match reject::read_task(layout, &path, begun.name.id) {
-            Err(Error::Garbled { problem, .. }) => {
-                reject::reject(layout, &path, &problem).map(|_rejected| None)
-            }
-            read => read,
+            Ok(Some(task)) => Ok(Content::Task(Box::new(task))),
+            Ok(None) => Ok(Content::Gone),
+            Err(Error::Garbled { problem, .. }) => Ok(Content::Unreadable(problem)),
+            Err(err) => Err(err),
         }
     }
 
     /// Writes the line. What cannot be written now is tried again alone.
     fn write(&self, begun: Begun, task: Task) -> Stage {
-        self.ledger.write(&self.line(begun, task)).map_or(Stage::Unwritten, Stage::Written)
+        let line = self.line(begun, task);
+        let written = self.ledger.write(&line);
+        written.map_or(Stage::Unwritten, |ticket| Stage::Written(ticket, line.next))
     }
 
     fn carry_out(&self, begun: Begun, stage: Stage) -> Result<(), Error> {
@@ -290,22 +322,23 @@ impl<'a> Ender<'a> {
         let on_disk = match stage {
             Stage::Recorded(next) => Some(next),
             // The first one flushes for all that were written by then.
-            Stage::Written(ticket) => self.ledger.flush(ticket).ok().map(|()| Next::End),
+            Stage::Written(ticket, next) => self.ledger.flush(ticket).ok().map(|()| next),
             Stage::Unwritten => None,
         };
         let next = match on_disk {
             Some(next) => next,
             None => {
                 // Alone, with the reserve given up where the disk is full.
-                let Some(task) = self.read(begun)? else { return Ok(()) };
-                self.ledger.append(&self.line(begun, task))?;
-                Next::End
+                let Content::Task(task) = self.read(begun)? else { return Ok(()) };
+                let line = self.line(begun, *task);
+                self.ledger.append(&line)?;
+                line.next
             }
         };
         if next == Next::End {
             return publish::remove(&path).map(|_removed| ());
         }
-        // No line of ours; but what it says is to be done.
+        // Whoever's line it is, what it says is to be done.
         let TaskName { id, attempt, .. } = begun.name;
         let line = search::line_of(self.pool.layout(), id, attempt, None)?;
         line.map_or(Ok(()), |line| carry_out::carry_out(self.pool, &path, &line.task, &line))
@@ -317,8 +350,9 @@ impl<'a> Ender<'a> {
 
     fn line(&self, begun: Begun, task: Task) -> Line {
         let (name, reason) = (begun.name, begun.reason);
-        let verdict = Verdict::Cancelled(reason.cause());
-        let mut line = Line::new(task, name, verdict, AttemptEnd::for_good(name, Moment::now()));
+        let (verdict, policy) = (reason.verdict(), &self.pool.rules().retry);
+        let end = retry::next(name, verdict, policy, Moment::now(), 0.0);
+        let mut line = Line::new(task, name, verdict, end);
         line.error_message = reason.message();
         line.written_by = Some(self.ledger.writer().name.to_string());
         line

@@ -2,6 +2,7 @@
 //! moves, the lanes are written once, and whoever waits for them is woken by the first and the last.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 
 use shared::task::{Class, Task, TaskName};
 use shared::time::Moment;
@@ -12,10 +13,12 @@ use crate::dir::Pool;
 use crate::dir::disk::lane_files::ensure_lane;
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::publish::{self, Moved};
+use crate::dir::disk::reject;
 use crate::dir::layout::{Segment, Shelf};
 use crate::dir::signal::doorbell;
 use crate::store::start::{Start, released};
 use crate::wire::lane::LaneName;
+use crate::wire::ledger_line::Line;
 
 /// Moves tasks, any number of them. A mover that dies has moved some and not the others; those who
 /// wait for the moved ones look anyway.
@@ -64,13 +67,38 @@ impl<'a> Mover<'a> {
         let Place::Shelf { shelf: Shelf::Held, .. } = found.place else {
             return Ok(Change::NotThere { state: found.place.state() });
         };
-        let Some(task) = found.read(self.pool.layout())? else { return Ok(Change::Moved) };
-        if task.spec.after.is_empty() {
-            return self.make_ready(found, &task, found.name);
-        }
         let layout = self.pool.layout();
-        let waiting = layout.on_shelf(Shelf::Waiting, found.name);
-        let change = moved(publish::move_new(&found.path(layout), &waiting)?)?;
+        let Some(task) = found.read(layout)? else { return Ok(Change::Moved) };
+        self.put_where_it_belongs(&found.path(layout), &task, found.name)
+    }
+
+    /// Takes a task back that ended because its file could not be understood, as `line` says, and
+    /// that somebody has mended since.
+    ///
+    /// # Errors
+    /// Where it still cannot be understood.
+    pub fn take_back(&mut self, line: &Line) -> Result<Change, Error> {
+        let layout = self.pool.layout();
+        let (path, reason) = layout.rejected_task(line.next_name);
+        let Some(task) = reject::read_task(layout, &path, line.id)? else {
+            return Ok(Change::NotThere { state: "no longer in rejected/" });
+        };
+        let change = self.put_where_it_belongs(&path, &task, line.next_name)?;
+        publish::remove(&reason)?;
+        Ok(change)
+    }
+
+    fn put_where_it_belongs(
+        &mut self,
+        from: &Path,
+        task: &Task,
+        name: TaskName,
+    ) -> Result<Change, Error> {
+        if task.spec.after.is_empty() {
+            return self.make_ready_from(from, task, name);
+        }
+        let waiting = self.pool.layout().on_shelf(Shelf::Waiting, name);
+        let change = moved(publish::move_new(from, &waiting)?)?;
         self.ring(Bell::Brain);
         Ok(change)
     }
@@ -91,7 +119,16 @@ impl<'a> Mover<'a> {
         task: &Task,
         name: TaskName,
     ) -> Result<Change, Error> {
-        let (layout, from) = (self.pool.layout(), found.path(self.pool.layout()));
+        self.make_ready_from(&found.path(self.pool.layout()), task, name)
+    }
+
+    fn make_ready_from(
+        &mut self,
+        from: &Path,
+        task: &Task,
+        name: TaskName,
+    ) -> Result<Change, Error> {
+        let layout = self.pool.layout();
         // What has run once has reached its time, whatever the clock says by now.
         let start = match name.attempt {
             1 => released(task, Moment::now()),
@@ -99,7 +136,7 @@ impl<'a> Mover<'a> {
         };
         match start {
             Start::Delayed(at) => {
-                let change = moved(publish::move_new(&from, &layout.delayed_task(at, name))?)?;
+                let change = moved(publish::move_new(from, &layout.delayed_task(at, name))?)?;
                 self.ring(Bell::Brain);
                 Ok(change)
             }
@@ -108,7 +145,7 @@ impl<'a> Mover<'a> {
                 let lane = ensure_lane(layout, &requirements, &mut self.lanes)?;
                 let segment = Segment::single(task.id);
                 let dir = layout.pending_segment(&lane, task.priority(), &segment);
-                let change = moved(publish::move_new(&from, &dir.join(name.file_name()))?)?;
+                let change = moved(publish::move_new(from, &dir.join(name.file_name()))?)?;
                 self.ring(Bell::New(task.class()));
                 Ok(change)
             }

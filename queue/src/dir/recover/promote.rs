@@ -20,6 +20,7 @@ use crate::dir::find::dependencies::{self, End};
 use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
+use crate::dir::ledger::lines::Damaged;
 use crate::dir::operate::{self, Change, Ender, Mover, ToEnd};
 use crate::store::dependency::{Dependency, Readiness, verdict};
 
@@ -44,6 +45,8 @@ pub enum Promotion {
     },
     /// A file that is no task was put aside.
     Rejected(PathBuf, String),
+    /// A line of history was passed over, so whether what a task waits for has ended is unknown.
+    Damaged(Damaged),
     /// This one did not work; the others went on.
     Failed(TaskName, Error),
 }
@@ -59,6 +62,9 @@ impl Promotion {
                 Event::TaskDependencyFailed { task: name.id, needed }
             }
             Self::Rejected(file, reason) => Event::TaskRejected { file, reason },
+            Self::Damaged(Damaged { path, offset, problem, .. }) => {
+                Event::LedgerDamaged { path, offset, problem }
+            }
             Self::Failed(name, err) => {
                 let doing = format!("Releasing task {}", name.id.short());
                 Event::ProcessFailed { doing, error: err.to_string() }
@@ -79,6 +85,8 @@ pub struct Promoter {
     looked_up: HashSet<TaskId>,
     /// Of the directories in `waiting/`.
     known: BTreeMap<Segment, Freshness>,
+    /// Met in this step, and what is wrong with each: to be ended when the rest is done.
+    unreadable: Vec<(Found, String)>,
     /// The second of the last step: what was due by then and is still there could not be released.
     stepped: Option<i64>,
 }
@@ -101,6 +109,7 @@ impl Promoter {
             ended: HashMap::new(),
             looked_up: HashSet::new(),
             known: BTreeMap::new(),
+            unreadable: Vec::new(),
             stepped: None,
         }
     }
@@ -125,11 +134,12 @@ impl Promoter {
         self.discover(&mut done)?;
         if self.waiting.is_empty() {
             self.forget_ends();
-            return Ok(done);
+        } else {
+            self.follow(&mut done)?;
+            self.look_up()?;
+            self.decide(ledger, &mut done)?;
         }
-        self.follow()?;
-        self.look_up()?;
-        self.decide(ledger, &mut done)?;
+        self.reject(ledger, &mut done)?;
         Ok(done)
     }
 
@@ -141,7 +151,7 @@ impl Promoter {
     }
 
     /// Learns what has ended since the last step.
-    fn follow(&mut self) -> Result<(), Error> {
+    fn follow(&mut self, done: &mut Vec<Promotion>) -> Result<(), Error> {
         let layout = self.pool.layout();
         let follower = match &mut self.follower {
             Some(follower) => follower,
@@ -157,12 +167,14 @@ impl Promoter {
                 self.ended.insert(brief.id, End { attempt: brief.attempt, outcome });
             }
         }
+        done.extend(follower.take_damaged().into_iter().map(Promotion::Damaged));
         Ok(())
     }
 
-    fn delays(&self, now: Moment) -> Result<Vec<Promotion>, Error> {
-        let (mut done, mut mover) = (Vec::new(), Mover::new(&self.pool));
-        let layout = self.pool.layout();
+    fn delays(&mut self, now: Moment) -> Result<Vec<Promotion>, Error> {
+        let pool = self.pool.clone();
+        let (mut done, mut mover) = (Vec::new(), Mover::new(&pool));
+        let layout = pool.layout();
         for due in listing::due_times(layout)? {
             let over = due <= now.unix_seconds();
             if !over && due <= self.latest_retry(now) {
@@ -175,10 +187,10 @@ impl Promoter {
             let is_due = |name: &TaskName| over || name.attempt > 1;
             for name in names.tasks.into_iter().filter(is_due) {
                 let found = Found { place: place.clone(), name };
-                match make_ready(&mut mover, &self.pool, &found) {
+                match make_ready(&mut mover, &pool, &found) {
                     Ok(Change::Done) => done.push(Promotion::Due(name)),
                     Ok(_moved) => {}
-                    Err(err) => done.push(self.trouble(name, err)),
+                    Err(err) => done.extend(self.trouble(found, err)),
                 }
             }
             let _gone = remove_empty_dir(&place.dir(layout));
@@ -194,15 +206,34 @@ impl Promoter {
             .saturating_add(2)
     }
 
-    /// A file that is no task is put aside; anything else is tried again at the next step.
-    fn trouble(&self, name: TaskName, err: Error) -> Promotion {
-        let Error::Garbled { path, problem } = err else { return Promotion::Failed(name, err) };
-        match reject::reject(self.pool.layout(), &path, &problem) {
-            Ok(_target) => Promotion::Rejected(path, problem),
-            // Put aside as well, with more to tell.
-            Err(Error::Garbled { path, problem }) => Promotion::Rejected(path, problem),
-            Err(err) => Promotion::Failed(name, err),
+    /// What cannot be understood is ended; anything else is tried again at the next step.
+    fn trouble(&mut self, found: Found, err: Error) -> Option<Promotion> {
+        let Error::Garbled { problem, .. } = err else {
+            return Some(Promotion::Failed(found.name, err));
+        };
+        self.unreadable.push((found, problem));
+        None
+    }
+
+    /// Ends the tasks that could not be understood, so that nobody waits for them.
+    fn reject(&mut self, ledger: &Ledger, done: &mut Vec<Promotion>) -> Result<(), Error> {
+        let unreadable = std::mem::take(&mut self.unreadable);
+        if unreadable.is_empty() {
+            return Ok(());
         }
+        // Busy: somebody else ends tasks just now. They are met again at the next step.
+        let Some(ender) = Ender::try_new(&self.pool, ledger)? else { return Ok(()) };
+        for (found, problem) in unreadable {
+            match ender.end(&found, operate::Reason::Unreadable) {
+                Ok(Change::Done) => {
+                    let path = found.path(self.pool.layout());
+                    done.push(Promotion::Rejected(path, problem));
+                }
+                Ok(_moved) => {}
+                Err(err) => done.push(Promotion::Failed(found.name, err)),
+            }
+        }
+        Ok(())
     }
 
     fn put_aside(&self, foreign: Vec<PathBuf>, done: &mut Vec<Promotion>) {
@@ -260,7 +291,8 @@ impl Promoter {
             }
             if let Err(err) = self.learn(segment, name) {
                 learnt = Learnt::Some;
-                done.push(self.trouble(name, err));
+                let place = Place::Shelf { shelf: Shelf::Waiting, segment: segment.clone() };
+                done.extend(self.trouble(Found { place, name }, err));
             }
         }
         Ok(learnt)
@@ -385,7 +417,7 @@ impl Promoter {
         match came {
             Ok(Change::Done) => done.push(promotion),
             Ok(Change::Moved | Change::NotThere { .. } | Change::Running { .. }) => return,
-            Err(err) => return done.push(self.trouble(found.name, err)),
+            Err(err) => return done.extend(self.trouble(found.clone(), err)),
         }
         self.waiting.remove(&found.name.id);
         let _gone = remove_empty_dir(&found.place.dir(self.pool.layout()));

@@ -39,7 +39,8 @@ pub(super) struct Remains<'a> {
     /// What the worker's lease says; `None` where that cannot be read.
     pub(super) record: Option<&'a Record>,
     pub(super) name: TaskName,
-    pub(super) task: &'a Task,
+    /// `None` where it cannot be understood.
+    pub(super) task: Option<&'a Task>,
 }
 
 /// What is left of an attempt.
@@ -108,9 +109,9 @@ impl Remains<'_> {
 
     /// Whether it runs a process of its own.
     fn has_job(&self) -> bool {
-        match self.task.spec.payload() {
-            Ok(Payload::Llm { .. } | Payload::Model { .. }) => false,
-            Ok(Payload::Command(_) | Payload::Shell(_)) | Err(_) => true,
+        match self.task.map(|task| task.spec.payload()) {
+            Some(Ok(Payload::Llm { .. } | Payload::Model { .. })) => false,
+            Some(Ok(Payload::Command(_) | Payload::Shell(_)) | Err(_)) | None => true,
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! For each task left there: if the ledger has a line about the attempt, what it says is carried
 //! out. If not, the job may still run: its processes are found in the kernel and ended, and only
-//! when none is left ([`super::remains`]) the line is written and the task put back. What may still
+//! when none is left (`remains`) the line is written and the task put back. What may still
 //! run stays where it is; the lease then says why, and whoever takes it next goes on. Every step can
 //! be done again.
 //!
@@ -20,6 +20,7 @@ use crate::Error;
 use crate::dir::disk::{listing, reject};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::carry_out;
+use crate::dir::ledger::rejection::{self, Unreadable};
 use crate::dir::presence::lease::{Lease, reach, this_process};
 use crate::dir::signal::control;
 use crate::dir::{Pool, fault};
@@ -213,22 +214,21 @@ impl<'a> Settler<'a> {
         let layout = self.pool.layout();
         let record = left_by.record();
         let path = layout.processing_of(worker).join(name.file_name());
-        let task = match reject::read_task(layout, &path, name.id) {
-            Ok(Some(task)) => task,
+        let read = match reject::read_task(layout, &path, name.id) {
+            Ok(Some(task)) => Ok(task),
             Ok(None) => return Ok(Fate::Finished(Next::End)),
-            Err(Error::Garbled { problem, .. }) => {
-                reject::reject(layout, &path, &problem)?;
-                return Ok(Fate::Rejected(problem));
-            }
+            // It may have been a task when it was claimed: it may run, or have ended.
+            Err(Error::Garbled { problem, .. }) => Err(problem),
             Err(err) => return Err(err),
         };
         if let Some(line) = self.recorded(name, record)? {
-            carry_out::carry_out(self.pool, &path, &task, &line)?;
+            carry_out::carry_out(self.pool, &path, &line.task, &line)?;
             return Ok(Fate::Finished(line.next));
         }
-        let grace = task.spec.grace_period.map_or(self.patience.grace, |span| span.0);
+        let own_grace = read.as_ref().ok().and_then(|task| task.spec.grace_period);
+        let grace = own_grace.map_or(self.patience.grace, |span| span.0);
         let patience = Patience { grace, ..self.patience };
-        let remains = Remains { pool: self.pool, worker, record, name, task: &task };
+        let remains = Remains { pool: self.pool, worker, record, name, task: read.as_ref().ok() };
         let word = self.abandon.filter(|word| word.task == name.id);
         let began = remains.began();
         let mut died = left_by.told(worker);
@@ -240,13 +240,18 @@ impl<'a> Settler<'a> {
                 Vec::new()
             }
         };
+        let task = match read {
+            Ok(task) => task,
+            Err(problem) => {
+                let unreadable = Unreadable { path: &path, name, problem: &problem };
+                rejection::end(self.pool, self.ledger, unreadable)?;
+                return Ok(Fate::Rejected(problem));
+            }
+        };
         let cancel = control::has_cancel(layout, worker, name)?;
-        let verdict = match (cancel, left_by) {
-            (true, _) => Verdict::Cancelled(Cause::Cancelled),
-            (false, LeftBy::Living) if !began => Verdict::Returned,
-            // Whoever stops a machine, or a pool, blames no task.
-            (false, LeftBy::Dead(Some(record))) if record.stopping.is_some() => Verdict::Returned,
-            (false, LeftBy::Living | LeftBy::Dead(_)) => Verdict::WorkerDied,
+        let verdict = match cancel {
+            true => Verdict::Cancelled(Cause::Cancelled),
+            false => left_by.verdict(began),
         };
         let policy = self.pool.rules().retry.of(&task);
         let end = retry::next(name, verdict, &policy, Moment::now(), fastrand::f64());
@@ -312,6 +317,16 @@ impl<'a> LeftBy<'a> {
         match self {
             Self::Dead(record) => record,
             Self::Living => None,
+        }
+    }
+
+    /// What the end of an attempt is whose job may have begun, or had not.
+    fn verdict(self, began: bool) -> Verdict {
+        match self {
+            Self::Living if !began => Verdict::Returned,
+            // Whoever stops a machine, or a pool, blames no task.
+            Self::Dead(Some(record)) if record.stopping.is_some() => Verdict::Returned,
+            Self::Living | Self::Dead(_) => Verdict::WorkerDied,
         }
     }
 

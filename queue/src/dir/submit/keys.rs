@@ -20,6 +20,7 @@ use crate::dir::disk::plain_file;
 use crate::dir::disk::publish::{self, Durability};
 use crate::dir::find::places;
 use crate::dir::layout::Layout;
+use crate::dir::ledger::search::{TaskHistory, history_of};
 
 /// What a key's file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +134,7 @@ fn is_there(layout: &Layout, entry: &Entry) -> Result<bool, Error> {
         Stage::Submitted => true,
         Stage::Intended => {
             places::find(layout, entry.id)?.is_some()
-                || !crate::dir::ledger::search::lines_of(layout, entry.id)?.is_empty()
+                || history_of(layout, entry.id)? != TaskHistory::default()
         }
     })
 }

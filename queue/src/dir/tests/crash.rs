@@ -301,6 +301,7 @@ fn promote(pool: &Pool, ledger: &Ledger, now: Moment) -> Result<u32, Error> {
         match promotion {
             Promotion::Failed(_, err) => return Err(err),
             Promotion::Rejected(path, problem) => panic!("{}: {problem}", path.display()),
+            Promotion::Damaged(damaged) => panic!("{damaged}"),
             Promotion::Due(_) | Promotion::Ready { .. } | Promotion::Hopeless { .. } => moved += 1,
         }
     }
@@ -394,7 +395,8 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                     | Verdict::Cancelled(_)
                     | Verdict::ProbeFailed { .. }
                     | Verdict::NotReady(_)
-                    | Verdict::Returned => None,
+                    | Verdict::Returned
+                    | Verdict::Rejected => None,
                 };
                 assert_eq!(state(pool, id), expected);
             },

@@ -294,8 +294,13 @@ fn something_of_a_tasks_name_where_it_belongs_makes_nobody_throw_it_away() {
     let there = pool.layout().on_shelf(layout::Shelf::Failed, line.next_name);
     fs::create_dir_all(&there).unwrap();
     claim.end(&ledger(&pool, "worker-1"), &line).unwrap();
-    let kept = pool.layout().rejected().join(TaskName::first(id).file_name());
-    assert_eq!(Task::parse(&fs::read(kept).unwrap()).unwrap().id, id);
+    assert_eq!(
+        Task::parse(&fs::read(&there).unwrap()).unwrap().id,
+        id,
+        "the task is where it belongs"
+    );
+    let aside = pool.layout().rejected().join(there.file_name().unwrap());
+    assert!(aside.is_dir(), "what was in its way is put aside");
 }
 
 /// A ledger is shared by threads.

@@ -3,13 +3,12 @@
 mod beside;
 mod bulk;
 pub(super) mod crash;
+mod foreign;
 mod keep;
 mod many;
 pub(super) mod plug;
 mod power;
 mod promoter;
-mod put_aside;
 mod servers;
-mod squatters;
 mod together;
 mod turns;

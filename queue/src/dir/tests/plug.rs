@@ -217,7 +217,7 @@ pub(super) fn what_must_hold_but_for_copies(pool: &Pool, notes: &Notes) {
         follows(brief, places.get(id));
     }
     let there = |id: &TaskId| {
-        places.contains_key(id) || last.get(id).is_some_and(|brief| brief.next == Next::End)
+        places.contains_key(id) || last.get(id).is_some_and(|brief| is_history(brief.next))
     };
     for id in &notes.acknowledged {
         assert!(there(id), "lost: {id}");
@@ -249,11 +249,16 @@ pub(super) fn goes_on(pool: &Pool) {
     }
 }
 
+/// Whether nothing of the task is left where tasks are.
+fn is_history(next: Next) -> bool {
+    matches!(next, Next::End | Next::Rejected)
+}
+
 /// What the last line about a task says was done.
 fn follows(brief: &Brief, found: Option<&Found>) {
     let state = found.map(|found| (found.place.state(), found.name));
     let Some((state, name)) = state else {
-        assert_eq!(brief.next, Next::End, "lost after its last line: {brief:?}");
+        assert!(is_history(brief.next), "lost after its last line: {brief:?}");
         return;
     };
     if name.attempt > brief.next_name.attempt {
@@ -262,7 +267,7 @@ fn follows(brief: &Brief, found: Option<&Found>) {
     }
     assert_eq!(name, brief.next_name, "attempt numbers only grow");
     match brief.next {
-        Next::End => panic!("it has ended, and is {state}: {brief:?}"),
+        Next::End | Next::Rejected => panic!("it has ended, and is {state}: {brief:?}"),
         Next::Failed => assert_eq!(state, "failed"),
         Next::Pending => assert_eq!(state, "pending"),
         Next::Delayed(_) => assert!(["delayed", "pending", "held"].contains(&state), "{state}"),

@@ -50,10 +50,7 @@ pub(crate) fn all(storm: &Storm, history: &History, fleet: &Fleet) -> Broken {
 }
 
 fn is_end(line: &Line) -> bool {
-    match line.next {
-        Next::End | Next::Failed => true,
-        Next::Pending | Next::Delayed(_) => false,
-    }
+    line.next.ends_task()
 }
 
 /// One line ends the task, it is the last, and the task's file is where it says.
@@ -65,7 +62,7 @@ fn ends_once(story: &Story) -> Vec<String> {
     }
     let should_be = match story.last().map(|line| line.next) {
         Some(Next::Failed) => vec!["failed"],
-        Some(Next::End | Next::Pending | Next::Delayed(_)) | None => vec![],
+        Some(Next::End | Next::Pending | Next::Delayed(_) | Next::Rejected) | None => vec![],
     };
     let is: Vec<_> = story.places.iter().filter_map(|place| place.split('/').next()).collect();
     if is != should_be {

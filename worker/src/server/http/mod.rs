@@ -363,11 +363,8 @@ impl Reply<'_> {
     /// All of the answer, as JSON.
     pub(super) fn json(mut self) -> Result<Value, Failure> {
         let body = self.read(self.client.limits.answer)?;
-        let text = String::from_utf8_lossy(&body);
-        serde_json::from_str(&text).map_err(|_not_json| {
-            let begins = super::lines::shown(&body);
-            Failure::transport(&self.what, &format!("answered what is not JSON: {begins}"))
-        })
+        let wrong = |wrong| Failure::transport(&self.what, &format!("answered {wrong}"));
+        super::lines::read_json(&body).map_err(wrong)
     }
 
     /// Reads the whole body, if it is not above a limit, and keeps the connection for later.

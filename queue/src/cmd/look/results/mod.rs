@@ -233,7 +233,16 @@ impl Writer {
         if counts.failed > 0 || open > 0 || unknown > 0 {
             let gone = match unknown {
                 0 => String::new(),
-                gone => format!(", {gone} no longer in history"),
+                gone => match answers.damaged() {
+                    0 => format!(", {gone} no longer in history"),
+                    lines => {
+                        let lines = counted(lines, "line");
+                        format!(
+                            ", how {gone} ended is unknown: {lines} of history cannot be \
+                             understood, and `queue doctor` shows where"
+                        )
+                    }
+                },
             };
             let open = if open > 0 { format!(", {open} not ended") } else { String::new() };
             let (done, failed) = (counts.succeeded, counts.failed);

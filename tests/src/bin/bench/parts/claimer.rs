@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use queue::dir::claim::cursor::{Cursor, Pass, Wish};
@@ -57,8 +58,8 @@ fn answer(nanos: u128) {
 
 fn ours(root: &Path, name: Name) -> Box<dyn FnMut()> {
     let pool = daemon::open_pool(root);
-    let mut cursor = Cursor::new(&pool, &name);
-    let ledger = Ledger::new(pool.layout().clone(), Writer::new(name));
+    let ledger = Arc::new(Ledger::new(pool.layout().clone(), Writer::new(name.clone())));
+    let mut cursor = Cursor::new(&pool, &name, ledger.clone());
     Box::new(move || {
         let claim = claim(&mut cursor);
         let line = line(claim.task(), claim.name());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use shared::id::TaskId;
 use shared::task::TaskName;
 
-use super::plug::{self, Acted, Notes, Scene, play_where};
+use super::super::plug::{self, Acted, Notes, Scene, play_where};
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
@@ -69,7 +69,10 @@ fn look_everywhere(pool: &Pool, worker: &str) -> Result<Vec<String>, Error> {
         match promotion {
             Promotion::Failed(_name, err) => return Err(err),
             Promotion::Rejected(_path, why) => told.push(why),
-            Promotion::Due(_) | Promotion::Ready { .. } | Promotion::Hopeless { .. } => {}
+            Promotion::Due(_)
+            | Promotion::Ready { .. }
+            | Promotion::Hopeless { .. }
+            | Promotion::Damaged(_) => {}
         }
     }
     told.extend(strays::put_aside(pool.layout())?.into_iter().map(|stray| stray.reason));

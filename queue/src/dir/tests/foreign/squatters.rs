@@ -7,7 +7,7 @@ use std::path::Path;
 use shared::outcome::Cause;
 use shared::task::Task;
 
-use super::plug::{Notes, goes_on, what_must_hold_but_for_copies};
+use super::super::plug::{Notes, goes_on, what_must_hold_but_for_copies};
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
 use crate::dir::disk::lane_files::ensure_lane;
@@ -110,9 +110,9 @@ fn an_end_waits_for_what_is_in_its_way() {
                 let file = pool.layout().on_shelf(Shelf::Failed, line.next_name);
                 file.parent().unwrap().to_owned()
             }
-            shared::outcome::Next::Pending | shared::outcome::Next::End => {
-                levels(&pool, claim.task())[0].clone()
-            }
+            shared::outcome::Next::Pending
+            | shared::outcome::Next::End
+            | shared::outcome::Next::Rejected => levels(&pool, claim.task())[0].clone(),
         };
         squat(&path);
         let not = claim.end(&ledger, &line).unwrap_err();
@@ -122,7 +122,7 @@ fn an_end_waits_for_what_is_in_its_way() {
         not.try_again(&ledger).unwrap();
         let acknowledged = vec![id];
         what_must_hold_but_for_copies(&pool, &Notes { acknowledged, together: Vec::new() });
-        assert_eq!(super::plug::ends(&pool), [(id, 1)]);
+        assert_eq!(super::super::plug::ends(&pool), [(id, 1)]);
         goes_on(&pool);
     }
 }
