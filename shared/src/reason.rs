@@ -77,6 +77,8 @@ words! {
         JobMayRun = "job.may_run",
         /// The disk is full.
         DiskFull = "disk.full",
+        /// A job prints so much that its log is cut.
+        LogCut = "log.cut",
         /// Nothing is waiting.
         QueueEmpty = "queue.empty",
         /// Tasks wait, but this worker may take none of their lane.
@@ -131,6 +133,7 @@ impl Code {
             | Self::JobUnkillable
             | Self::JobMayRun
             | Self::DiskFull
+            | Self::LogCut
             | Self::QueueEmpty
             | Self::LaneIneligible
             | Self::Draining

@@ -1,6 +1,6 @@
 //! Heartbeats, from a thread of their own, so that a long task never silences them: at every
 //! change (at most ten a second) and at a fixed pace when nothing changes. The same thread looks
-//! whether jobs get on.
+//! whether jobs get on, and keeps their logs within their caps.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,6 +23,7 @@ use shared::task::Class;
 use shared::time::Moment;
 
 use crate::attempt::context::AttemptContext;
+use crate::log_caps::LogCaps;
 use crate::worker_state::progress::Sample;
 use crate::worker_state::{Facts, Job};
 
@@ -61,6 +62,7 @@ struct Beat {
     reading: Option<GpuReading>,
     read_at: Option<Instant>,
     trouble: Repeater,
+    logs: LogCaps,
     /// Jobs whose quiet was already worth a heartbeat of its own.
     quiet: BTreeSet<String>,
 }
@@ -76,6 +78,7 @@ impl HeartbeatThread {
             reading: None,
             read_at: None,
             trouble: Repeater::default(),
+            logs: LogCaps::new(now),
             quiet: BTreeSet::new(),
         };
         self.write(&mut beat);
@@ -95,6 +98,8 @@ impl HeartbeatThread {
             } else {
                 never()
             };
+            let until = |at: Instant| after(at.saturating_duration_since(Instant::now()));
+            let logs = beat.logs.due(&self.context.worker_state).map_or_else(never, until);
             select! {
                 recv(end) -> _closed => return false,
                 recv(self.context.worker_state.changes()) -> _changed => {
@@ -106,6 +111,7 @@ impl HeartbeatThread {
                         return true;
                     }
                 }
+                recv(logs) -> _now => beat.logs.look(&self.context),
                 recv(after(due)) -> _now => return true,
             }
         }

@@ -7,6 +7,7 @@
 //! - `recorder`: one thread that records behind them how attempts ended
 //! - [`worker_state`]: what this worker knows about itself, shared by its threads
 //! - [`heartbeat_thread`]: says that to others, and watches progress
+//! - `log_caps`: keeps the logs of running jobs within their caps
 //! - [`models`]: what is known of the model server; [`server`]: how it is spoken to
 //! - [`job`]: one child process group: start, wait, end, leaks
 
@@ -14,6 +15,7 @@ pub mod attempt;
 pub(crate) mod children;
 pub mod heartbeat_thread;
 pub mod job;
+pub(crate) mod log_caps;
 pub mod main_loop;
 pub mod models;
 pub(crate) mod recorder;

@@ -3,7 +3,7 @@
 //! From below upwards: [`layout`] spells paths, [`disk`] changes and reads files, [`settings`] and
 //! [`pool`] say what holds; on these stand [`ledger`], [`presence`], [`signal`] and [`mod@batch`];
 //! then [`find`], then [`submit`], [`claim`] and [`operate`], and [`recover`], which puts right what
-//! any of them left half done. [`lookup`] and [`store`] are for whoever comes from outside.
+//! any of them left half done. [`runs`] is what attempts left. [`lookup`] and [`store`] are for whoever comes from outside.
 
 pub mod batch;
 pub mod claim;
@@ -19,6 +19,7 @@ pub mod operate;
 pub mod pool;
 pub mod presence;
 pub mod recover;
+pub mod runs;
 pub mod settings;
 pub mod signal;
 pub mod store;

@@ -208,6 +208,7 @@ mod tests {
             quiet_seconds: None,
             evidence: serde_json::Map::new(),
             peak_vram_bytes: None,
+            log: None,
         }
     }
 

@@ -9,6 +9,7 @@ use super::bad_spec::BadSpec;
 use super::prompt::{Message, Prompt};
 use super::{Class, MAX_PRIORITY};
 use crate::llm::{ModelVerb, Request};
+use crate::log_cap::LogCap;
 use crate::quantity::{Bytes, Span};
 use crate::time::Moment;
 
@@ -37,6 +38,8 @@ pub struct Spec {
     pub stall_timeout: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_cap: Option<LogCap>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -99,6 +102,7 @@ pub(super) const SPEC_FIELDS: &[&str] = &[
     "timeout",
     "stall_timeout",
     "grace_period",
+    "log_cap",
     "max_attempts",
     "after",
     "at",
@@ -290,6 +294,13 @@ impl Spec {
         }
         if self.image.is_some() {
             return Err(BadSpec::field("image", "containers are not part of this version"));
+        }
+        let is_job = matches!(payload, Payload::Command(_) | Payload::Shell(_));
+        if self.log_cap.is_some() && !is_job {
+            return Err(BadSpec::field(
+                "log_cap",
+                "is for what jobs print; answers are kept whole",
+            ));
         }
         if self.max_attempts == Some(0) {
             return Err(BadSpec::field("max_attempts", "must be at least 1"));

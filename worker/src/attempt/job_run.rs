@@ -118,6 +118,10 @@ pub(crate) fn judge(end: &End) -> AttemptResult {
             (Verdict::Failed(Cause::Stalled), Some(text))
         }
         (Some(EndedBy::Asked(Why::Returned)), _) => (Verdict::Returned, None),
+        (Some(EndedBy::Asked(Why::DiskFull)), _) => {
+            let text = "ended because its log filled the disk, and no file can be cut there";
+            (Verdict::Failed(Cause::DiskFull), Some(text.to_owned()))
+        }
         (None, Status::Exited(0)) => (Verdict::Succeeded, None),
         (None, Status::Exited(code)) if code == i32::from(shared::exit::TRY_LATER) => {
             (Verdict::NotReady(Cause::ExitCode), Some("not ready: exit code 75".to_owned()))
@@ -152,6 +156,7 @@ fn say_what_was_sent(context: &AttemptContext, claim: &Claim, sent: Sent, wall: 
         EndedBy::Asked(Why::Cancelled) => Reason::Cancelled,
         EndedBy::Asked(Why::Stalled) => Reason::Stalled,
         EndedBy::Asked(Why::Returned) => Reason::Shutdown,
+        EndedBy::Asked(Why::DiskFull) => Reason::DiskFull,
     };
     match sent {
         Sent::Term(_) => {
@@ -289,6 +294,7 @@ mod tests {
             (Status::Signaled(15), asked(Why::Cancelled), Verdict::Cancelled(Cause::Cancelled)),
             (Status::Signaled(15), asked(Why::Stalled), Verdict::Failed(Cause::Stalled)),
             (Status::Exited(0), asked(Why::Returned), Verdict::Returned),
+            (Status::Signaled(15), asked(Why::DiskFull), Verdict::Failed(Cause::DiskFull)),
         ] {
             assert_eq!(verdict(status, ended_by), expected, "{status:?} {ended_by:?}");
         }

@@ -3,7 +3,7 @@
 //! was read to its end, in this order.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,8 +11,10 @@ use queue::Pool;
 use queue::dir::disk::place::Place;
 use queue::dir::find::places;
 use queue::dir::lookup::{self, Standing};
+use queue::dir::runs::read::{self, Piece};
 use shared::exit;
 use shared::id::TaskId;
+use shared::quantity::Bytes;
 
 use super::wait;
 use crate::cmd::out::Out;
@@ -58,8 +60,8 @@ impl Output {
             }
             watch.wait(Deadline::after(None));
         };
-        let mut reader = Reader { pool, id, attempt, path: PathBuf::new(), file: None };
-        reader.path = reader.pool.layout().run_log(id, attempt);
+        let path = pool.layout().run_log(id, attempt);
+        let mut reader = Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0 };
         if self.follow {
             reader.follow(&mut app.out, &watch)?
         } else {
@@ -171,7 +173,8 @@ pub(in crate::cmd) fn stream(pool: &Pool, id: TaskId, file: &mut Answered) -> Re
             attempt = next;
             file.clear()?;
             let (pool, path) = (pool.clone(), path(attempt));
-            Reader { pool, id, attempt, path, file: None }.follow(file, &watch)?;
+            let mut reader = Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0 };
+            reader.follow(file, &watch)?;
         } else if let Some(outcome) = standing.ended() {
             return Ok(wait::told(id, outcome));
         } else {
@@ -186,6 +189,10 @@ struct Reader {
     attempt: u32,
     path: PathBuf,
     file: Option<File>,
+    /// How far it was read.
+    offset: u64,
+    /// How much of that was cut out of it.
+    missing: u64,
 }
 
 impl Reader {
@@ -204,15 +211,39 @@ impl Reader {
             }
         }
         let mut buffer = vec![0; 1 << 16];
+        let before = self.missing;
         loop {
-            let Some(file) = self.file.as_mut() else { return Ok(()) };
-            match file.read(&mut buffer) {
-                Ok(0) => return sink.flush(),
-                Ok(got) => sink.take(&buffer[..got])?,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(self.failed(&err)),
+            let Some(file) = self.file.as_ref() else { return Ok(()) };
+            let piece = read::next(file, self.offset, &mut buffer);
+            match piece.map_err(|err| self.failed(&err))? {
+                Piece::End => break,
+                Piece::Read(got) => {
+                    sink.take(&buffer[..got])?;
+                    self.offset += got as u64;
+                }
+                Piece::Missing(gone) => {
+                    let here = format!("\n[{} of output are missing here]\n", Bytes(gone));
+                    sink.take(here.as_bytes())?;
+                    self.offset += gone;
+                    self.missing += gone;
+                }
             }
         }
+        sink.flush()?;
+        if self.missing > before {
+            note(self.cut());
+        }
+        Ok(())
+    }
+
+    /// That the log was cut, and how that is avoided.
+    fn cut(&self) -> String {
+        let (gone, id) = (Bytes(self.missing), self.id.short());
+        format!(
+            "{gone} of the {} that {id} printed are missing: its log grew beyond its cap; submit \
+             with --log-cap none (or a size) to keep more",
+            Bytes(self.offset)
+        )
     }
 
     fn follow(&mut self, sink: &mut dyn Sink, watch: &Watch) -> Result<(), Stop> {

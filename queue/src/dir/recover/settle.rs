@@ -21,6 +21,7 @@ use crate::dir::disk::{listing, reject};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::carry_out;
 use crate::dir::presence::lease::{Lease, reach, this_process};
+use crate::dir::runs::cut;
 use crate::dir::signal::control;
 use crate::dir::{Pool, fault};
 use crate::error::At as _;
@@ -259,6 +260,10 @@ impl<'a> Settler<'a> {
         if let Ok(meta) = std::fs::metadata(&log) {
             line.log_path = Some(log.display().to_string());
             line.started_at = born(&meta);
+            // What its job printed since somebody last looked. A log that stays too long hinders
+            // nobody from running the task again.
+            let cap = cut::cap(self.pool, line.task.spec.log_cap);
+            let _left_long = cap.and_then(|cap| cut::cut(&log, cap));
         }
         self.ledger.append(&line)?;
         carry_out::carry_out(self.pool, &path, &line.task, &line)?;
