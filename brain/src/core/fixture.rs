@@ -137,6 +137,7 @@ impl Stage {
             name: "train".into(),
             class: Class::Script,
             stall_timeout,
+            log_cap: None,
             model: None,
             verb: None,
             goal: None,
