@@ -131,6 +131,7 @@ impl HeartbeatThread {
         beat.seq += 1;
         beat.last = Instant::now();
         self.check_lease();
+        self.context.oom_kills.look();
         self.read_gpu(beat);
         let heartbeat = self.heartbeat(beat);
         let (worker, now) = (heartbeat.worker.clone(), self.begun.elapsed());

@@ -8,6 +8,7 @@
 //! - [`worker_state`]: what this worker knows about itself, shared by its threads
 //! - [`heartbeat_thread`]: says that to others, and watches progress
 //! - `log_caps`: keeps the logs of running jobs within their caps
+//! - [`oom_kills`]: what the kernel ended for want of memory
 //! - [`models`]: what is known of the model server; [`server`]: how it is spoken to
 //! - [`job`]: one child process group: start, wait, end, leaks
 
@@ -18,6 +19,7 @@ pub mod job;
 pub(crate) mod log_caps;
 pub mod main_loop;
 pub mod models;
+pub mod oom_kills;
 pub(crate) mod recorder;
 pub mod server;
 pub mod start;

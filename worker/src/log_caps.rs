@@ -120,7 +120,7 @@ impl Watched {
         let free = free.map_or(u64::MAX, |free| free.0);
         self.next = Instant::now() + growth.until_next_look(free);
         RunLog {
-            path: due.path.clone(),
+            path: due.path.display().to_string(),
             bytes: Bytes(bytes),
             missing: self.missing,
             bytes_per_second: growth.pace(),

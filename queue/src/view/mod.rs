@@ -235,7 +235,7 @@ impl View {
                 run.name,
                 log.bytes,
                 Bytes(log.bytes_per_second),
-                log.path.display()
+                log.path
             );
             Some(
                 Reason::new(Code::LogCut, text)

@@ -1,7 +1,5 @@
 //! What a worker says about itself.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use shared::gpu::GpuReading;
 use shared::id::{Incarnation, TaskId};
@@ -160,7 +158,7 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunLog {
     /// The file.
-    pub path: PathBuf,
+    pub path: String,
     /// Its length.
     pub bytes: Bytes,
     /// How much was cut out of it, where it grew beyond its cap.
@@ -182,7 +180,7 @@ pub fn growing_log<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Option<String
         run.name,
         log.bytes,
         Bytes(log.bytes_per_second),
-        log.path.display()
+        log.path
     ))
 }
 

@@ -16,6 +16,7 @@ use shared::task::TaskName;
 use super::context::{AttemptContext, AttemptResult, is_hurried, what};
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
 use crate::models::Models;
+use crate::oom_kills::Limit;
 
 pub(crate) fn order(context: &AttemptContext, claim: &Claim, argv: Vec<OsString>) -> Order {
     let (name, task) = (claim.name(), claim.task());
@@ -43,7 +44,7 @@ pub(crate) fn run(
     stop: &Stop,
 ) -> Option<AttemptResult> {
     let name = claim.name();
-    let log = order.log_path.clone();
+    let (log, begun) = (order.log_path.clone(), Instant::now());
     let running = match job::start(order, stop) {
         Ok(running) => running,
         Err(err) => return Some(not_started(context, claim, &err)),
@@ -61,7 +62,7 @@ pub(crate) fn run(
     let tell = |sent, wall| say_what_was_sent(context, claim, sent, wall);
     let end = running.wait(&tell);
     say_what_leaked(claim, &end);
-    let result = judge(&end);
+    let result = killed_for_memory(judge(&end), || context.oom_kills.since(begun));
     match after(&end, result.verdict) {
         After::Nothing => {}
         After::LogHeld => emit!(Event::JobLogHeld { task, attempt, path: job_log }),
@@ -145,6 +146,28 @@ pub(crate) fn judge(end: &End) -> AttemptResult {
     let leaked = u32::try_from(end.leaked.len()).unwrap_or(u32::MAX);
     let wall = Some(end.wall);
     AttemptResult { exit_code, signal, message, leaked, wall, ..AttemptResult::new(verdict) }
+}
+
+/// What a KILL means that we did not send, to the job or (by what a shell makes of that) to a part of
+/// it: whether the kernel sent it for want of memory is looked at only then.
+fn killed_for_memory(result: AttemptResult, met: impl FnOnce() -> Option<Limit>) -> AttemptResult {
+    const KILL: i32 = 9;
+    const BY_SIGNAL: i32 = 128;
+    let is_killed = match result.verdict {
+        Verdict::Failed(Cause::Signal) => result.signal == Some(KILL),
+        Verdict::Failed(Cause::ExitCode) => result.exit_code == Some(BY_SIGNAL + KILL),
+        Verdict::Failed(_)
+        | Verdict::Succeeded
+        | Verdict::Refused(_)
+        | Verdict::Cancelled(_)
+        | Verdict::NotReady(_)
+        | Verdict::Returned
+        | Verdict::WorkerDied => false,
+    };
+    let Some(limit) = is_killed.then(met).flatten() else { return result };
+    let how = result.message.unwrap_or_default();
+    let message = Some(format!("{how}: killed by the kernel for want of memory; {limit}"));
+    AttemptResult { verdict: Verdict::Failed(Cause::Oom), message, ..result }
 }
 
 /// Said when it is done, not when the job has ended: a person who waits sees why.
@@ -297,6 +320,28 @@ mod tests {
             (Status::Signaled(15), asked(Why::DiskFull), Verdict::Failed(Cause::DiskFull)),
         ] {
             assert_eq!(verdict(status, ended_by), expected, "{status:?} {ended_by:?}");
+        }
+    }
+
+    #[test]
+    fn a_kill_that_we_did_not_send_is_the_kernels_where_it_counted_one() {
+        let judged = |verdict, exit_code, signal, met| {
+            let result = AttemptResult { exit_code, signal, ..AttemptResult::new(verdict) };
+            killed_for_memory(result, || met).verdict
+        };
+        let failed = Verdict::Failed;
+        let limit = || Some(Limit::Machine(None));
+        assert_eq!(judged(failed(Cause::Signal), None, Some(9), limit()), failed(Cause::Oom));
+        assert_eq!(judged(failed(Cause::ExitCode), Some(137), None, limit()), failed(Cause::Oom));
+        for (verdict, exit_code, signal, met) in [
+            (failed(Cause::Signal), None, Some(9), None),
+            (failed(Cause::Signal), None, Some(11), limit()),
+            (failed(Cause::ExitCode), Some(1), None, limit()),
+            (failed(Cause::Timeout), None, Some(9), limit()),
+            (Verdict::Cancelled(Cause::Cancelled), None, Some(9), limit()),
+            (Verdict::Returned, None, Some(9), limit()),
+        ] {
+            assert_eq!(judged(verdict, exit_code, signal, met), verdict);
         }
     }
 

@@ -38,6 +38,7 @@ use crate::attempt::environment::{Surroundings, passed_on};
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::job;
 use crate::main_loop::{MainLoop, Tools};
+use crate::oom_kills::OomKills;
 use crate::worker_state::WorkerState;
 use cli::{Args, Plan};
 use rights::{Beginning, Rights, gpu_lock_file};
@@ -123,6 +124,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         grace,
         stop_signal: signals.told.clone(),
         hurry: hurried,
+        oom_kills: OomKills::here(),
         models,
     });
     if let Some(models) = &context.models {
