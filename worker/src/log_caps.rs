@@ -11,7 +11,7 @@ use queue::dir::runs::cut::{self, Cut};
 use queue::dir::runs::growth::{FIRST, Growth};
 use queue::wire::heartbeat::RunLog;
 use shared::emit;
-use shared::event::{Event, Repeater, Say};
+use shared::event::{Event, Repeater};
 use shared::log_cap::LogCap;
 use shared::quantity::Bytes;
 use shared::task::TaskName;
@@ -139,10 +139,9 @@ impl Watched {
                     emit!(Event::JobLogCut { task, attempt, path, cap: cap.to_string(), missing });
                 }
             }
-            Ok((cap, Cut::Refused)) => {
-                if let Some(count) = count(self.cut.seen(now)) {
-                    let (cap, bytes) = (cap.to_string(), Bytes(self.bytes));
-                    emit!(Event::JobLogUncut { task, attempt, path, cap, bytes, count });
+            Ok((cap, Cut::Refused { bytes })) => {
+                if self.cut.seen(now).is_some() {
+                    emit!(Event::JobLogUncut { task, attempt, path, cap: cap.to_string(), bytes });
                 }
                 // Only where its output would take what the reserve is for.
                 if let Ok(Some(_shortage)) = pool.shortage() {
@@ -156,12 +155,5 @@ impl Watched {
                 }
             }
         }
-    }
-}
-
-fn count(say: Option<Say>) -> Option<u64> {
-    match say? {
-        Say::First => Some(1),
-        Say::Again { count, .. } | Say::Cleared { count, .. } => Some(count),
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use queue::Pool;
 use queue::dir::runs::cut::{self, Cut};
-use queue::{Error, Pool};
 use shared::event::{Event, Repeaters};
 use shared::task::{Class, TaskName};
 
@@ -23,27 +23,31 @@ impl LogCaps {
     }
 
     /// Cuts those that are too long, and says so now and then.
-    pub(crate) fn look(&mut self, seen: &Snapshot, now: Duration) -> Result<Vec<Event>, Error> {
-        let mut cut = Vec::new();
-        for held in seen.processing.iter().filter(|held| is_left(seen, held)) {
-            cut.extend(self.cut(held)?.map(|event| (held.name, event)));
-        }
-        let names: Vec<_> = cut.iter().map(|(name, _event)| *name).collect();
+    pub(crate) fn look(&mut self, seen: &Snapshot, now: Duration) -> Vec<Event> {
+        let left = seen.processing.iter().filter(|held| is_left(seen, held));
+        let long: Vec<_> = left.filter_map(|held| Some((held.name, self.cut(held)?))).collect();
+        let names: Vec<_> = long.iter().map(|(name, _event)| *name).collect();
         let said = self.long.look(now, &names);
         let is_due = |name: &TaskName| said.iter().any(|(due, _say)| due == name);
-        Ok(cut.into_iter().filter(|(name, _)| is_due(name)).map(|(_, event)| event).collect())
+        long.into_iter().filter(|(name, _)| is_due(name)).map(|(_, event)| event).collect()
     }
 
-    fn cut(&self, held: &Held) -> Result<Option<Event>, Error> {
+    /// What there is to say of it.
+    fn cut(&self, held: &Held) -> Option<Event> {
         let (task, attempt) = (held.name.id, held.name.attempt);
         let path = self.pool.layout().run_log(task, attempt);
-        let cap = cut::cap(&self.pool, held.task.as_ref().and_then(|task| task.log_cap))?;
-        Ok(match cut::cut(&path, cap)? {
-            Cut::Shortened { missing } => {
-                Some(Event::JobLogCut { task, attempt, path, cap: cap.to_string(), missing })
+        let cap = cut::cap(&self.pool, held.task.as_ref().and_then(|task| task.log_cap));
+        match cap.and_then(|cap| Ok((cap.to_string(), cut::cut(&path, cap)?))) {
+            Ok((_, Cut::Whole)) => None,
+            Ok((cap, Cut::Shortened { missing })) => {
+                Some(Event::JobLogCut { task, attempt, path, cap, missing })
             }
-            Cut::Whole | Cut::Refused => None,
-        })
+            Ok((cap, Cut::Refused { bytes })) => {
+                Some(Event::JobLogUncut { task, attempt, path, cap, bytes })
+            }
+            // Another user's, perhaps.
+            Err(err) => Some(Event::JobLogFailed { task, attempt, path, error: err.to_string() }),
+        }
     }
 }
 

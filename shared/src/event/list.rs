@@ -124,7 +124,7 @@ events! {
             => ("Job of {} has ended, but somebody who cannot be found can still write to its run log {}", task.short(), path.display());
         "job.log_cut" Warning JobLogCut { task: TaskId, attempt: u32, path: PathBuf, cap: String, missing: Bytes }
             => ("Log of {} grew beyond its cap of {cap}: {missing} are cut out of {}", task.short(), path.display());
-        "job.log_uncut" Warning JobLogUncut { task: TaskId, attempt: u32, path: PathBuf, cap: String, bytes: Bytes, count: u64 }
+        "job.log_uncut" Warning JobLogUncut { task: TaskId, attempt: u32, path: PathBuf, cap: String, bytes: Bytes }
             => ("Log of {} grew beyond its cap of {cap}, and no file can be cut on this file system: {} has {bytes}", task.short(), path.display());
         "job.log_failed" Warning JobLogFailed { task: TaskId, attempt: u32, path: PathBuf, error: String }
             => ("Run log {} of {}: {error}", path.display(), task.short());

@@ -83,7 +83,7 @@ fn cut_log(context: &AttemptContext, claim: &Claim, path: PathBuf) -> Option<Byt
             Some(missing)
         }
         // That it cannot be cut was said while it ran, where that took any time.
-        Ok((_, Cut::Whole | Cut::Refused)) => None,
+        Ok((_, Cut::Whole | Cut::Refused { .. })) => None,
         Err(err) => {
             emit!(Event::JobLogFailed { task, attempt, path, error: err.to_string() });
             None

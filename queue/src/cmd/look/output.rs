@@ -61,7 +61,8 @@ impl Output {
             watch.wait(Deadline::after(None));
         };
         let path = pool.layout().run_log(id, attempt);
-        let mut reader = Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0 };
+        let mut reader =
+            Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0, told: 0 };
         if self.follow {
             reader.follow(&mut app.out, &watch)?
         } else {
@@ -173,7 +174,8 @@ pub(in crate::cmd) fn stream(pool: &Pool, id: TaskId, file: &mut Answered) -> Re
             attempt = next;
             file.clear()?;
             let (pool, path) = (pool.clone(), path(attempt));
-            let mut reader = Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0 };
+            let mut reader =
+                Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0, told: 0 };
             reader.follow(file, &watch)?;
         } else if let Some(outcome) = standing.ended() {
             return Ok(wait::told(id, outcome));
@@ -193,6 +195,8 @@ struct Reader {
     offset: u64,
     /// How much of that was cut out of it.
     missing: u64,
+    /// How much of that was said.
+    told: u64,
 }
 
 impl Reader {
@@ -211,7 +215,6 @@ impl Reader {
             }
         }
         let mut buffer = vec![0; 1 << 16];
-        let before = self.missing;
         loop {
             let Some(file) = self.file.as_ref() else { return Ok(()) };
             let piece = read::next(file, self.offset, &mut buffer);
@@ -230,20 +233,23 @@ impl Reader {
             }
         }
         sink.flush()?;
-        if self.missing > before {
-            note(self.cut());
+        if self.told == 0 {
+            self.tell_of_cut();
         }
         Ok(())
     }
 
-    /// That the log was cut, and how that is avoided.
-    fn cut(&self) -> String {
-        let (gone, id) = (Bytes(self.missing), self.id.short());
-        format!(
-            "{gone} of the {} that {id} printed are missing: its log grew beyond its cap; submit \
-             with --log-cap none (or a size) to keep more",
-            Bytes(self.offset)
-        )
+    /// Says that the log was cut, and how that is avoided, where that is news.
+    fn tell_of_cut(&mut self) {
+        if self.missing == self.told {
+            return;
+        }
+        self.told = self.missing;
+        let (gone, all, id) = (Bytes(self.missing), Bytes(self.offset), self.id.short());
+        note(format!(
+            "{gone} of the {all} that {id} printed are missing: its log grew beyond its cap; submit \
+             with --log-cap none (or a size) to keep more"
+        ));
     }
 
     fn follow(&mut self, sink: &mut dyn Sink, watch: &Watch) -> Result<(), Stop> {
@@ -253,6 +259,7 @@ impl Reader {
             let over = self.is_over()?;
             self.all(sink)?;
             if over {
+                self.tell_of_cut();
                 return Ok(());
             }
             if !told && !self.has_worker()? {

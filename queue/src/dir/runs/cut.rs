@@ -30,7 +30,10 @@ pub enum Cut {
         missing: Bytes,
     },
     /// It is, and this file system cannot give back a part of a file.
-    Refused,
+    Refused {
+        /// How long it is.
+        bytes: Bytes,
+    },
 }
 
 /// How much of a log is kept here: as its task says, or else as the pool's rules do, though never
@@ -61,7 +64,7 @@ pub fn cut(path: &Path, cap: LogCap) -> Result<Cut, Error> {
     let missing = Bytes(hole.end - hole.start);
     Ok(match publish::punch(&file, path, hole)? {
         true => Cut::Shortened { missing },
-        false => Cut::Refused,
+        false => Cut::Refused { bytes: Bytes(meta.len()) },
     })
 }
 

@@ -3,6 +3,7 @@
 
 pub mod cut;
 pub mod growth;
+pub mod largest;
 pub mod read;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use shared::log_cap::LogCap;
 use shared::quantity::Bytes;
 
+use super::super::layout::Layout;
 use super::cut::{Cut, cut, excess};
+use super::largest::largest;
 use super::read::{Piece, missing, next};
 
 const CAP: LogCap = LogCap::At(Bytes(1 << 20));
@@ -91,4 +93,23 @@ fn a_hole_up_to_the_end_is_missing_and_a_link_is_no_log() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert_eq!(cut(&link, LogCap::At(Bytes(0))).unwrap(), Cut::Whole);
     assert_eq!(cut(&dir.path().join("none"), CAP).unwrap(), Cut::Whole);
+}
+
+#[test]
+fn the_largest_files_are_named_by_what_they_take() {
+    let home = tempfile::tempdir().unwrap();
+    let layout = Layout::new(home.path());
+    let runs = layout.runs();
+    for (segment, name, size) in [("a", "one", 100_000), ("b", "two", 300_000), ("b", "three", 10)]
+    {
+        fs::create_dir_all(runs.join(segment)).unwrap();
+        fs::write(runs.join(segment).join(name), vec![b'x'; size]).unwrap();
+    }
+    File::create(runs.join("a/hole")).unwrap().set_len(1 << 40).unwrap();
+    let names: Vec<_> = largest(&layout, 2)
+        .unwrap()
+        .into_iter()
+        .map(|file| file.path.file_name().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["two", "one"]);
 }
