@@ -110,6 +110,26 @@ fn the_brain_cuts_the_log_of_a_job_whose_worker_is_stopped() {
     worker.cont();
 }
 
+/// The worker did not see what the job printed last.
+#[test]
+fn whoever_settles_a_dead_workers_affairs_cuts_the_logs_it_left() {
+    let pool = quick("log_cap = \"1MiB\"\npoison_deaths = 1");
+    let worker = pool.worker(&["--cpu", "--name", "w"]);
+    let gate = pool.fifo("gate");
+    let id = submit(&pool, &["--class", "cpu"], &[&gate.word(), "bytes=5000000", "hang"]);
+    until_running(&pool, "w", &id);
+    worker.stop();
+    gate.release();
+    let path = log_file(&pool, &id);
+    pool.until_true("all to be printed", || fs::metadata(&path).unwrap().len() == 5_000_000);
+    assert!(kept(&path) >= 5_000_000);
+    worker.kill9();
+    let _next = pool.worker(&["--cpu", "--name", "w"]);
+    let line = until_over(&pool, &id);
+    assert_eq!(line["cause"], "worker_died", "{line}");
+    assert!(kept(&path) < CAP + (64 << 10), "{} are kept", kept(&path));
+}
+
 /// The disk is small, so less than the cap is kept: other work goes on, and the reserve stays or comes
 /// back by itself.
 #[test]

@@ -60,9 +60,7 @@ impl Output {
             }
             watch.wait(Deadline::after(None));
         };
-        let path = pool.layout().run_log(id, attempt);
-        let mut reader =
-            Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0, told: 0 };
+        let mut reader = Reader::new(pool, id, attempt);
         if self.follow {
             reader.follow(&mut app.out, &watch)?
         } else {
@@ -173,10 +171,7 @@ pub(in crate::cmd) fn stream(pool: &Pool, id: TaskId, file: &mut Answered) -> Re
         if let Some(next) = newest.into_iter().find(has_log) {
             attempt = next;
             file.clear()?;
-            let (pool, path) = (pool.clone(), path(attempt));
-            let mut reader =
-                Reader { pool, id, attempt, path, file: None, offset: 0, missing: 0, told: 0 };
-            reader.follow(file, &watch)?;
+            Reader::new(pool.clone(), id, attempt).follow(file, &watch)?;
         } else if let Some(outcome) = standing.ended() {
             return Ok(wait::told(id, outcome));
         } else {
@@ -200,6 +195,12 @@ struct Reader {
 }
 
 impl Reader {
+    /// Nothing read yet.
+    fn new(pool: Pool, id: TaskId, attempt: u32) -> Self {
+        let path = pool.layout().run_log(id, attempt);
+        Self { pool, id, attempt, path, file: None, offset: 0, missing: 0, told: 0 }
+    }
+
     fn failed(&self, err: &io::Error) -> Stop {
         let text = format!("could not read `{}`: {err}", self.path.display());
         Stop::Failure(queue::cli::Failure::new(exit::UNEXPECTED, text))

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use shared::log_cap::LogCap;
 use shared::quantity::Bytes;
 
+use super::super::fault;
 use super::super::layout::Layout;
 use super::cut::{Cut, cut, excess};
 use super::largest::largest;
@@ -112,4 +113,23 @@ fn the_largest_files_are_named_by_what_they_take() {
         .map(|file| file.path.file_name().unwrap().to_owned())
         .collect();
     assert_eq!(names, ["two", "one"]);
+}
+
+/// Nothing is half done: the log is cut, or it is as it was.
+#[test]
+fn whoever_dies_before_the_cut_leaves_a_whole_log_for_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = log(dir.path(), 0..400_000);
+    for stop in 0.. {
+        fault::pull_after(stop);
+        let done = cut(&path, CAP);
+        fault::plug_in();
+        match done {
+            Err(_) => assert!(read(&path).1.is_empty(), "whole"),
+            Ok(done) => {
+                assert!(stop > 0 && matches!(done, Cut::Shortened { .. }), "{done:?}");
+                return;
+            }
+        }
+    }
 }
