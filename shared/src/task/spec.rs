@@ -413,6 +413,9 @@ mod tests {
         assert!(error(r#"{"command": ["a"], "shell": "b"}"#).contains("only one of"));
         assert!(error(r#"{"prompt": "hi"}"#).contains("needs a model"));
         assert!(error(r#"{"command": ["a"], "class": "llm"}"#).contains("does not go with"));
+        assert!(
+            error(r#"{"prompt": "hi", "model": "m", "log_cap": "1MB"}"#).contains("kept whole")
+        );
     }
 
     /// 001-B32: a limit of 0 is neither "at once" nor some default that nobody asked for.
