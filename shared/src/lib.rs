@@ -7,6 +7,7 @@ pub mod gpu;
 pub mod id;
 pub mod llm;
 pub mod log;
+pub mod log_cap;
 pub mod name;
 pub mod outcome;
 pub mod quantity;

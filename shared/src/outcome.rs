@@ -70,7 +70,8 @@ words! {
         Timeout = "timeout",
         /// The job made no progress for its stall limit and we ended it.
         Stalled = "stalled",
-        /// The model server says that memory ran out, the GPU's or the machine's.
+        /// Memory ran out: the kernel ended the job for that, or the model server says so of the GPU's
+        /// or the machine's.
         Oom = "oom",
         /// The worker died while it held the task.
         WorkerDied = "worker_died",

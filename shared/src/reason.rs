@@ -81,6 +81,8 @@ words! {
         JobMayRun = "job.may_run",
         /// The disk is full.
         DiskFull = "disk.full",
+        /// A job prints so much that its log is cut.
+        LogCut = "log.cut",
         /// Nothing is waiting.
         QueueEmpty = "queue.empty",
         /// Tasks wait, but this worker may take none of their lane.
@@ -137,6 +139,7 @@ impl Code {
             | Self::JobUnkillable
             | Self::JobMayRun
             | Self::DiskFull
+            | Self::LogCut
             | Self::QueueEmpty
             | Self::LaneIneligible
             | Self::Draining

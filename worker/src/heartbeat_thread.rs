@@ -1,6 +1,6 @@
 //! Heartbeats, from a thread of their own, so that a long task never silences them: at every
 //! change (at most ten a second) and at a fixed pace when nothing changes. The same thread looks
-//! whether jobs get on.
+//! whether jobs get on, and keeps their logs within their caps.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,6 +23,7 @@ use shared::task::Class;
 use shared::time::Moment;
 
 use crate::attempt::context::AttemptContext;
+use crate::log_caps::LogCaps;
 use crate::worker_state::progress::Sample;
 use crate::worker_state::{Facts, Job};
 
@@ -57,6 +58,7 @@ struct Beat {
     last: Instant,
     next_sample: Instant,
     trouble: Repeater,
+    logs: LogCaps,
     /// Jobs whose quiet was already worth a heartbeat of its own.
     quiet: BTreeSet<String>,
 }
@@ -70,6 +72,7 @@ impl HeartbeatThread {
             last: now,
             next_sample: now,
             trouble: Repeater::default(),
+            logs: LogCaps::new(now),
             quiet: BTreeSet::new(),
         };
         self.write(&mut beat);
@@ -89,6 +92,8 @@ impl HeartbeatThread {
             } else {
                 never()
             };
+            let until = |at: Instant| after(at.saturating_duration_since(Instant::now()));
+            let logs = beat.logs.due(&self.context.worker_state).map_or_else(never, until);
             select! {
                 recv(end) -> _closed => return false,
                 recv(self.context.worker_state.changes()) -> _changed => {
@@ -100,6 +105,7 @@ impl HeartbeatThread {
                         return true;
                     }
                 }
+                recv(logs) -> _now => beat.logs.look(&self.context),
                 recv(after(due)) -> _now => return true,
             }
         }
@@ -119,6 +125,7 @@ impl HeartbeatThread {
         beat.seq += 1;
         beat.last = Instant::now();
         self.check_lease();
+        self.context.oom_kills.look();
         let heartbeat = self.heartbeat(beat);
         let (worker, now) = (heartbeat.worker.clone(), self.begun.elapsed());
         match heartbeats::write(&self.context.surroundings.pool, &heartbeat) {

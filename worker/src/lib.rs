@@ -8,6 +8,8 @@
 //! - [`worker_state`]: what this worker knows about itself, shared by its threads
 //! - [`gpu`]: how its GPU fares, and whether it may be given work
 //! - [`heartbeat_thread`]: says that to others, and watches progress
+//! - `log_caps`: keeps the logs of running jobs within their caps
+//! - [`oom_kills`]: what the kernel ended for want of memory
 //! - [`models`]: what is known of the model server; [`server`]: how it is spoken to
 //! - [`job`]: one child process group: start, wait, end, leaks
 
@@ -16,8 +18,10 @@ pub(crate) mod children;
 pub mod gpu;
 pub mod heartbeat_thread;
 pub mod job;
+pub(crate) mod log_caps;
 pub mod main_loop;
 pub mod models;
+pub mod oom_kills;
 pub(crate) mod recorder;
 pub mod server;
 pub mod start;

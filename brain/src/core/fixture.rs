@@ -137,6 +137,7 @@ impl Stage {
             name: "train".into(),
             class: Class::Script,
             stall_timeout,
+            log_cap: None,
             model: None,
             verb: None,
             goal: None,
@@ -178,6 +179,7 @@ pub(crate) fn run(task: TaskName, quiet: Option<f64>) -> Run {
         quiet_seconds: quiet,
         evidence: serde_json::Map::new(),
         peak_vram_bytes: None,
+        log: None,
     }
 }
 

@@ -4,6 +4,7 @@
 pub(super) mod children;
 pub(super) mod lease_watch;
 pub(super) mod load_requests;
+pub(super) mod log_caps;
 pub(crate) mod model_servers;
 pub(super) mod publish;
 pub(super) mod recovery;

@@ -29,6 +29,9 @@ impl Brain {
         // What could not be seen must not look as if it were gone: then nothing is decided.
         let Some(snapshot) = self.observe() else { return };
         self.step("take over workers", |brain| brain.adopt_orphans(&snapshot));
+        let now = self.at().now;
+        let cut = self.step("cut logs", |brain| Ok(brain.log_caps.look(&snapshot, now)));
+        cut.into_iter().flatten().for_each(|event| emit!(event));
         self.step("decide", |brain| {
             brain.tell(Event::Observed(Box::new(snapshot.clone())));
             Ok(())

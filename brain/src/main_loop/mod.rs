@@ -34,6 +34,7 @@ use crate::core::words::at::At;
 use crate::core::words::event::Event;
 use crate::effects::children::{Children, Spawning};
 use crate::effects::lease_watch::Watchers;
+use crate::effects::log_caps::LogCaps;
 use crate::effects::publish::Publisher;
 use crate::effects::recovery::Recovery;
 use crate::message::{Message, Report};
@@ -83,6 +84,7 @@ pub(crate) struct Brain {
     bell: Listener,
     observer: Observer,
     recovery: Recovery,
+    log_caps: LogCaps,
     watchers: Watchers,
     places: Vec<Name>,
     /// What the last brain had started.
@@ -127,6 +129,7 @@ impl Brain {
             publisher: Publisher::new(&pool, record, before.as_ref()),
             observer: Observer::new(&pool, before.as_ref()),
             recovery: Recovery::new(&pool, settings.reserve_size),
+            log_caps: LogCaps::new(&pool),
             bell: Listener::new(pool.layout(), &Bells::Brain),
             places: fleet.places(),
             core: Core::new(&settings, fleet),

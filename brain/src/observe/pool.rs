@@ -302,6 +302,7 @@ impl Observer {
             name: task.name(),
             class: task.class(),
             stall_timeout,
+            log_cap: task.spec.log_cap,
             model: task.spec.model.clone(),
             verb: task.spec.verb,
             goal: task.spec.labels.get(GOAL).cloned(),

@@ -2,8 +2,9 @@
 //!
 //! From below upwards: [`layout`] spells paths, [`disk`] changes and reads files, [`settings`] and
 //! [`pool`] say what holds; on these stand [`ledger`], [`presence`], [`signal`] and [`mod@batch`];
-//! then [`find`] and [`brake`], then [`submit`], [`claim`] and [`operate`], and [`recover`], which puts right what
-//! any of them left half done. [`lookup`] and [`store`] are for whoever comes from outside.
+//! then [`find`] and [`brake`], then [`submit`], [`claim`] and [`operate`], and [`recover`], which
+//! puts right what any of them left half done. [`runs`] is what attempts left. [`lookup`] and
+//! [`store`] are for whoever comes from outside.
 
 pub mod batch;
 pub mod brake;
@@ -22,6 +23,7 @@ pub mod presence;
 pub mod recover;
 #[cfg(test)]
 mod round_trip;
+pub mod runs;
 pub mod settings;
 pub mod signal;
 pub mod store;

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use shared::log_cap::LogCap;
 use shared::settings::{Origin, Settings};
 use shared::task::Task;
 
 use super::brake::Brakes;
 use super::disk::lock::Lock;
 use super::disk::publish;
+use super::disk::reserve::{self, Shortage};
 use super::layout::{Layout, Shelf};
 use super::settings::current_limits::{Allowed, Limits, Source};
 use crate::Error;
@@ -42,6 +44,10 @@ pub struct Rules {
     pub brake: shared::task::BrakeUse,
     /// Submissions are refused when less than this is free.
     pub disk_low: shared::quantity::Bytes,
+    /// How much is kept free by a file, for the ledger and heartbeats on a full disk.
+    pub reserve_size: shared::quantity::Bytes,
+    /// How much of a run log is kept, where its task does not say.
+    pub log_cap: LogCap,
 }
 
 impl From<&Settings> for Rules {
@@ -60,6 +66,8 @@ impl From<&Settings> for Rules {
             },
             brake: settings.brake,
             disk_low: settings.disk_low,
+            reserve_size: settings.reserve_size,
+            log_cap: settings.log_cap,
         }
     }
 }
@@ -115,6 +123,11 @@ impl Pool {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Whether too little is free on its disk to begin anything new.
+    pub fn shortage(&self) -> Result<Option<Shortage>, Error> {
+        reserve::shortage(&self.layout, self.rules.disk_low, self.rules.reserve_size)
     }
 
     /// The limits that hold now.

@@ -50,5 +50,6 @@ pub(super) fn run(class: Class) -> Run {
         quiet_seconds: None,
         evidence: serde_json::Map::new(),
         peak_vram_bytes: None,
+        log: None,
     }
 }

@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use shared::quantity::Bytes;
 use shared::reason::{Code, Reason};
 use shared::settings::Settings;
 use shared::time::Moment;
 
 use crate::Error;
 use crate::dir::Pool;
-use crate::dir::disk::reserve;
+use crate::dir::disk::reserve::Shortage;
 use crate::dir::find::counts::Counter;
 use crate::dir::find::ledger_counts;
 use crate::dir::signal::control;
 use crate::wire::brake::Brake;
 use crate::wire::counts::Counts;
+use crate::wire::heartbeat::growing_log;
 
 pub use brain::Brain;
 pub use worker::{Life, Worker, gpu_warning, worker, worker_warning, workers};
@@ -62,8 +64,8 @@ pub struct View {
     pub pause: Option<control::Message>,
     /// What holds tasks whose like have failed.
     pub brakes: Vec<Brake>,
-    /// Bytes free on its disk, where that is too little to begin anything new.
-    pub disk_short: Option<shared::quantity::Bytes>,
+    /// That too little is free on its disk to begin anything new.
+    pub disk_short: Option<Shortage>,
 }
 
 /// How exactly to count the tasks.
@@ -107,7 +109,7 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
         brain,
         pause: control::pool_pause(pool.layout())?,
         brakes: pool.brakes().all()?.values().filter(|one| one.is_at_work(at)).cloned().collect(),
-        disk_short: reserve::too_little(pool.layout(), pool.rules().disk_low)?,
+        disk_short: pool.shortage()?,
     })
 }
 
@@ -199,6 +201,7 @@ impl View {
         found.extend(self.pause.as_ref().map(paused));
         found.extend(self.brakes.iter().map(Brake::reason));
         found.extend(self.disk_full());
+        found.extend(self.cut_logs());
         found.extend(self.brain.hung(self.at));
         let open = self.states.pending + self.states.delayed + self.states.waiting;
         if !self.brain.alive && open > 0 {
@@ -221,7 +224,32 @@ impl View {
     /// That the disk is full, if it is.
     #[must_use]
     pub fn disk_full(&self) -> Option<Reason> {
-        self.disk_short.map(reserve::reason)
+        let mut reason = self.disk_short.map(Shortage::reason)?;
+        if let Some(log) = growing_log(self.alive().flat_map(Worker::current)) {
+            reason.text.extend(["; ", &log]);
+        }
+        Some(reason)
+    }
+
+    /// The jobs that print more than their logs may hold.
+    fn cut_logs(&self) -> impl Iterator<Item = Reason> {
+        let runs = self.alive().flat_map(|worker| worker.current().map(move |run| (worker, run)));
+        runs.filter_map(|(worker, run)| {
+            let log = run.log.as_ref()?;
+            let (missing, id) = (log.missing?, run.task_id.short());
+            let text = format!(
+                "the log of {id} ({}) is cut: {missing} of {} are missing; {} come a second: {}",
+                run.name,
+                log.bytes,
+                Bytes(log.bytes_per_second),
+                log.path
+            );
+            Some(
+                Reason::new(Code::LogCut, text)
+                    .worker(&worker.name)
+                    .fix(format!("queue cancel {id}")),
+            )
+        })
     }
 }
 

@@ -128,6 +128,10 @@ events! {
             => ("Attempt {attempt} of {} may still run, so it waits: {why}", task.short());
         "job.log_held" Warning JobLogHeld { task: TaskId, attempt: u32, path: PathBuf }
             => ("Job of {} has ended, but somebody who cannot be found can still write to its run log {}", task.short(), path.display());
+        "job.log_cut" Warning JobLogCut { task: TaskId, attempt: u32, path: PathBuf, cap: String, missing: Bytes }
+            => ("Log of {} grew beyond its cap of {cap}: {missing} are cut out of {}", task.short(), path.display());
+        "job.log_uncut" Warning JobLogUncut { task: TaskId, attempt: u32, path: PathBuf, cap: String, bytes: Bytes }
+            => ("Log of {} grew beyond its cap of {cap}, and no file can be cut on this file system: {} has {bytes}", task.short(), path.display());
         "job.log_failed" Warning JobLogFailed { task: TaskId, attempt: u32, path: PathBuf, error: String }
             => ("Run log {} of {}: {error}", path.display(), task.short());
     }
@@ -280,8 +284,8 @@ events! {
             => ("GPU {gpu} cannot be read: {error}");
         "gpu.reading_back" Info GpuReadingBack { gpu: String, seconds: f64 }
             => ("GPU {gpu} can be read again after {}", span(*seconds));
-        "disk.low" Error DiskLow { path: PathBuf, free: Bytes, needed: Bytes, count: u64 }
-            => ("Disk low at {}: {free} free, submissions are refused below {needed}", path.display());
+        "disk.low" Error DiskLow { path: PathBuf, free: Bytes, needed: Bytes, growing: Option<String>, count: u64 }
+            => ("Disk low at {}: {free} free, submissions are refused below {needed}{}", path.display(), aside(growing.as_deref()));
         "disk.reserve_used" Error DiskReserveUsed { path: PathBuf, freed: Bytes }
             => ("Disk full: gave up the reserve {} ({freed})", path.display());
         "disk.resumed" Info DiskResumed { path: PathBuf, free: Bytes, seconds: f64 }

@@ -112,6 +112,8 @@ crate::outcome::words! {
         Shutdown = "shutdown",
         /// Its worker has died.
         WorkerDied = "worker_died",
+        /// Its log cannot be cut, and fills the disk.
+        DiskFull = "disk_full",
     }
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use toml::Value;
 
 use crate::event::Level;
+use crate::log_cap::{A_CAP, LogCap};
 use crate::name::nearest;
 use crate::quantity::{Bytes, Span};
 use crate::task::{BrakeUse, Class};
@@ -97,6 +98,19 @@ impl Setting for Bytes {
             self.0.to_string()
         };
         exact(self, plain)
+    }
+}
+
+impl Setting for LogCap {
+    fn read(written: &Written) -> Result<Self, String> {
+        word(written, A_CAP, |text| text.parse().ok())
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::None => self.to_string(),
+            Self::At(bytes) => bytes.show(),
+        }
     }
 }
 

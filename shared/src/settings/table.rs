@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::kinds::{BasePort, GroupPool, Limits, Setting, StallTimeouts};
 use super::{BadSettings, Origin, Row, Sources};
 use crate::event::Level;
+use crate::log_cap::LogCap;
 use crate::quantity::{Bytes, Span};
 use crate::task::BrakeUse;
 
@@ -121,6 +122,8 @@ settings! {
         "Without a brain for so long an idle worker loads and unloads models for itself.";
     log_level: Level = Level::Info, ["BRAINSTEM_LOG_LEVEL", "DB_LOG_LEVEL"],
         "What matters less than this is not logged.";
+    log_cap: LogCap = LogCap::At(Bytes(100_000_000)), ["BRAINSTEM_LOG_CAP"],
+        "How much of what a job prints is kept, its beginning and its end; at most a tenth of the disk; `none`: all of it.";
     log_rotate_size: Bytes = Bytes(100_000_000), ["BRAINSTEM_LOG_ROTATE_SIZE"],
         "A log file larger than this is rotated.";
     log_keep: u32 = 10, ["BRAINSTEM_LOG_KEEP"],

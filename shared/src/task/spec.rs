@@ -9,6 +9,7 @@ use super::bad_spec::BadSpec;
 use super::prompt::{Message, Prompt};
 use super::{Class, MAX_PRIORITY, depth};
 use crate::llm::{ModelVerb, Request};
+use crate::log_cap::LogCap;
 use crate::quantity::{Bytes, Span};
 use crate::time::Moment;
 
@@ -37,6 +38,8 @@ pub struct Spec {
     pub stall_timeout: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_cap: Option<LogCap>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// Whether many failures that are alike hold it back; by default as the setting says.
@@ -102,6 +105,7 @@ pub(super) const SPEC_FIELDS: &[&str] = &[
     "timeout",
     "stall_timeout",
     "grace_period",
+    "log_cap",
     "max_attempts",
     "brake",
     "after",
@@ -308,6 +312,13 @@ impl Spec {
         if self.image.is_some() {
             return Err(BadSpec::field("image", "containers are not part of this version"));
         }
+        let is_job = matches!(payload, Payload::Command(_) | Payload::Shell(_));
+        if self.log_cap.is_some() && !is_job {
+            return Err(BadSpec::field(
+                "log_cap",
+                "is for what jobs print; answers are kept whole",
+            ));
+        }
         if self.max_attempts == Some(0) {
             return Err(BadSpec::field("max_attempts", "must be at least 1"));
         }
@@ -428,6 +439,9 @@ mod tests {
         assert!(error(r#"{"command": ["a"], "shell": "b"}"#).contains("only one of"));
         assert!(error(r#"{"prompt": "hi"}"#).contains("needs a model"));
         assert!(error(r#"{"command": ["a"], "class": "llm"}"#).contains("does not go with"));
+        assert!(
+            error(r#"{"prompt": "hi", "model": "m", "log_cap": "1MB"}"#).contains("kept whole")
+        );
     }
 
     /// 001-B32: a limit of 0 is neither "at once" nor some default that nobody asked for.

@@ -5,3 +5,4 @@ pub(super) mod exit_codes;
 pub(super) mod json;
 pub(super) mod llm_cli;
 pub(super) mod llm_results;
+pub(super) mod log_caps;

@@ -88,6 +88,13 @@ impl Bind {
         remount.args(["-o", "remount,bind,ro"]).arg(to);
         (may == May::Write || run(&mut remount)).then_some(bound)
     }
+
+    /// A file system in memory, no part of whose files can be given back.
+    pub(crate) fn ramfs(at: &Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "ramfs", "-o", "mode=700", "ramfs"]).arg(at);
+        run(&mut mount).then(|| Self { at: at.to_owned() })
+    }
 }
 
 impl Drop for Bind {

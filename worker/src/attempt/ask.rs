@@ -100,7 +100,9 @@ fn is_servers_fault(failure: &Failure, gave_up: GaveUp) -> bool {
         (GaveUp::Asked(Why::Stalled), _) => true,
         // A key that is refused once is refused to all who come after: they wait instead.
         (GaveUp::No, _) if failure.cause == Cause::Unauthorized => true,
-        (GaveUp::Timeout | GaveUp::Asked(Why::Cancelled | Why::Returned), _) => false,
+        (GaveUp::Timeout | GaveUp::Asked(Why::Cancelled | Why::Returned | Why::DiskFull), _) => {
+            false
+        }
         (GaveUp::No, Again::Maybe) => server,
         (GaveUp::No, Again::Later | Again::Never | Again::GivenUp) => false,
     }
@@ -212,6 +214,8 @@ pub(crate) fn judge(
             let text = "ended because it made no progress for its stall limit".to_owned();
             (Verdict::Failed(Cause::Stalled), Some(text))
         }
+        // Only jobs are ended for their logs.
+        (GaveUp::Asked(Why::DiskFull), _) => (Verdict::Failed(Cause::DiskFull), said),
         (GaveUp::Timeout, _) => {
             let text = format!("ended at its time limit, after {:.0} s", wall.as_secs_f64());
             (Verdict::Failed(Cause::Timeout), Some(text))

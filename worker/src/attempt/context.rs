@@ -15,6 +15,7 @@ use shared::time::Moment;
 
 use super::environment::Surroundings;
 use crate::models::Models;
+use crate::oom_kills::OomKills;
 use crate::worker_state::WorkerState;
 
 /// What every attempt of this worker needs.
@@ -34,6 +35,8 @@ pub struct AttemptContext {
     pub stop_signal: Receiver<()>,
     /// Closed when the worker must end without waiting for anything.
     pub hurry: Receiver<()>,
+    /// What the kernel ended for want of memory.
+    pub oom_kills: OomKills,
     /// Its model server, where it has one.
     pub models: Option<Models>,
 }

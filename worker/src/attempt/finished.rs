@@ -1,12 +1,19 @@
 //! An attempt of whose job nothing is left: what is to be recorded of it.
 
+use std::fs::{self, Metadata};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use queue::dir::brake::BrakeTurn;
 use queue::dir::claim::one::Claim;
+use queue::dir::runs::cut::{self, Cut};
 use queue::wire::ledger_line::Line;
 use queue::wire::retry::{self, Verdict};
-use shared::event::Ending;
+use shared::emit;
+use shared::event::{Ending, Event};
+use shared::log_cap::LogCap;
+use shared::quantity::Bytes;
+use shared::task::TaskName;
 use shared::time::Moment;
 
 use super::context::{AttemptContext, AttemptResult, what};
@@ -72,6 +79,35 @@ fn as_probe(turn: BrakeTurn, verdict: Verdict) -> Verdict {
     }
 }
 
+/// Cuts what the job printed last, after the last look at its log. How much of it is missing.
+fn cut_log(context: &AttemptContext, claim: &Claim, path: PathBuf) -> Option<Bytes> {
+    let (name, pool) = (claim.name(), &context.surroundings.pool);
+    let (task, attempt) = (name.id, name.attempt);
+    let cap = cut::cap(pool, claim.task().spec.log_cap);
+    match cap.and_then(|cap| Ok((cap, cut::cut(&path, cap)?))) {
+        Ok((cap, Cut::Shortened { missing })) => {
+            // Said while it ran, or now that it ends.
+            if !is_known_to_be_cut(context, name) {
+                emit!(Event::JobLogCut { task, attempt, path, cap: cap.to_string(), missing });
+            }
+            Some(missing)
+        }
+        // That it cannot be cut was said while it ran, where that took any time.
+        Ok((_, Cut::Whole | Cut::Refused { .. })) => None,
+        Err(err) => {
+            emit!(Event::JobLogFailed { task, attempt, path, error: err.to_string() });
+            None
+        }
+    }
+}
+
+fn is_known_to_be_cut(context: &AttemptContext, name: TaskName) -> bool {
+    context.worker_state.look(|state| {
+        let job = state.jobs.iter().find(|job| job.name == name);
+        job.and_then(|job| job.run.log.as_ref()?.missing).is_some()
+    })
+}
+
 pub(crate) fn line(context: &AttemptContext, claim: &Claim, result: AttemptResult) -> Line {
     let (name, task) = (claim.name(), claim.task());
     let pool = &context.surroundings.pool;
@@ -85,7 +121,15 @@ pub(crate) fn line(context: &AttemptContext, claim: &Claim, result: AttemptResul
     line.exit_code = result.exit_code;
     line.signal = result.signal;
     line.error_message = result.message.as_ref().map(|text| text.chars().take(1000).collect());
-    line.log_path = (result.logged || log.is_file()).then(|| log.display().to_string());
+    let printed = || fs::metadata(&log).ok().filter(Metadata::is_file).map(|meta| meta.len());
+    let bytes = if result.logged { Some(0) } else { printed() };
+    line.log_path = bytes.is_some().then(|| log.display().to_string());
+    if bytes.is_some_and(|bytes| bytes > LogCap::LEAST.0)
+        && let Some(missing) = cut_log(context, claim, log)
+        && let Some(message) = &mut line.error_message
+    {
+        message.push_str(&format!("; its log grew beyond its cap, {missing} of it are missing"));
+    }
     line.leaked = result.leaked;
     line.answer = result.answer;
     line.peak_vram_bytes = context.worker_state.look(|state| {

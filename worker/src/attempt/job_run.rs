@@ -16,6 +16,7 @@ use shared::task::TaskName;
 use super::context::{AttemptContext, AttemptResult, is_hurried, what};
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
 use crate::models::Models;
+use crate::oom_kills::Limit;
 
 pub(crate) fn order(context: &AttemptContext, claim: &Claim, argv: Vec<OsString>) -> Order {
     let (name, task) = (claim.name(), claim.task());
@@ -43,7 +44,7 @@ pub(crate) fn run(
     stop: &Stop,
 ) -> Option<AttemptResult> {
     let name = claim.name();
-    let log = order.log_path.clone();
+    let (log, begun) = (order.log_path.clone(), Instant::now());
     let running = match job::start(order, stop) {
         Ok(running) => running,
         Err(err) => return Some(not_started(context, claim, &err)),
@@ -61,7 +62,7 @@ pub(crate) fn run(
     let tell = |sent, wall| say_what_was_sent(context, claim, sent, wall);
     let end = running.wait(&tell);
     say_what_leaked(claim, &end);
-    let result = judge(&end);
+    let result = killed_for_memory(judge(&end), || context.oom_kills.since(begun));
     match after(&end, result.verdict) {
         After::Nothing => {}
         After::LogHeld => emit!(Event::JobLogHeld { task, attempt, path: job_log }),
@@ -125,6 +126,10 @@ pub(crate) fn judge(end: &End) -> AttemptResult {
             (Verdict::Failed(Cause::Stalled), Some(text))
         }
         (Some(EndedBy::Asked(Why::Returned)), _) => (Verdict::Returned, None),
+        (Some(EndedBy::Asked(Why::DiskFull)), _) => {
+            let text = "ended because its log filled the disk, and no file can be cut there";
+            (Verdict::Failed(Cause::DiskFull), Some(text.to_owned()))
+        }
         (None, Status::Exited(0)) => (Verdict::Succeeded, None),
         (None, Status::Exited(code)) if code == i32::from(shared::exit::TRY_LATER) => {
             (Verdict::NotReady(Cause::ExitCode), Some("not ready: exit code 75".to_owned()))
@@ -150,6 +155,30 @@ pub(crate) fn judge(end: &End) -> AttemptResult {
     AttemptResult { exit_code, signal, message, leaked, wall, ..AttemptResult::new(verdict) }
 }
 
+/// What a KILL means that we did not send, to the job or (by what a shell makes of that) to a part of
+/// it: whether the kernel sent it for want of memory is looked at only then.
+fn killed_for_memory(result: AttemptResult, met: impl FnOnce() -> Option<Limit>) -> AttemptResult {
+    const KILL: i32 = 9;
+    const BY_SIGNAL: i32 = 128;
+    let is_killed = match result.verdict {
+        Verdict::Failed(Cause::Signal) => result.signal == Some(KILL),
+        Verdict::Failed(Cause::ExitCode) => result.exit_code == Some(BY_SIGNAL + KILL),
+        Verdict::Failed(_)
+        | Verdict::Succeeded
+        | Verdict::Refused(_)
+        | Verdict::Cancelled(_)
+        | Verdict::NotReady(_)
+        | Verdict::Returned
+        | Verdict::ProbeFailed { .. }
+        | Verdict::Rejected
+        | Verdict::WorkerDied => false,
+    };
+    let Some(limit) = is_killed.then(met).flatten() else { return result };
+    let how = result.message.unwrap_or_default();
+    let message = Some(format!("{how}: killed by the kernel for want of memory; {limit}"));
+    AttemptResult { verdict: Verdict::Failed(Cause::Oom), message, ..result }
+}
+
 /// Said when it is done, not when the job has ended: a person who waits sees why.
 fn say_what_was_sent(context: &AttemptContext, claim: &Claim, sent: Sent, wall: Duration) {
     let (task, attempt) = (claim.name().id, claim.name().attempt);
@@ -159,6 +188,7 @@ fn say_what_was_sent(context: &AttemptContext, claim: &Claim, sent: Sent, wall: 
         EndedBy::Asked(Why::Cancelled) => Reason::Cancelled,
         EndedBy::Asked(Why::Stalled) => Reason::Stalled,
         EndedBy::Asked(Why::Returned) => Reason::Shutdown,
+        EndedBy::Asked(Why::DiskFull) => Reason::DiskFull,
     };
     match sent {
         Sent::Term(_) => {
@@ -296,8 +326,31 @@ mod tests {
             (Status::Signaled(15), asked(Why::Cancelled), Verdict::Cancelled(Cause::Cancelled)),
             (Status::Signaled(15), asked(Why::Stalled), Verdict::Failed(Cause::Stalled)),
             (Status::Exited(0), asked(Why::Returned), Verdict::Returned),
+            (Status::Signaled(15), asked(Why::DiskFull), Verdict::Failed(Cause::DiskFull)),
         ] {
             assert_eq!(verdict(status, ended_by), expected, "{status:?} {ended_by:?}");
+        }
+    }
+
+    #[test]
+    fn a_kill_that_we_did_not_send_is_the_kernels_where_it_counted_one() {
+        let judged = |verdict, exit_code, signal, met| {
+            let result = AttemptResult { exit_code, signal, ..AttemptResult::new(verdict) };
+            killed_for_memory(result, || met).verdict
+        };
+        let failed = Verdict::Failed;
+        let limit = || Some(Limit::Machine(None));
+        assert_eq!(judged(failed(Cause::Signal), None, Some(9), limit()), failed(Cause::Oom));
+        assert_eq!(judged(failed(Cause::ExitCode), Some(137), None, limit()), failed(Cause::Oom));
+        for (verdict, exit_code, signal, met) in [
+            (failed(Cause::Signal), None, Some(9), None),
+            (failed(Cause::Signal), None, Some(11), limit()),
+            (failed(Cause::ExitCode), Some(1), None, limit()),
+            (failed(Cause::Timeout), None, Some(9), limit()),
+            (Verdict::Cancelled(Cause::Cancelled), None, Some(9), limit()),
+            (Verdict::Returned, None, Some(9), limit()),
+        ] {
+            assert_eq!(judged(verdict, exit_code, signal, met), verdict);
         }
     }
 

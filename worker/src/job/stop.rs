@@ -16,6 +16,8 @@ pub enum Why {
     Stalled,
     /// The worker stops; the task goes back.
     Returned,
+    /// Its log cannot be cut, and fills the disk.
+    DiskFull,
 }
 
 /// How a job, or a request to a model, can be ended from another thread. Made for one attempt;

@@ -9,12 +9,11 @@ use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::limit_slots;
 use queue::dir::claim::note::Note;
 use queue::dir::claim::one::Claim;
-use queue::dir::disk::reserve;
 use queue::dir::find::counts::Counter;
 use queue::dir::find::load_requests;
 use queue::eligible::{self, SlotKind};
 use queue::wire::counts::LaneCount;
-use queue::wire::heartbeat::ClaimReport;
+use queue::wire::heartbeat::{ClaimReport, growing_log};
 use queue::wire::lane::{LaneName, Requirements};
 use shared::emit;
 use shared::event::Event;
@@ -125,11 +124,13 @@ impl Search {
 
     /// Whether anything new may be begun on this disk; says so where not.
     fn has_room(&mut self) -> Result<bool, queue::Error> {
-        let pool = &self.context.surroundings.pool;
-        let Some(free) = reserve::too_little(pool.layout(), pool.rules().disk_low)? else {
-            return Ok(true);
-        };
-        let reason = reserve::reason(free);
+        let Some(shortage) = self.context.surroundings.pool.shortage()? else { return Ok(true) };
+        let mut reason = shortage.reason();
+        let growing = self
+            .context
+            .worker_state
+            .look(|state| growing_log(state.running().map(|job| &job.run)));
+        reason.text.extend(growing.into_iter().flat_map(|log| ["; ".to_owned(), log]));
         let (result, at) = (reason.text.clone(), Some(Moment::now()));
         self.say(ClaimReport { at, result, reasons: vec![reason] });
         Ok(false)

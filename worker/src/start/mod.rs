@@ -39,6 +39,7 @@ use crate::gpu::{FirstLook, GpuWatch};
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::job;
 use crate::main_loop::{MainLoop, Tools};
+use crate::oom_kills::OomKills;
 use crate::worker_state::WorkerState;
 use cli::{Args, Plan};
 use rights::{Beginning, Rights, gpu_lock_file};
@@ -142,6 +143,7 @@ fn live(plan: &Plan) -> Result<Next, Failure> {
         grace,
         stop_signal: signals.told.clone(),
         hurry: hurried,
+        oom_kills: OomKills::here(),
         models,
     });
     if let Some(models) = &context.models {

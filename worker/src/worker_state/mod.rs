@@ -16,6 +16,7 @@ use queue::eligible::Candidate;
 use queue::wire::heartbeat::{Ability, BacksOff, ClaimReport, Run, StandingOrder, Starved, Status};
 use queue::wire::lane::Requirements;
 use shared::gpu::GpuReading;
+use shared::log_cap::LogCap;
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
@@ -91,6 +92,8 @@ pub struct Job {
     pub stop: Stop,
     /// Whether it does something.
     pub progress: Progress,
+    /// How much of its log is kept, where its task says so itself.
+    pub log_cap: Option<LogCap>,
 }
 
 impl WorkerState {
@@ -183,10 +186,12 @@ impl WorkerState {
             quiet_seconds: None,
             evidence: serde_json::Map::new(),
             peak_vram_bytes: None,
+            log: None,
         };
         let (stop, progress) = (stop.clone(), Progress::new(Instant::now()));
+        let log_cap = task.spec.log_cap;
         self.change(|state| {
-            state.jobs.push(Job { name, phase: Phase::Running, run, stop, progress });
+            state.jobs.push(Job { name, phase: Phase::Running, run, stop, progress, log_cap });
             state.idle_since = None;
         });
     }

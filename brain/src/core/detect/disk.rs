@@ -1,6 +1,7 @@
 //! Room on the pool's disk: below the limit new tasks are refused, and somebody should know why.
 
 use queue::wire::brain_state::Warning;
+use queue::wire::heartbeat::growing_log;
 use shared::event::Event;
 use shared::quantity::Bytes;
 use shared::settings::Settings;
@@ -15,13 +16,15 @@ use crate::core::words::snapshot::Snapshot;
 pub struct DiskSpace {
     needed: Bytes,
     low: Conditions<()>,
+    /// What seems to fill it.
+    growing: Option<String>,
 }
 
 impl DiskSpace {
     /// With the limit of the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self { needed: settings.disk_low, low: Conditions::default() }
+        Self { needed: settings.disk_low, low: Conditions::default(), growing: None }
     }
 
     /// Takes in a look.
@@ -29,8 +32,11 @@ impl DiskSpace {
         let Some(free) = seen.free else { return };
         let path = || "the pool's disk".into();
         if free < self.needed {
+            let beats = seen.alive().filter_map(|(_name, worker)| worker.own_heartbeat());
+            self.growing = growing_log(beats.flat_map(|beat| &beat.current));
             if let Some(count) = self.low.holds(at, &()) {
-                say(out, Event::DiskLow { path: path(), free, needed: self.needed, count });
+                let (needed, growing) = (self.needed, self.growing.clone());
+                say(out, Event::DiskLow { path: path(), free, needed, growing, count });
             }
         } else if let Some(seconds) = self.low.ended(at, &()) {
             say(out, Event::DiskResumed { path: path(), free, seconds });
@@ -40,7 +46,8 @@ impl DiskSpace {
     /// What somebody should know.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        let text = format!("the pool's disk has less than {} free", self.needed);
+        let mut text = format!("the pool's disk has less than {} free", self.needed);
+        text.extend(self.growing.iter().flat_map(|log| ["; ", log]));
         let each = self.low.all();
         each.map(|((), since)| Warning { code: "disk.full".into(), text: text.clone(), since })
             .collect()

@@ -12,6 +12,7 @@ use queue::wire::lease_record::Record;
 use queue::wire::ledger_line::Brief;
 use shared::gpu::GpuReading;
 use shared::llm::ModelVerb;
+use shared::log_cap::LogCap;
 use shared::name::Name;
 use shared::quantity::Bytes;
 use shared::task::{Class, TaskName};
@@ -91,6 +92,8 @@ pub struct About {
     pub class: Class,
     /// How long it may make no progress, where it says so itself.
     pub stall_timeout: Option<Duration>,
+    /// How much of its log is kept, where it says so itself.
+    pub log_cap: Option<LogCap>,
     /// The model that it asks, loads or unloads.
     pub model: Option<String>,
     /// What it does with that model, where it is a request of the brain.

@@ -3,7 +3,7 @@
 //! was read to its end, in this order.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,8 +11,10 @@ use queue::Pool;
 use queue::dir::disk::place::Place;
 use queue::dir::find::places;
 use queue::dir::lookup::{self, Standing};
+use queue::dir::runs::read::{self, Piece};
 use shared::exit;
 use shared::id::TaskId;
+use shared::quantity::Bytes;
 
 use super::wait;
 use crate::cmd::out::Out;
@@ -58,8 +60,7 @@ impl Output {
             }
             watch.wait(Deadline::after(None));
         };
-        let mut reader = Reader { pool, id, attempt, path: PathBuf::new(), file: None };
-        reader.path = reader.pool.layout().run_log(id, attempt);
+        let mut reader = Reader::new(pool, id, attempt);
         if self.follow {
             reader.follow(&mut app.out, &watch)?
         } else {
@@ -170,8 +171,7 @@ pub(in crate::cmd) fn stream(pool: &Pool, id: TaskId, file: &mut Answered) -> Re
         if let Some(next) = newest.into_iter().find(has_log) {
             attempt = next;
             file.clear()?;
-            let (pool, path) = (pool.clone(), path(attempt));
-            Reader { pool, id, attempt, path, file: None }.follow(file, &watch)?;
+            Reader::new(pool.clone(), id, attempt).follow(file, &watch)?;
         } else if let Some(outcome) = standing.ended() {
             return Ok(wait::told(id, outcome));
         } else {
@@ -186,9 +186,21 @@ struct Reader {
     attempt: u32,
     path: PathBuf,
     file: Option<File>,
+    /// How far it was read.
+    offset: u64,
+    /// How much of that was cut out of it.
+    missing: u64,
+    /// How much of that was said.
+    told: u64,
 }
 
 impl Reader {
+    /// Nothing read yet.
+    fn new(pool: Pool, id: TaskId, attempt: u32) -> Self {
+        let path = pool.layout().run_log(id, attempt);
+        Self { pool, id, attempt, path, file: None, offset: 0, missing: 0, told: 0 }
+    }
+
     fn failed(&self, err: &io::Error) -> Stop {
         let text = format!("could not read `{}`: {err}", self.path.display());
         Stop::Failure(queue::cli::Failure::new(exit::UNEXPECTED, text))
@@ -205,14 +217,40 @@ impl Reader {
         }
         let mut buffer = vec![0; 1 << 16];
         loop {
-            let Some(file) = self.file.as_mut() else { return Ok(()) };
-            match file.read(&mut buffer) {
-                Ok(0) => return sink.flush(),
-                Ok(got) => sink.take(&buffer[..got])?,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(self.failed(&err)),
+            let Some(file) = self.file.as_ref() else { return Ok(()) };
+            let piece = read::next(file, self.offset, &mut buffer);
+            match piece.map_err(|err| self.failed(&err))? {
+                Piece::End => break,
+                Piece::Read(got) => {
+                    sink.take(&buffer[..got])?;
+                    self.offset += got as u64;
+                }
+                Piece::Missing(gone) => {
+                    let here = format!("\n[{} of output are missing here]\n", Bytes(gone));
+                    sink.take(here.as_bytes())?;
+                    self.offset += gone;
+                    self.missing += gone;
+                }
             }
         }
+        sink.flush()?;
+        if self.told == 0 {
+            self.tell_of_cut();
+        }
+        Ok(())
+    }
+
+    /// Says that the log was cut, and how that is avoided, where that is news.
+    fn tell_of_cut(&mut self) {
+        if self.missing == self.told {
+            return;
+        }
+        self.told = self.missing;
+        let (gone, all, id) = (Bytes(self.missing), Bytes(self.offset), self.id.short());
+        note(format!(
+            "{gone} of the {all} that {id} printed are missing: its log grew beyond its cap; submit \
+             with --log-cap none (or a size) to keep more"
+        ));
     }
 
     fn follow(&mut self, sink: &mut dyn Sink, watch: &Watch) -> Result<(), Stop> {
@@ -222,6 +260,7 @@ impl Reader {
             let over = self.is_over()?;
             self.all(sink)?;
             if over {
+                self.tell_of_cut();
                 return Ok(());
             }
             if !told && !self.has_worker()? {

@@ -13,6 +13,8 @@ use queue::cli::{Failure, Resolved};
 use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::disk::network::network_of;
 use queue::dir::disk::reserve;
+use queue::dir::layout::Layout;
+use queue::dir::runs::largest::largest;
 use queue::dir::{Pool, Rules};
 use queue::view;
 use rustix::fs::{CWD, RenameFlags};
@@ -72,7 +74,7 @@ impl Doctor {
             ),
             Check::of("pool", pool(&root)),
             Check::of("permissions", permissions(&place, room.as_ref().err())),
-            Check::of("disk", disk(&place, needed)),
+            Check::of("disk", disk(&root, &place, needed)),
         ];
         if let Ok(room) = &room {
             checks.push(Check::of("locks", room.locks()));
@@ -141,11 +143,19 @@ fn permissions(place: &Path, problem: Option<&std::io::Error>) -> Tried {
     Ok(format!("mode {mode:04o}, owner {}", meta.uid()))
 }
 
-fn disk(place: &Path, needed: Bytes) -> Tried {
+fn disk(root: &Path, place: &Path, needed: Bytes) -> Tried {
     let free = reserve::free_space(place).map_err(|err| (err.to_string(), None))?;
     if free < needed {
         let text = format!("{free} free; below {needed} submissions are refused");
-        return Err((text, Some("make room, or lower disk_low in pool.toml".to_owned())));
+        let logs = largest(&Layout::new(root), 3).unwrap_or_default();
+        let logs: Vec<_> =
+            logs.iter().map(|log| format!("{} ({})", log.path.display(), log.kept)).collect();
+        let largest = match logs.is_empty() {
+            true => String::new(),
+            false => format!(" (the largest run logs: {})", logs.join(", ")),
+        };
+        let fix = format!("make room{largest}, or lower disk_low in pool.toml");
+        return Err((text, Some(fix)));
     }
     Ok(format!("{free} free"))
 }

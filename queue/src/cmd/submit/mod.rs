@@ -20,6 +20,7 @@ use queue::store::start::{Start, start_of};
 use queue::wire::lane::Requirements;
 use shared::event::Event;
 use shared::id::{BatchId, TaskId, new_correlation_id};
+use shared::log_cap::LogCap;
 use shared::name::Name;
 use shared::quantity::{Bytes, Span};
 use shared::task::{BadSpec, BrakeUse, Class, Spec, Task};
@@ -62,6 +63,9 @@ pub(crate) struct Submit {
     /// From TERM to KILL when it is ended [default: 10s]
     #[arg(long, value_name = "DURATION", conflicts_with = "batch")]
     grace: Option<Span>,
+    /// How much of what it prints is kept, beginning and end; none: all [default: 100MB]
+    #[arg(long, value_name = "SIZE", conflicts_with = "batch")]
+    log_cap: Option<LogCap>,
     /// Failures of its own after which it is not tried again [default: 3]
     #[arg(long, value_name = "N", conflicts_with = "batch")]
     max_attempts: Option<u32>,

@@ -118,6 +118,7 @@ fn words(command: Submit, me: &Submitter) -> Result<Spec, Stop> {
         timeout: command.timeout,
         stall_timeout: command.stall_timeout,
         grace_period: command.grace,
+        log_cap: command.log_cap,
         max_attempts: command.max_attempts,
         at,
         delay: command.delay,

@@ -3,11 +3,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+use rustix::io::Errno;
 
 use crate::Error;
 use crate::dir::fault::{self, Did};
@@ -167,7 +169,7 @@ fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
         Ok(()) => Ok(()),
         // A file system without the flag (NFS): look first. Names in the pool are unique by
         // construction, so the gap between look and move is never the only guard.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+        Err(Errno::INVAL | Errno::NOSYS) => {
             if fs::symlink_metadata(to).is_ok() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -197,6 +199,18 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
         }
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(err) => Err(err).at("remove", path),
+    }
+}
+
+/// Gives a part of a file back to the disk: it reads as zeros from then on, and all that follows
+/// stays where it is. `false` where the file system cannot do that.
+pub(crate) fn punch(file: &File, path: &Path, hole: Range<u64>) -> Result<bool, Error> {
+    fault::step("punch").at("shorten", path)?;
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, how, hole.start, hole.end - hole.start) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(err) => Err(err).at("shorten", path),
     }
 }
 

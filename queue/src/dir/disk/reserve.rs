@@ -23,19 +23,40 @@ pub fn free_space(root: &Path) -> Result<Bytes, Error> {
 /// With less than this the disk counts as full: a heartbeat may not fit.
 const FULL: Bytes = Bytes(1 << 20);
 
-/// What is free, where that is too little to begin anything new: nothing at all, or what came of
-/// the reserve, which is for the end of what runs. `None` where there is room.
-pub fn too_little(layout: &Layout, disk_low: Bytes) -> Result<Option<Bytes>, Error> {
-    let free = free_space(layout.root())?;
-    let from_reserve = free < disk_low && !is_there(layout)?;
-    Ok((free < FULL || from_reserve).then_some(free))
+/// That too little is free to begin anything new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// What is free.
+    pub free: Bytes,
+    /// What would be enough.
+    pub needed: Bytes,
 }
 
-/// The same as a reason.
-#[must_use]
-pub fn reason(free: Bytes) -> Reason {
-    Reason::new(Code::DiskFull, format!("the pool's disk is full ({free} left)"))
-        .evidence("free", free.0)
+/// Whether too little is free to begin anything new: nothing at all, or not more than what came of
+/// the reserve, which is for the ledger and heartbeats. `None` where there is room.
+pub(in crate::dir) fn shortage(
+    layout: &Layout,
+    disk_low: Bytes,
+    size: Bytes,
+) -> Result<Option<Shortage>, Error> {
+    let free = free_space(layout.root())?;
+    let with_reserve = Bytes(disk_low.0.saturating_add(size.0));
+    let needed = match free >= with_reserve || is_there(layout)? {
+        true => FULL,
+        // What a reserve that was given up left free is no room for anything else.
+        false => with_reserve.max(FULL),
+    };
+    Ok((free < needed).then_some(Shortage { free, needed }))
+}
+
+impl Shortage {
+    /// The same as a reason.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        let Self { free, needed } = self;
+        let text = format!("the pool's disk is full ({free} left, {needed} needed)");
+        Reason::new(Code::DiskFull, text).evidence("free", free.0).evidence("needed", needed.0)
+    }
 }
 
 /// Refuses where less than `needed` is free.

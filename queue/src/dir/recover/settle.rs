@@ -9,6 +9,8 @@
 //!
 //! The model server that the worker had started is ended beside that: no task waits for its end.
 
+use std::path::Path;
+
 use shared::id::{Incarnation, TaskId};
 use shared::name::Name;
 use shared::outcome::{Cause, Next};
@@ -22,6 +24,7 @@ use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::carry_out;
 use crate::dir::ledger::rejection::{self, Unreadable};
 use crate::dir::presence::lease::{Lease, reach, this_process};
+use crate::dir::runs::cut;
 use crate::dir::signal::control;
 use crate::dir::{Pool, fault};
 use crate::error::At as _;
@@ -242,11 +245,7 @@ impl<'a> Settler<'a> {
         };
         let task = match read {
             Ok(task) => task,
-            Err(problem) => {
-                let unreadable = Unreadable { path: &path, name, problem: &problem };
-                rejection::end(self.pool, self.ledger, unreadable)?;
-                return Ok(Fate::Rejected(problem));
-            }
+            Err(problem) => return self.reject(&path, name, problem),
         };
         let cancel = control::has_cancel(layout, worker, name)?;
         let verdict = match cancel {
@@ -264,6 +263,10 @@ impl<'a> Settler<'a> {
         if let Ok(meta) = std::fs::metadata(&log) {
             line.log_path = Some(log.display().to_string());
             line.started_at = born(&meta);
+            // What its job printed since somebody last looked. A log that stays too long hinders
+            // nobody from running the task again.
+            let cap = cut::cap(self.pool, line.task.spec.log_cap);
+            let _left_long = cap.and_then(|cap| cut::cut(&log, cap));
         }
         self.ledger.append(&line)?;
         carry_out::carry_out(self.pool, &path, &line.task, &line)?;
@@ -271,6 +274,13 @@ impl<'a> Settler<'a> {
             true => Fate::Cancelled,
             false => Fate::PutBack { next: line.next, name: line.next_name, ended },
         })
+    }
+
+    /// Ends a task that cannot be understood.
+    fn reject(&self, path: &Path, name: TaskName, problem: String) -> Result<Fate, Error> {
+        let unreadable = Unreadable { path, name, problem: &problem };
+        rejection::end(self.pool, self.ledger, unreadable)?;
+        Ok(Fate::Rejected(problem))
     }
 
     /// Ends the model server that the worker started: nobody else would, and the GPU's memory would

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use shared::id::TaskId;
 use shared::outcome::{Cause, Outcome};
+use shared::quantity::Bytes;
 use shared::task::{Task, TaskName};
 
 use crate::dir::find::counts::Counter;
@@ -18,7 +19,7 @@ use crate::dir::operate::{Change, Ender, Reason};
 use crate::dir::presence::lease::Lease;
 use crate::dir::submit::keys::Keys;
 use crate::dir::submit::one::Submitter;
-use crate::dir::{Pool, fault, layout};
+use crate::dir::{Pool, Rules, fault, layout};
 use crate::store::contract::{line, task};
 use crate::wire::ledger_line::Line;
 use crate::wire::retry::Verdict;
@@ -71,6 +72,21 @@ fn a_full_disk_takes_the_reserve_and_the_line_is_kept() {
     fault::plug_in();
     assert!(fs::symlink_metadata(pool.layout().reserve()).is_err());
     assert_eq!(crate::dir::ledger::search::lines_of(pool.layout(), line.id).unwrap().len(), 1);
+}
+
+/// Whatever is free: a reserve that is missing may be what is free.
+#[test]
+fn what_a_reserve_left_is_no_room_to_begin_anything_with() {
+    let (_home, pool) = pool();
+    let rules = |size| Rules { reserve_size: Bytes(size), ..Rules::default() };
+    let open = |size| Pool::open(pool.root(), rules(size)).unwrap();
+    assert_eq!(open(0).shortage().unwrap(), None, "no reserve is asked for");
+    let huge = open(u64::MAX);
+    let shortage = huge.shortage().unwrap().expect("less is free than the reserve that is missing");
+    let text = shortage.reason().text;
+    assert!(text.contains("disk is full (") && text.contains(" needed)"), "{text}");
+    fs::write(pool.layout().reserve(), "room").unwrap();
+    assert_eq!(huge.shortage().unwrap(), None, "what is free is not the reserve");
 }
 
 #[test]

@@ -170,6 +170,39 @@ pub struct Run {
     pub evidence: serde_json::Map<String, serde_json::Value>,
     /// The most GPU memory its processes were seen to use.
     pub peak_vram_bytes: Option<u64>,
+    /// Its job's log, where that is longer than a megabyte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<RunLog>,
+}
+
+/// A long run log, when it was last looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunLog {
+    /// The file.
+    pub path: String,
+    /// Its length.
+    pub bytes: Bytes,
+    /// How much was cut out of it, where it grew beyond its cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Bytes>,
+    /// How fast it grew since the look before.
+    pub bytes_per_second: u64,
+}
+
+/// The log that grows fastest, in words: for whoever wonders what fills the disk.
+#[must_use]
+pub fn growing_log<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Option<String> {
+    let growing = |run: &'a Run| Some((run, run.log.as_ref()?));
+    let logs = runs.into_iter().filter_map(growing).filter(|(_run, log)| log.bytes_per_second > 0);
+    let (run, log) = logs.max_by_key(|(_run, log)| log.bytes_per_second)?;
+    Some(format!(
+        "the log of {} ({}) has {} and grows by {} a second: {}",
+        run.task_id.short(),
+        run.name,
+        log.bytes,
+        Bytes(log.bytes_per_second),
+        log.path
+    ))
 }
 
 /// How a look for work went.

@@ -155,6 +155,7 @@ pub(in crate::core::place) fn request(
         name: verb.to_string(),
         class: Class::Resource,
         stall_timeout: None,
+        log_cap: None,
         model: Some(model.into()),
         verb: Some(verb),
         goal: Some(goal.into()),
