@@ -79,7 +79,7 @@ impl Kind {
             | Self::Talks => Expected::Success,
             Self::Fails => Expected::Failure("exit_code", 3),
             Self::Crashes => Expected::Failure("signal", 3),
-            Self::Missing => Expected::Failure("spawn_failed", 1),
+            Self::Missing => Expected::Failure("spawn_failed", 3),
             Self::Late => Expected::Failure("timeout", 1),
         }
     }
@@ -130,6 +130,10 @@ impl Order {
             spec["timeout"] = "200ms".into();
             spec["max_attempts"] = 1.into();
         }
+        if kind.expected() != Expected::Success {
+            // They fail on purpose, all of them, and are not to wait for that to end.
+            spec["brake"] = "off".into();
+        }
         if kind == Kind::Deaf {
             spec["grace_period"] = "200ms".into();
         }
@@ -155,6 +159,7 @@ impl Order {
             ("timeout", "--timeout"),
             ("grace_period", "--grace"),
             ("max_attempts", "--max-attempts"),
+            ("brake", "--brake"),
         ] {
             if let Some(value) = self.spec.get(field) {
                 words.push(format!("{flag}={}", text(value)));
