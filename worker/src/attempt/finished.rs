@@ -7,6 +7,7 @@ use queue::dir::claim::one::Claim;
 use queue::wire::ledger_line::Line;
 use queue::wire::retry::{self, Verdict};
 use shared::event::Ending;
+use shared::outcome::Outcome;
 use shared::time::Moment;
 
 use super::context::{AttemptContext, AttemptResult, what};
@@ -18,7 +19,8 @@ pub struct Finished {
     pub claim: Box<Claim>,
     /// What is to be recorded.
     pub line: Line,
-    /// What running it again would cost: its time, and four times that where no model answered.
+    /// What running it again would cost: its time, and four times that where no model answered; of
+    /// a failure never nothing.
     pub cost: Duration,
     /// The same for the log.
     pub ending: Ending,
@@ -39,6 +41,9 @@ impl Finished {
 /// How much worse it is to run a job again than to ask a model again for the same time.
 const JOB: u32 = 4;
 
+/// A failure is recorded before much more is begun: it may be one of many, and put on the brake.
+const FAILURE: Duration = Duration::from_millis(20);
+
 /// What is to be recorded. Limits do not count the task any more.
 pub(crate) fn finish(
     context: &AttemptContext,
@@ -50,6 +55,7 @@ pub(crate) fn finish(
     let cost = result.wall.unwrap_or_default() * if is_prompt { 1 } else { JOB };
     let seconds = result.wall.map(|wall| wall.as_secs_f64());
     let line = line(context, &claim, result);
+    let cost = if line.outcome == Outcome::Failed { cost.max(FAILURE) } else { cost };
     let ending = Ending {
         outcome: line.outcome,
         cause: line.cause,
