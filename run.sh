@@ -13,7 +13,8 @@ usage: ./run.sh COMMAND [ARGUMENTS]
                 build for speed, and measure the pool beside what the machine allows (its pools in DIR,
                 else in target/bench; all of it takes minutes and 5 GB there, --quick one minute).
                 PART is spawn, submit, wake, claim, idle, large, llm (requests through a worker's
-                client beside a bare loop) or placement (models placed in virtual time); else all
+                client beside a bare loop), many (commands about 20,000 tasks, 3,000 lanes) or
+                placement (models placed in virtual time); else all
   demo [DIR]    build, and run a real batch over the files of DIR (else of sources on this machine);
                 then prompts about some of them, where an Ollama answers, or LLAMA_SERVER names a
                 llama-server and LLAMA_MODELS a model for it (a .gguf, or a folder of them)

@@ -38,7 +38,7 @@ fn answer(gpus: &Gpus, question: &str) -> Value {
         ["name", index] => json!(gpus.uuid_of(number(index))),
         ["memory", uuid, pids @ ..] => {
             let pids = pids.iter().map(|pid| number(pid)).collect();
-            json!(gpus.memory_of(Which::Uuid(uuid), &pids))
+            json!(gpus.read(Which::Uuid(uuid)).map(|gpu| gpu.memory_of(&pids)))
         }
         [..] => json!({"error": "no such question"}),
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::programs;
 
 /// One GPU of the pretended machine. A text field may be `-` (the card does not support the
-/// question) or `!` (the sensor fails).
+/// question), `!` (the sensor fails), `lost` or `reset` (what the driver says instead).
 #[derive(Clone, Debug)]
 pub struct FakeGpu {
     /// Its name for life.
@@ -27,6 +27,10 @@ pub struct FakeGpu {
     pub processes: Vec<(u32, u64)>,
     /// The last critical error; 0 is none.
     pub xid: u32,
+    /// NVML's number for what the driver wants done with the card; 0 is nothing.
+    pub recovery: u32,
+    /// MiB that the driver keeps for itself.
+    pub reserved_mib: u32,
 }
 
 impl FakeGpu {
@@ -43,6 +47,8 @@ impl FakeGpu {
             throttle: "0".into(),
             processes: Vec::new(),
             xid: 0,
+            recovery: 0,
+            reserved_mib: 0,
         }
     }
 }
@@ -51,14 +57,14 @@ impl FakeGpu {
 impl fmt::Display for FakeGpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { uuid, total_mib, used_mib, utilization, .. } = self;
-        let Self { temperature, milliwatts, throttle, xid, .. } = self;
+        let Self { temperature, milliwatts, throttle, xid, recovery, reserved_mib, .. } = self;
         let percents = format!("{utilization} {utilization}");
         write!(f, "{uuid} {total_mib} {used_mib} {percents} {temperature} {milliwatts} 140000 ")?;
         write!(f, "{throttle} 0 0 {xid}")?;
         for (pid, mib) in &self.processes {
             write!(f, " {pid}:{mib}")?;
         }
-        writeln!(f)
+        writeln!(f, " recovery={recovery} reserved={reserved_mib}")
     }
 }
 

@@ -16,7 +16,7 @@ use queue::wire::lease_record::Process;
 use queue::{fence, uptime};
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
-use shared::gpu::{GpuReading, Gpus, Which};
+use shared::gpu::GpuReading;
 use shared::id::Incarnation;
 use shared::log::Handle;
 use shared::task::Class;
@@ -34,7 +34,7 @@ pub struct HeartbeatThread {
     /// What every attempt needs, and what the worker knows about itself.
     pub context: Arc<AttemptContext>,
     /// Held for as long as the worker lives; looked after here.
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
     /// This process.
     pub process: Process,
     /// Which life of the worker, as in its log lines and its lease file.
@@ -45,8 +45,6 @@ pub struct HeartbeatThread {
     pub interval: Duration,
     /// From so long a quiet on, others should know at once.
     pub stuck_after: Duration,
-    /// How the GPU is read, where it can be.
-    pub gpus: Option<Arc<Gpus>>,
     /// The log: each heartbeat says how many lines it has.
     pub log: Handle,
     /// When this thread began: repetitions are timed from here.
@@ -58,23 +56,19 @@ struct Beat {
     seq: u64,
     last: Instant,
     next_sample: Instant,
-    reading: Option<GpuReading>,
-    read_at: Option<Instant>,
     trouble: Repeater,
     /// Jobs whose quiet was already worth a heartbeat of its own.
     quiet: BTreeSet<String>,
 }
 
 impl HeartbeatThread {
-    /// Beats until `end` is closed, then once more. Gives the lease back.
-    pub fn beat(self, end: &Receiver<()>) -> Lease {
+    /// Beats until `end` is closed, then once more.
+    pub fn beat(self, end: &Receiver<()>) {
         let now = Instant::now();
         let mut beat = Beat {
             seq: 0,
             last: now,
             next_sample: now,
-            reading: None,
-            read_at: None,
             trouble: Repeater::default(),
             quiet: BTreeSet::new(),
         };
@@ -83,7 +77,6 @@ impl HeartbeatThread {
             self.write(&mut beat);
         }
         self.write(&mut beat);
-        self.lease
     }
 
     /// Until the next heartbeat is due. `false` when it is the last.
@@ -126,7 +119,6 @@ impl HeartbeatThread {
         beat.seq += 1;
         beat.last = Instant::now();
         self.check_lease();
-        self.read_gpu(beat);
         let heartbeat = self.heartbeat(beat);
         let (worker, now) = (heartbeat.worker.clone(), self.begun.elapsed());
         match heartbeats::write(&self.context.surroundings.pool, &heartbeat) {
@@ -163,19 +155,6 @@ impl HeartbeatThread {
         }
     }
 
-    /// Not more often than the pace: asking the driver is not free.
-    fn read_gpu(&self, beat: &mut Beat) {
-        let (Some(gpus), Some(index)) = (&self.gpus, self.gpu_index()) else { return };
-        if beat.read_at.is_none_or(|at| at.elapsed() >= self.interval.min(Duration::from_secs(5))) {
-            beat.reading = gpus.read(Which::Index(index));
-            beat.read_at = Some(Instant::now());
-        }
-    }
-
-    fn gpu_index(&self) -> Option<u32> {
-        self.context.worker_state.look(|state| state.ability.gpu)
-    }
-
     fn heartbeat(&self, beat: &Beat) -> Heartbeat {
         self.context.worker_state.look(|state: &Facts| Heartbeat {
             schema: queue::wire::heartbeat::SCHEMA.to_owned(),
@@ -190,7 +169,7 @@ impl HeartbeatThread {
             status: state.status(),
             ability: state.ability.clone(),
             current: state.jobs.iter().map(|job| job.run.clone()).collect(),
-            gpu_reading: beat.reading.clone(),
+            gpu_reading: state.gpu_reading.as_deref().cloned(),
             claim: state.claim.clone(),
             completed: state.completed,
             failed: state.failed,
@@ -208,10 +187,12 @@ impl HeartbeatThread {
         // Only while its leader is not reaped is a group's number its own.
         let jobs: Vec<Job> =
             self.context.worker_state.look(|state| state.running().cloned().collect());
+        let reading = self.context.worker_state.look(|state| state.gpu_reading.clone());
+        let reading = reading.as_deref();
         let mut tell = false;
         for job in &jobs {
             let (sample, peak) = match (job.run.pgid, job.run.class, job.run.started_at) {
-                (Some(pgid), ..) => (self.look_at(job, pgid, beat), self.gpu_memory(pgid)),
+                (Some(pgid), ..) => self.look_at(job, pgid, reading),
                 (None, Class::Llm, Some(_begun)) => (self.look_at_request(job), None),
                 // It starts in a moment; or it loads a model, of which nothing can be seen.
                 (None, ..) => continue,
@@ -232,37 +213,31 @@ impl HeartbeatThread {
         tell || !beat.quiet.is_empty()
     }
 
-    fn look_at(&self, job: &Job, pgid: u32, beat: &Beat) -> Sample {
+    /// What the job does, and how much GPU memory its processes hold, where that is known.
+    fn look_at(&self, job: &Job, pgid: u32, reading: Option<&GpuReading>) -> (Sample, Option<u64>) {
         let layout: &Layout = self.context.surroundings.pool.layout();
         let (id, attempt) = (job.name.id, job.name.attempt);
         let members = fence::members_of_group(pgid).unwrap_or_default();
         let usage = fence::usage(&members);
         let touched = fs::metadata(layout.progress_file(id, attempt));
-        let ours = |reading: &GpuReading| {
-            let pids: BTreeSet<u32> = members.iter().copied().collect();
-            let uses = reading.memory_of(&pids).known().is_some_and(|bytes| bytes > 0);
-            uses && reading.utilization.as_ref().known().is_some_and(|percent| *percent > 0)
-        };
-        Sample {
+        let pids: BTreeSet<u32> = members.iter().copied().collect();
+        let memory = reading.and_then(|gpu| gpu.memory_of(&pids).known());
+        let works = |gpu: &GpuReading| gpu.utilization.is_at_least(1);
+        let sample = Sample {
             output: fs::metadata(layout.run_log(id, attempt)).ok().map(|meta| meta.len()),
             progress_file: touched.and_then(|meta| meta.modified()).ok(),
             cpu_ticks: usage.map(|usage| usage.cpu_ticks),
             stopped: usage.is_some_and(|usage| usage.stopped),
-            gpu_busy: beat.reading.as_ref().is_some_and(ours),
+            gpu_busy: memory.is_some_and(|bytes| bytes > 0) && reading.is_some_and(works),
             request: false,
-        }
+        };
+        (sample, memory)
     }
 
     fn look_at_request(&self, job: &Job) -> Sample {
         let log = self.context.surroundings.pool.layout().run_log(job.name.id, job.name.attempt);
         let output = fs::metadata(log).ok().map(|meta| meta.len());
         Sample { output, request: true, ..Sample::default() }
-    }
-
-    fn gpu_memory(&self, pgid: u32) -> Option<u64> {
-        let (gpus, index) = (self.gpus.as_ref()?, self.gpu_index()?);
-        let pids = fence::members_of_group(pgid).ok()?.into_iter().collect();
-        gpus.memory_of(Which::Index(index), &pids).known()
     }
 }
 

@@ -191,6 +191,7 @@ fn alive(worker: &str, gpu: Option<u32>) -> Worker {
         gpu,
         gpu_uuid: None,
         gpu_memory: None,
+        gpu_state: queue::wire::heartbeat::gpu_state::GpuState::default(),
         gpu_slots: 1,
         cpu_slots: 1,
         paused: None,

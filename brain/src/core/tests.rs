@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::gpu::{GpuReading, Reading};
+use queue::wire::heartbeat::gpu_state::{Fitness, Quarantine};
+use shared::gpu::{GpuFault, GpuReading, Reading};
 use shared::id::TaskId;
 use shared::quantity::{Bytes, Span};
 use shared::settings::{Settings, StallTimeouts};
@@ -352,6 +353,26 @@ fn fewer_workers_than_places_follow_the_work_and_idle_ones_retire() {
     let out = stage.tell(Event::Exited(WorkerEnd { worker: name("worker-0"), pid: 9, exit }));
     assert_eq!(names(&out), ["spawn.retired"]);
     assert!(out.contains(&Command::Undrain(name("worker-0"))));
+}
+
+#[test]
+fn a_worker_whose_gpu_is_out_of_use_does_not_count_and_is_not_retired() {
+    let mut settings = Settings::default();
+    settings.min_workers = Some(0);
+    let mut stage = Stage::with(&settings, gpus(3));
+    stage.lane(Class::Script, 1);
+    assert_eq!(spawned(&stage.pass(1)), 1);
+    stage.tell(Event::Spawned { worker: name("worker-0"), pid: 9 });
+    stage.add_worker("worker-0", Some(0));
+    assert_eq!(spawned(&stage.pass(5)), 0, "it takes it");
+    let since = Moment::from_unix_millis(0);
+    let quarantine = Quarantine { fault: GpuFault::Missing, since, until: since, times: 1 };
+    stage.beat("worker-0", |beat| {
+        beat.ability.gpu_state.fitness = Fitness::Quarantined(quarantine);
+    });
+    assert_eq!(spawned(&stage.pass(5)), 1, "another one does");
+    stage.seen.pool = Paused::Pool;
+    assert!(!stage.pass(70).contains(&Command::Drain(name("worker-0"))), "it waits for its GPU");
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! What the GPUs say, from a thread of its own: a driver that hangs must not hang the brain.
+//! What the GPUs say, from a thread of its own: a driver that hangs must not hang the brain. While
+//! one of them cannot be read the library is opened anew for each look: only so one that has come
+//! back is seen, and one that is to be reset is let go of.
 
 use std::time::Duration;
 
@@ -17,15 +19,24 @@ pub(crate) fn start(tell: Sender<Message>, end: Receiver<()>) -> std::io::Result
 }
 
 fn look(tell: &Sender<Message>, end: &Receiver<()>) {
-    let gpus = match Gpus::open(None) {
+    let mut gpus = match Gpus::open(None) {
         Ok(gpus) => gpus,
         Err(err) => {
             let _ = tell.send(Message::NoGpus(err.to_string()));
             return;
         }
     };
-    while tell.send(Message::Gpus(gpus.list())).is_ok() {
+    loop {
+        let readings = gpus.list();
+        let is_one_lost = readings.iter().any(|gpu| gpu.sensors().is_none());
+        if tell.send(Message::Gpus(readings)).is_err() {
+            return;
+        }
         match end.recv_timeout(INTERVAL) {
+            Err(RecvTimeoutError::Timeout) if is_one_lost => {
+                // Where that fails, the next look fails, too.
+                let _closed = gpus.reopen();
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }

@@ -2,16 +2,19 @@
 //! worker's claim pass, the brain's checks and `queue why` all call, so that no two of them can
 //! give different answers.
 
+#[cfg(test)]
+mod fixture;
+mod gpu;
 mod model;
 
 use shared::name::Name;
-use shared::quantity::Bytes;
 use shared::reason::{Code, Reason};
 use shared::task::Class;
 
 use crate::wire::heartbeat::{Ability, Heartbeat, Run};
 use crate::wire::lane::Requirements;
 
+pub use gpu::unfit;
 pub use model::preferred;
 
 /// A worker, as far as eligibility goes.
@@ -62,6 +65,15 @@ pub fn reasons(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
     reasons
 }
 
+/// Whether the worker could take from this lane once what it runs has ended and its models are
+/// unloaded. Whether it holds the model that the lane needs is not asked.
+#[must_use]
+pub fn could_take(candidate: Candidate<'_>, lane: &Requirements) -> bool {
+    never(candidate, lane).is_empty()
+        && unfit(candidate.name, candidate.ability).is_none()
+        && gpu::leaves_enough(candidate, lane)
+}
+
 /// What no waiting changes.
 fn never(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
     let (name, ability) = (candidate.name, candidate.ability);
@@ -93,7 +105,7 @@ fn never(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
 /// What may be over soon.
 fn not_now(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
     let (name, ability) = (candidate.name, candidate.ability);
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<Reason> = unfit(name, ability).into_iter().collect();
     if let Some(paused) = &ability.paused {
         let (what, fix) = match paused.scope.as_str() {
             "pool" => ("the pool".to_owned(), "queue resume".to_owned()),
@@ -145,7 +157,10 @@ fn busy(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
         // A kind of slot the worker has none of is no business of `busy`: `never` tells.
         return holders.iter().map(|run| held_by(name, run)).collect();
     }
-    if kind == SlotKind::Gpu { memory_short(candidate, lane, &holders) } else { Vec::new() }
+    match kind {
+        SlotKind::Gpu => gpu::memory_short(candidate, lane, &holders).into_iter().collect(),
+        SlotKind::Cpu => Vec::new(),
+    }
 }
 
 fn held_by(name: &Name, run: &Run) -> Reason {
@@ -158,72 +173,13 @@ fn held_by(name: &Name, run: &Run) -> Reason {
     reason
 }
 
-/// Several tasks share a GPU only as far as what they asked for fits.
-fn memory_short(candidate: Candidate<'_>, lane: &Requirements, holders: &[&Run]) -> Vec<Reason> {
-    let (Some(needed), Some(total)) = (lane.gpu_memory, candidate.ability.gpu_memory) else {
-        return Vec::new();
-    };
-    let asked_for = holders.iter().filter_map(|run| run.gpu_memory).map(|bytes| bytes.0);
-    let taken = Bytes(asked_for.fold(0, u64::saturating_add));
-    if holders.is_empty() || needed.0.saturating_add(taken.0) <= total.0 {
-        return Vec::new();
-    }
-    let name = candidate.name;
-    let text =
-        format!("it needs {needed}, and of {name}'s {total} its tasks have asked for {taken}");
-    let reason = Reason::new(Code::VramShort, text);
-    vec![reason.evidence("needed", needed.0).evidence("taken", taken.0).evidence("total", total.0)]
-}
-
 #[cfg(test)]
 mod tests {
+    use super::fixture::{ability, lane, run};
     use super::*;
     use crate::wire::heartbeat::{BacksOff, StandingOrder};
-    use shared::id::TaskId;
+    use shared::quantity::Bytes;
     use shared::time::Moment;
-
-    fn ability() -> Ability {
-        Ability {
-            classes: vec![Class::Script, Class::Cpu],
-            gpu: Some(1),
-            gpu_uuid: None,
-            gpu_memory: Some(Bytes(8 << 30)),
-            gpu_slots: 1,
-            cpu_slots: 1,
-            paused: None,
-            draining: None,
-            starved: None,
-            backs_off: Vec::new(),
-            server: None,
-        }
-    }
-
-    fn lane(class: Class) -> Requirements {
-        Requirements {
-            class,
-            model: None,
-            gpu_memory: None,
-            limits: vec![],
-            worker: None,
-            max_wait: None,
-        }
-    }
-
-    fn run(class: Class) -> Run {
-        Run {
-            task_id: TaskId::new(),
-            attempt: 1,
-            class,
-            name: "train".into(),
-            gpu_memory: Some(Bytes(5 << 30)),
-            started_at: None,
-            pgid: None,
-            last_output_age_seconds: None,
-            quiet_seconds: None,
-            evidence: serde_json::Map::new(),
-            peak_vram_bytes: None,
-        }
-    }
 
     fn codes(ability: &Ability, current: &[Run], lane: &Requirements) -> Vec<Code> {
         let name: Name = "worker-1".parse().unwrap();

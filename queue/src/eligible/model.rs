@@ -183,7 +183,10 @@ fn in_the_way(server: &ModelServer) -> Option<&HeldModel> {
 
 fn holds(name: &Name, held: &HeldModel) -> Reason {
     let model = &held.model;
-    let text = format!("{name} holds model {model}, which has the GPU's memory");
+    let text = format!(
+        "{name} holds model {model}, which has the GPU's memory; it is unloaded first, when no task \
+         needs it"
+    );
     let reason = Reason::new(Code::VramShort, text).since(held.since);
     reason.evidence("holder", model.as_str()).evidence("vram", held.vram.map(|vram| vram.0))
 }
@@ -222,6 +225,7 @@ mod tests {
             gpu: Some(1),
             gpu_uuid: None,
             gpu_memory: None,
+            gpu_state: crate::wire::heartbeat::gpu_state::GpuState::default(),
             gpu_slots: 1,
             cpu_slots: 1,
             paused: None,

@@ -32,7 +32,7 @@ pub use proc::{
     ProcessIdentity, Stat, boot_id, command_line, members_of_group, pid_namespace,
     process_identity, sees_all, stat, state_of,
 };
-pub use scan::{Carries, processes};
+pub use scan::{Carries, processes, task_of};
 pub use server::{Killed, SERVER_MARK, end_server, server_mark};
 pub use suspicion::Suspicion;
 pub use usage::{Usage, usage};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
+use shared::id::TaskId;
 
 use super::{FoundProcess, How, LogIdentity, Mark, environ, proc};
 
@@ -41,6 +42,17 @@ impl Mark {
     pub fn carried_by(&self, pid: u32) -> Carries {
         Search::new(self).carried_by(pid)
     }
+}
+
+/// The task that a process was started for, as its environment says. `None` also where that cannot
+/// be read.
+#[must_use]
+pub fn task_of(pid: u32) -> Option<TaskId> {
+    let mut read = Vec::new();
+    environ::read(pid, &mut read).ok()?;
+    let mut variables = read.split(|byte| *byte == 0);
+    let id = variables.find_map(|variable| variable.strip_prefix(b"BRAINSTEM_TASK_ID="))?;
+    std::str::from_utf8(id).ok()?.parse().ok()
 }
 
 /// A mark as it looks in memory, and a buffer for what is compared with it.

@@ -24,7 +24,7 @@ use crate::wire::brake::Brake;
 use crate::wire::counts::Counts;
 
 pub use brain::Brain;
-pub use worker::{Life, Worker, worker, worker_warning, workers};
+pub use worker::{Life, Worker, gpu_warning, worker, worker_warning, workers};
 
 /// Above so many tasks the brain's count is taken, where it is fresh; below, counting is quicker
 /// than it is old.
@@ -195,6 +195,7 @@ impl View {
     #[must_use]
     pub fn own_warnings(&self) -> Vec<Reason> {
         let mut found: Vec<Reason> = self.workers.iter().filter_map(worker_warning).collect();
+        found.extend(self.workers.iter().filter_map(gpu_warning));
         found.extend(self.pause.as_ref().map(paused));
         found.extend(self.brakes.iter().map(Brake::reason));
         found.extend(self.disk_full());

@@ -15,9 +15,10 @@ use crate::dir::disk::listing;
 use crate::dir::disk::lock::Holder;
 use crate::dir::presence::{heartbeats, lease};
 use crate::wire::fate::Kept;
-use crate::wire::heartbeat::{Heartbeat, Run};
+use crate::wire::heartbeat::gpu_state::Fitness;
+use crate::wire::heartbeat::{Heartbeat, Run, Status};
 use crate::wire::lease_record::{Record, Role};
-use crate::{Error, fence};
+use crate::{Error, eligible, fence};
 
 /// How long a dead worker stays listed after its affairs were settled.
 const LISTED_SECONDS: f64 = 600.0;
@@ -84,7 +85,13 @@ impl Worker {
     #[must_use]
     pub fn status(&self) -> &'static str {
         match (&self.life, &self.heartbeat) {
-            (Life::Alive, Some(heartbeat)) => heartbeat.status.as_str(),
+            (Life::Alive, Some(heartbeat)) => match &heartbeat.ability.gpu_state.fitness {
+                Fitness::Quarantined(_) if heartbeat.status == Status::Idle => "quarantined",
+                Fitness::Hot(_) if heartbeat.status == Status::Idle => "hot",
+                Fitness::Fit | Fitness::Quarantined(_) | Fitness::Hot(_) => {
+                    heartbeat.status.as_str()
+                }
+            },
             (Life::Alive, None) => "starting",
             (Life::Hung { .. }, _) => "hung",
             (Life::Unproven, _) => "unknown",
@@ -139,6 +146,7 @@ impl Worker {
             "pid": process.map(|p| p.pid),
             "gpu": gpu,
             "gpu_uuid": ability.and_then(|a| a.gpu_uuid.as_ref()),
+            "gpu_state": ability.filter(|a| a.gpu.is_some()).map(|a| &a.gpu_state),
             "alive": alive,
             "status": self.status(),
             "classes": ability.map(|a| &a.classes),
@@ -284,6 +292,13 @@ fn evidence(beat: &Heartbeat) -> Map<String, Value> {
     };
     evidence.insert("process".into(), json!(said));
     evidence
+}
+
+/// What is wrong with a living worker's GPU, if something is.
+#[must_use]
+pub fn gpu_warning(worker: &Worker) -> Option<Reason> {
+    let beat = worker.heartbeat.as_ref().filter(|_beat| worker.is_alive())?;
+    Some(eligible::unfit(&worker.name, &beat.ability)?.worker(&worker.name))
 }
 
 /// What is wrong with a worker, if something is.

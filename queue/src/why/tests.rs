@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use shared::gpu::GpuFault;
 use shared::id::{Incarnation, TaskId};
 use shared::llm::{Health, HeldModel, HeldState, Loads, ModelServer, ServerKind};
 use shared::quantity::Bytes;
@@ -23,6 +24,7 @@ use crate::dir::signal::control;
 use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, Privacy, Rules, operate};
 use crate::view::{self, Count};
+use crate::wire::heartbeat::gpu_state::{Fitness, GpuState, Quarantine};
 use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, Status};
 use crate::wire::lease_record::Record;
 
@@ -53,6 +55,7 @@ fn ability(classes: &[Class]) -> Ability {
         gpu,
         gpu_uuid: None,
         gpu_memory: Some(Bytes(8 << 30)),
+        gpu_state: crate::wire::heartbeat::gpu_state::GpuState::default(),
         gpu_slots: 1,
         cpu_slots: 1,
         paused: None,
@@ -160,6 +163,28 @@ fn a_busy_worker_is_named_with_what_it_runs() {
     assert!(verdict.text.starts_with("worker-0 runs "), "{}", verdict.text);
     assert_eq!(of_worker(&pool, "worker-0").verdict, Word::Busy);
     assert_eq!(ask(&pool, |look| why_pool(look).unwrap()).verdict, Word::Blocked);
+}
+
+#[test]
+fn a_gpu_out_of_use_is_told_of_task_worker_gpu_and_pool() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let id = submit(&pool, r#"{"shell": "x"}"#);
+    let since = Moment::now();
+    let quarantine = Quarantine { fault: GpuFault::Lost, since, until: since, times: 1 };
+    let fitness = Fitness::Quarantined(quarantine);
+    let gpu_state = GpuState { fitness, memory: None };
+    let ability = Ability { gpu_state, ..ability(&[Class::Script]) };
+    let _held = worker(&pool, "worker-0", ability, Vec::new());
+    let of_gpu =
+        ask(&pool, |look| why_gpu(look, "gpu:0", worker_of(look, "gpu:0").flatten()).unwrap());
+    let of_pool = ask(&pool, |look| why_pool(look).unwrap());
+    for verdict in [of_task(&pool, id), of_worker(&pool, "worker-0"), of_gpu, of_pool] {
+        let kind = verdict.subject.kind;
+        assert_eq!((verdict.verdict, codes(&verdict)[0]), (Word::Blocked, Code::GpuQuarantined));
+        let told = codes(&verdict).iter().filter(|code| **code == Code::GpuQuarantined).count();
+        assert_eq!(told, 1, "{kind}: once");
+    }
 }
 
 #[test]

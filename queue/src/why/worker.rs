@@ -58,7 +58,7 @@ fn alive(look: &Look<'_>, beat: &Heartbeat) -> Result<(Word, String, Vec<Reason>
         let used_up = used_up(look, &requirements.limits)?;
         match closed.into_iter().chain(used_up).next() {
             None => open += lane.pending,
-            Some(first) if matches!(first.code, Code::Paused | Code::WorkerDraining) => {}
+            Some(first) if holds_for_all(first.code) => {}
             Some(first) => {
                 let tasks = counted(lane.pending, &format!("{} task", lane.class));
                 let text = format!("{tasks} of lane {}: {}", lane.lane, first.text);
@@ -76,6 +76,11 @@ fn alive(look: &Look<'_>, beat: &Heartbeat) -> Result<(Word, String, Vec<Reason>
     }
     reasons.extend(beat.claim.reasons.iter().filter(|r| r.code == Code::RacesLost).cloned());
     Ok(judge(look, beat, stopped, open, reasons))
+}
+
+/// Whether it keeps the worker from all lanes: then it is told once.
+const fn holds_for_all(code: Code) -> bool {
+    matches!(code, Code::Paused | Code::WorkerDraining | Code::GpuQuarantined | Code::Thermal)
 }
 
 fn judge(
@@ -132,6 +137,8 @@ fn standing(look: &Look<'_>, beat: &Heartbeat) -> Vec<Reason> {
         let reason = Reason::new(Code::Draining, text).worker(name).since(drain.since);
         reasons.push(reason.fix(format!("queue resume {name}")));
     }
+    let unfit = eligible::unfit(name, &beat.ability);
+    reasons.extend(unfit.map(|reason| reason.worker(name)));
     reasons.extend(look.view.disk_full());
     reasons
 }

@@ -131,6 +131,18 @@ events! {
         "job.log_failed" Warning JobLogFailed { task: TaskId, attempt: u32, path: PathBuf, error: String }
             => ("Run log {} of {}: {error}", path.display(), task.short());
     }
+    "worker.gpu" {
+        "gpu.quarantined" Error GpuQuarantined { worker: Name, gpu: String, fault: String, times: u32, seconds: f64, count: u64 }
+            => ("GPU {gpu} of {worker} is out of use: {fault}; it is rechecked, and back in {} at the earliest", span(*seconds));
+        "gpu.fit_again" Info GpuFitAgain { worker: Name, gpu: String, seconds: f64 }
+            => ("GPU {gpu} of {worker} is in use again after {}", span(*seconds));
+        "gpu.hot" Warning GpuHot { worker: Name, gpu: String, celsius: u32, resume: u32, count: u64 }
+            => ("GPU {gpu} of {worker} is at {celsius} °C: it is given nothing new until it is down to {resume} °C");
+        "gpu.too_hot" Critical GpuTooHot { worker: Name, gpu: String, celsius: u32, resume: u32, count: u64 }
+            => ("GPU {gpu} of {worker} is at {celsius} °C, above its hard limit: look after its cooling; it is given nothing new until it is down to {resume} °C");
+        "gpu.cooled" Info GpuCooled { worker: Name, gpu: String, seconds: f64 }
+            => ("GPU {gpu} of {worker} is cool again after {}", span(*seconds));
+    }
     "worker.model" {
         "model.asked" Debug ModelAsked { task: TaskId, attempt: u32, what: String, model: String, server: String, log: PathBuf }
             => ("Asked {model} at {server}: {what}, attempt {attempt}");

@@ -2,22 +2,29 @@
 //! is an ordinary machine.
 //!
 //! Nothing here keeps a handle: every look finds its GPU again, so a GPU that fell off the bus
-//! spoils its own readings and no others, and one that comes back is read again. What was once
-//! seen stays listed, because a GPU that is gone is news, not a shorter list.
+//! spoils its own readings and no others. What was once seen stays listed, because a GPU that is
+//! gone is news, not a shorter list. The library itself lists GPUs once, and keeps their devices
+//! open, without which no reset succeeds: while one is ill, it is to be opened anew for each look.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
-use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
+use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::event::EventSet;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
+use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::sys_exports::field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION;
 use nvml_wrapper::{Device, Nvml};
 
-use super::reading::{GpuProcess, GpuReading, Reading, Sight, memory_of};
+use super::fault::{GpuFault, RecoveryAction};
+use super::reading::{GpuProcess, GpuReading, Reading};
 
 /// Where NVIDIA's drivers put it.
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -81,10 +88,30 @@ struct Seen {
     uuid: String,
 }
 
+impl Seen {
+    fn is(&self, which: Which<'_>) -> bool {
+        match which {
+            Which::Index(index) => self.index == index,
+            Which::Uuid(uuid) => self.uuid == uuid,
+        }
+    }
+}
+
+/// One look at one GPU, with what the driver says against it.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// What its sensors say. `None`: it was never there.
+    pub reading: Option<GpuReading>,
+    /// The driver's own word; that no sensor answers is judged by whoever knows how it was before.
+    pub fault: Option<GpuFault>,
+}
+
 /// The GPUs of this machine.
 #[derive(Debug)]
 pub struct Gpus {
-    nvml: Nvml,
+    library: OsString,
+    /// `None`: it was closed, and could not be opened again.
+    nvml: Option<Nvml>,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -98,19 +125,36 @@ impl Gpus {
         let named = env::var_os(VARIABLE).filter(|name| !name.is_empty());
         let library =
             library.map(OsStr::to_owned).or(named).unwrap_or_else(|| OsString::from(LIBRARY));
-        let nvml = Nvml::builder()
-            .lib_path(&library)
-            .init()
-            .map_err(|error| NoGpus::new(&library, error))?;
-        let gpus = Self { nvml, seen: Mutex::default() };
-        gpus.list(); // whoever is lost later was seen now
+        let mut gpus = Self { library, nvml: None, seen: Mutex::default() };
+        gpus.reopen()?;
         Ok(gpus)
+    }
+
+    /// Closes the library, which lets go of all devices, and opens it again: it lists only GPUs
+    /// that were there when it was opened. What was seen before stays known.
+    ///
+    /// # Errors
+    ///
+    /// When it does not work now. It stays closed then, and every reading fails.
+    pub fn reopen(&mut self) -> Result<(), NoGpus> {
+        self.nvml = None;
+        let nvml = Nvml::builder().lib_path(&self.library).init();
+        self.nvml = Some(nvml.map_err(|error| NoGpus::new(&self.library, error))?);
+        self.list(); // whoever is lost later was seen now
+        Ok(())
+    }
+
+    fn nvml(&self) -> Result<&Nvml, NvmlError> {
+        self.nvml.as_ref().ok_or(NvmlError::Uninitialized)
+    }
+
+    fn count(&self) -> u32 {
+        self.nvml().and_then(Nvml::device_count).unwrap_or(0)
     }
 
     /// One look at every GPU there is, and at every one that was there since this was opened.
     pub fn list(&self) -> Vec<GpuReading> {
-        let count = self.nvml.device_count().unwrap_or(0);
-        let mut all: Vec<_> = (0..count).map(|index| self.read_at(index)).collect();
+        let mut all: Vec<_> = (0..self.count()).map(|index| self.read_at(index)).collect();
         for lost in self.seen().into_iter() {
             if !all.iter().any(|gpu| gpu.uuid.as_ref() == Some(&lost.uuid)) {
                 all.push(GpuReading::failed(lost.index, Some(lost.uuid)));
@@ -122,55 +166,64 @@ impl Gpus {
 
     /// One look at one GPU; nothing when there never was such a one.
     pub fn read(&self, which: Which<'_>) -> Option<GpuReading> {
-        if let Ok(device) = self.find(which) {
-            return Some(self.look(&device, which));
-        }
-        let mut seen = self.seen().into_iter();
-        let lost = seen.find(|seen| match which {
-            Which::Index(index) => seen.index == index,
-            Which::Uuid(uuid) => seen.uuid == uuid,
-        });
-        lost.map(|lost| GpuReading::failed(lost.index, Some(lost.uuid)))
+        self.examine(which).reading
+    }
+
+    /// The same, with what the driver says against it.
+    pub fn examine(&self, which: Which<'_>) -> Examined {
+        let error = match self.find(which) {
+            Ok(device) => {
+                let (reading, fault) = self.look(&device, which);
+                return Examined { reading: Some(reading), fault };
+            }
+            Err(error) => error,
+        };
+        // What is said of a name, or of a number, that the driver does not list.
+        let missing = matches!(error, NvmlError::NotFound | NvmlError::InvalidArg);
+        let fault = fault_of(&error).or(missing.then_some(GpuFault::Missing));
+        let lost = self.seen().into_iter().find(|seen| seen.is(which));
+        let reading = lost.map(|lost| GpuReading::failed(lost.index, Some(lost.uuid)));
+        Examined { reading, fault }
+    }
+
+    /// Watches for errors of the driver on one GPU. `None` where they cannot be had.
+    pub fn xid_events(&self, which: Which<'_>) -> Option<XidEvents<'_>> {
+        let set = self.nvml().and_then(Nvml::create_event_set).ok()?;
+        let device = self.find(which).ok()?;
+        let registered = device.register_events(EventTypes::CRITICAL_XID_ERROR, set);
+        registered.ok().map(XidEvents)
     }
 
     /// The name for life of the GPU with this number, also of one that is lost.
     pub fn uuid_of(&self, index: u32) -> Option<String> {
-        let now = self.nvml.device_by_index(index).and_then(|device| device.uuid());
-        now.ok().or_else(|| {
+        let now = self.nvml().and_then(|nvml| nvml.device_by_index(index));
+        now.and_then(|device| device.uuid()).ok().or_else(|| {
             self.seen().into_iter().find(|seen| seen.index == index).map(|seen| seen.uuid)
         })
     }
 
-    /// Bytes that these processes hold on one GPU. Cheaper than a whole reading: for sampling.
-    pub fn memory_of(&self, which: Which<'_>, pids: &BTreeSet<u32>) -> Reading<u64> {
-        let processes = match self.find(which) {
-            Ok(device) => processes(&device),
-            Err(error) => reading(Err(error)),
-        };
-        memory_of(processes.as_ref().map(Vec::as_slice), pids, Sight::OfThisMachine)
-    }
-
     fn find(&self, which: Which<'_>) -> Result<Device<'_>, NvmlError> {
+        let nvml = self.nvml()?;
         match which {
-            Which::Index(index) => self.nvml.device_by_index(index),
-            Which::Uuid(uuid) => self.nvml.device_by_uuid(uuid),
+            Which::Index(index) => nvml.device_by_index(index),
+            // To find one by its name the driver asks others, and fails where one of those does.
+            Which::Uuid(uuid) => nvml.device_by_uuid(uuid).or_else(|error| {
+                let mut all = (0..self.count()).filter_map(|i| nvml.device_by_index(i).ok());
+                all.find(|device| device.uuid().is_ok_and(|name| name == uuid)).ok_or(error)
+            }),
         }
     }
 
     fn read_at(&self, index: u32) -> GpuReading {
         match self.find(Which::Index(index)) {
-            Ok(device) => self.look(&device, Which::Index(index)),
+            Ok(device) => self.look(&device, Which::Index(index)).0,
             // A lost GPU still counts; the driver does not even hand out its handle.
             Err(_lost) => GpuReading::failed(index, self.uuid_of(index)),
         }
     }
 
-    fn look(&self, device: &Device<'_>, which: Which<'_>) -> GpuReading {
-        let before = |seen: &Seen| match which {
-            Which::Index(index) => seen.index == index,
-            Which::Uuid(uuid) => seen.uuid == uuid,
-        };
-        let before = self.seen().into_iter().find(before);
+    fn look(&self, device: &Device<'_>, which: Which<'_>) -> (GpuReading, Option<GpuFault>) {
+        let before = self.seen().into_iter().find(|seen| seen.is(which));
         let index = device.index().ok().or(match which {
             Which::Index(index) => Some(index),
             Which::Uuid(_) => before.as_ref().map(|seen| seen.index),
@@ -180,19 +233,25 @@ impl Gpus {
         if let Some(uuid) = &uuid {
             self.remember(index, uuid);
         }
-        let memory = reading(device.memory_info());
-        GpuReading {
+        let mut answers = Answers { fault: recovery(device) };
+        let memory = answers.reading(device.memory_info());
+        let temperature = device.temperature(TemperatureSensor::Gpu);
+        let gpu = GpuReading {
             index,
             uuid,
-            name: reading(device.name()),
+            name: answers.reading(device.name()),
             memory_total: memory.as_ref().map(|memory| memory.total),
-            memory_used: memory.map(|memory| memory.used),
-            utilization: reading(device.utilization_rates()).map(|rates| rates.gpu),
-            temperature: reading(device.temperature(TemperatureSensor::Gpu)),
-            power_watts: reading(device.power_usage()).map(|milli| f64::from(milli) / 1000.0),
-            throttle: reading(device.current_throttle_reasons()).map(words),
+            memory_used: memory.as_ref().map(|memory| memory.used),
+            memory_reserved: memory.map(|memory| memory.reserved),
+            utilization: answers.reading(device.utilization_rates()).map(|rates| rates.gpu),
+            temperature: answers.reading(temperature),
+            power_watts: answers
+                .reading(device.power_usage())
+                .map(|milli| f64::from(milli) / 1000.0),
+            throttle: answers.reading(device.current_throttle_reasons()).map(words),
             processes: processes(device),
-        }
+        };
+        (gpu, answers.fault)
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -206,6 +265,52 @@ impl Gpus {
             None => seen.push(Seen { index, uuid: uuid.to_owned() }),
         }
     }
+}
+
+/// Errors of the driver on one GPU, as they happen.
+#[derive(Debug)]
+pub struct XidEvents<'a>(EventSet<'a>);
+
+impl XidEvents<'_> {
+    /// Waits for the next one. `None` where none came, or nothing can be heard any more: then also
+    /// without having waited.
+    pub fn next(&self, wait: Duration) -> Option<u64> {
+        let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        match self.0.wait(millis).ok()?.event_data? {
+            XidError::Value(xid) => Some(xid),
+            XidError::Unknown => None,
+        }
+    }
+}
+
+/// Answers to the questions of one look; what is said against the GPU on the way is kept.
+struct Answers {
+    fault: Option<GpuFault>,
+}
+
+impl Answers {
+    fn reading<T>(&mut self, answer: Result<T, NvmlError>) -> Reading<T> {
+        self.fault = self.fault.or_else(|| fault_of(answer.as_ref().err()?));
+        reading(answer)
+    }
+}
+
+/// What an error says against the GPU that was asked; most say something about the question.
+fn fault_of(error: &NvmlError) -> Option<GpuFault> {
+    let lost = matches!(error, NvmlError::GpuLost).then_some(GpuFault::Lost);
+    lost.or(matches!(error, NvmlError::ResetRequired).then_some(GpuFault::ResetRequired))
+}
+
+/// What the driver wants done with the GPU, where it can say that.
+fn recovery(device: &Device<'_>) -> Option<GpuFault> {
+    let field = FieldId(NVML_FI_DEV_GET_GPU_RECOVERY_ACTION);
+    let sample = device.field_values_for(&[field]).ok()?.pop()?.ok()?;
+    let number = match sample.value.ok()? {
+        SampleValue::U32(number) => u64::from(number),
+        SampleValue::U64(number) => number,
+        SampleValue::F64(_) | SampleValue::I64(_) => return None,
+    };
+    RecoveryAction::of_number(number).map(GpuFault::Recovery)
 }
 
 /// A library or a GPU that does not know the question never will; any other error may pass.

@@ -91,6 +91,9 @@ pub struct GpuReading {
     /// Bytes in use by anybody, without what the driver keeps for itself.
     #[serde(default)]
     pub memory_used: Reading<u64>,
+    /// Bytes that the driver keeps for itself.
+    #[serde(default)]
+    pub memory_reserved: Reading<u64>,
     /// Percent of the last sample period in which something ran.
     #[serde(default)]
     pub utilization: Reading<u32>,
@@ -128,6 +131,7 @@ impl GpuReading {
             name: Reading::Failed,
             memory_total: Reading::Failed,
             memory_used: Reading::Failed,
+            memory_reserved: Reading::Failed,
             utilization: Reading::Failed,
             temperature: Reading::Failed,
             power_watts: Reading::Failed,
@@ -148,6 +152,21 @@ impl GpuReading {
         }
     }
 
+    /// Which of its sensors answered: memory, load, temperature, power, throttling.
+    #[must_use]
+    pub fn sensors(&self) -> Sensors {
+        fn answered<T>(reading: &Reading<T>) -> bool {
+            matches!(reading, Reading::Known(_))
+        }
+        Sensors([
+            answered(&self.memory_used),
+            answered(&self.utilization),
+            answered(&self.temperature),
+            answered(&self.power_watts),
+            answered(&self.throttle),
+        ])
+    }
+
     /// Bytes that these processes hold together.
     #[must_use]
     pub fn memory_of(&self, pids: &BTreeSet<u32>) -> Reading<u64> {
@@ -155,9 +174,27 @@ impl GpuReading {
     }
 }
 
+/// Which sensors of a GPU answered. By default none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sensors([bool; 5]);
+
+impl Sensors {
+    /// Whether none did.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Those that answered here, or there.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self(std::array::from_fn(|sensor| self.0[sensor] || other.0[sensor]))
+    }
+}
+
 /// Whose process numbers can be looked up.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sight {
+enum Sight {
     /// Those of `/proc`.
     OfThisMachine,
     /// Exactly these, for tests.
@@ -177,7 +214,7 @@ impl Sight {
 
 /// The sum for `pids`. Not finding them is zero only where the driver's numbers are ours: inside
 /// a container it tells those of the host, and then "none of mine" means "I cannot tell".
-pub(super) fn memory_of(
+fn memory_of(
     processes: Reading<&[GpuProcess]>,
     pids: &BTreeSet<u32>,
     sight: Sight,
@@ -252,6 +289,7 @@ mod tests {
         let json = serde_json::to_value(&gpu).unwrap();
         let expected = serde_json::json!({
             "index": 3, "uuid": "GPU-3", "name": null, "memory_total": null, "memory_used": null,
+            "memory_reserved": null,
             "utilization": null, "temperature": null, "power_watts": 0.5, "throttle": null,
             "processes": [{"pid": 7, "memory": null}],
         });

@@ -149,6 +149,16 @@ settings! {
         "A load that was asked for and has not begun after so long is reported.";
     vram_reserve: Bytes = Bytes(512 << 20), ["BRAINSTEM_VRAM_RESERVE"],
         "GPU memory that is left free beside models.";
+    gpu_quarantine_first: Span = Span::seconds(30), ["BRAINSTEM_GPU_QUARANTINE_FIRST"],
+        "A GPU that the driver speaks against, or that cannot be read any more, is out of use for so long at least; doubles with each relapse.";
+    gpu_quarantine_max: Span = Span::seconds(600), ["BRAINSTEM_GPU_QUARANTINE_MAX"],
+        "That time grows no longer than this.";
+    gpu_soft_limit: u32 = 80, ["BRAINSTEM_GPU_SOFT_LIMIT"],
+        "A GPU of so many degrees Celsius is given nothing new.";
+    gpu_hard_limit: u32 = 90, ["BRAINSTEM_GPU_HARD_LIMIT"],
+        "A GPU of so many degrees Celsius is reported loudly.";
+    gpu_resume_below: u32 = 4, ["BRAINSTEM_GPU_RESUME_BELOW"],
+        "So many degrees below a limit it counts as no longer reached.";
     reserve_size: Bytes = Bytes(64 << 20), ["BRAINSTEM_RESERVE_SIZE"],
         "The file that is given up when the disk is full, so that the pool can go on.";
     disk_low: Bytes = Bytes(64 << 20), ["BRAINSTEM_DISK_LOW"],

@@ -2,7 +2,8 @@
 //!
 //! Its GPUs are the lines of the text file named in `$FAKE_NVML` (`state.rs` has the format), read
 //! again at every call, so that a test changes the machine by replacing a file. No variable: no
-//! driver. A GPU whose line is gone is lost. Names, types and numbers are those of `nvml.h`.
+//! driver. A GPU whose line is gone is lost; one that comes is seen when the library is started
+//! anew. Names, types and numbers are those of `nvml.h`.
 #![expect(unsafe_code, reason = "this is the C side of NVML: its pointers come from the caller")]
 
 mod state;
@@ -59,7 +60,11 @@ fn put_text(to: *mut c_char, room: c_uint, text: &str) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn nvmlInit_v2() -> c_int {
-    if state::file().is_some() { SUCCESS } else { DRIVER_NOT_LOADED }
+    if state::file().is_none() {
+        return DRIVER_NOT_LOADED;
+    }
+    state::start();
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]
@@ -153,8 +158,9 @@ struct Memory {
 extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Device, to: *mut Memory) -> c_int {
     with(device, |gpu| {
         let (total, used) = (gpu.total_mib? << 20, gpu.used_mib? << 20);
-        let free = total.saturating_sub(used);
-        put(to, Memory { version: 0x0200_0028, total, reserved: 0, free, used });
+        let reserved = gpu.reserved_mib << 20;
+        let free = total.saturating_sub(used + reserved);
+        put(to, Memory { version: 0x0200_0028, total, reserved, free, used });
         Ok(())
     })
 }
@@ -187,6 +193,43 @@ extern "C" fn nvmlDeviceGetEnforcedPowerLimit(device: Device, to: *mut c_uint) -
 extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(device: Device, to: *mut u64) -> c_int {
     with(device, |gpu| {
         put(to, gpu.throttle?);
+        Ok(())
+    })
+}
+
+/// `nvmlFieldValue_t`; of its union the number that is asked for here.
+#[repr(C)]
+struct FieldValue {
+    field_id: c_uint,
+    scope_id: c_uint,
+    timestamp: i64,
+    latency: i64,
+    value_type: c_uint,
+    outcome: c_int,
+    value: u64,
+}
+
+/// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`
+const RECOVERY_ACTION: c_uint = 230;
+/// `NVML_VALUE_TYPE_UNSIGNED_INT`
+const UNSIGNED_INT: c_uint = 1;
+
+#[unsafe(no_mangle)]
+extern "C" fn nvmlDeviceGetFieldValues(
+    device: Device,
+    count: c_int,
+    values: *mut FieldValue,
+) -> c_int {
+    with(device, |gpu| {
+        for at in 0..usize::try_from(count).unwrap_or(0) {
+            // SAFETY: NVML's contract: there are so many.
+            let field = unsafe { &mut *values.add(at) };
+            let answer =
+                if field.field_id == RECOVERY_ACTION { gpu.recovery } else { Err(NOT_SUPPORTED) };
+            field.value_type = UNSIGNED_INT;
+            field.outcome = answer.err().unwrap_or(SUCCESS);
+            field.value = answer.unwrap_or(0);
+        }
         Ok(())
     })
 }

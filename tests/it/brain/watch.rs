@@ -242,6 +242,7 @@ fn sleepy(pool: &Pool) -> Lease {
         gpu: None,
         gpu_uuid: None,
         gpu_memory: None,
+        gpu_state: queue::wire::heartbeat::gpu_state::GpuState::default(),
         gpu_slots: 0,
         cpu_slots: 1,
         paused: None,

@@ -4,9 +4,11 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 
-use queue::dir::claim::limit_slots;
+use queue::dir::claim::limit_slots::{self, SlotUse};
 use queue::dir::{Privacy, Rules};
 use serde_json::{Value, json};
+use shared::id::TaskId;
+use shared::task::TaskName;
 use tests::{FakeGpu, Pool};
 
 use crate::kit::{steps, *};
@@ -40,7 +42,9 @@ fn seed_001_b17_many_limits_in_use_hold_up_neither_the_worker_nor_the_task_behin
     let limits = keys.iter().map(|key| (key.clone(), 1)).collect();
     let rules = Rules { limits, ..Rules::default() };
     let ours = queue::Pool::create(&pool.dir(), rules, Privacy::Owner).unwrap();
-    let take = |key: &String| limit_slots::take(&ours, std::slice::from_ref(key)).unwrap().unwrap();
+    let by = SlotUse::of(&"w".parse().unwrap(), TaskName::first(TaskId::new()));
+    let take =
+        |key: &String| limit_slots::take(&ours, std::slice::from_ref(key), &by).unwrap().unwrap();
     let held: Vec<_> = keys.iter().map(take).collect();
     let tasks: Vec<_> = (0..40)
         .map(|room| with(job(&["say=x"]), "labels", json!({"room": room.to_string()})))

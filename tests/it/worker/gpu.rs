@@ -90,7 +90,7 @@ fn every_gpu_is_read_with_its_processes() {
     assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
     let expected = json!({
         "index": 1, "uuid": "GPU-b", "name": "Fake RTX",
-        "memory_total": 12288 * MIB, "memory_used": 3000 * MIB,
+        "memory_total": 12288 * MIB, "memory_used": 3000 * MIB, "memory_reserved": 0,
         "utilization": 97, "temperature": 40, "power_watts": 30.0,
         "throttle": ["power_cap", "thermal"],
         "processes": [{"pid": 4711, "memory": 2000 * MIB}, {"pid": 4712, "memory": 900 * MIB}],

@@ -9,4 +9,6 @@ pub(super) mod limits;
 pub(super) mod messages;
 pub(super) mod slots;
 pub(super) mod starved;
+pub(super) mod stopping;
+pub(super) mod unfit_gpu;
 pub(super) mod without_brain;

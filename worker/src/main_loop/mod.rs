@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
+use queue::dir::presence::lease::Lease;
 use queue::dir::signal::doorbell::Listener;
 use shared::emit;
 use shared::event::{Event, Repeater, Say};
@@ -39,6 +40,8 @@ pub struct MainLoop {
     signals: Receiver<i32>,
     /// What is newly known of the model server.
     news: Receiver<()>,
+    /// What is newly known of the GPU.
+    gpu_news: Receiver<()>,
     /// Since when no brain holds its lock, as far as this worker saw.
     without_brain_since: Option<Instant>,
     /// Something ended that this thread may wait for.
@@ -50,6 +53,9 @@ pub struct MainLoop {
     /// Who looks after the pool where no brain does.
     without_brain: WithoutBrain,
     stopping: Option<Stopping>,
+    /// When a signal first told it to stop.
+    told: Option<Instant>,
+    lease: Arc<Lease>,
     /// Cancels and stalls that were passed on.
     asked: HashSet<TaskName>,
     trouble: Repeater,
@@ -73,10 +79,14 @@ pub struct Tools {
     pub settings: Settings,
     /// Rings for messages to this worker, and for new tasks of its classes.
     pub listener: Listener,
-    /// TERM and INT: the first lets jobs finish for a while, the second kills them.
+    /// TERM and INT: the first lets jobs finish for a while, one later on kills them.
     pub signals: Receiver<i32>,
     /// Dropped to tell runs that they must not wait for anything.
     pub hurry: Sender<()>,
+    /// Where it says that it was told to stop.
+    pub lease: Arc<Lease>,
+    /// What is newly known of the GPU.
+    pub gpu_news: Receiver<()>,
 }
 
 impl MainLoop {
@@ -85,7 +95,7 @@ impl MainLoop {
     /// # Errors
     /// When no thread can be started.
     pub fn new(tools: Tools) -> std::io::Result<Self> {
-        let Tools { context, settings, listener, signals, hurry } = tools;
+        let Tools { context, settings, listener, signals, hurry, lease, gpu_news } = tools;
         let pool = context.surroundings.pool.clone();
         let dropped = Dropped::new(settings.heartbeat_interval.0);
         let news = context.models.as_ref().map_or_else(never, |models| models.news().clone());
@@ -102,6 +112,7 @@ impl MainLoop {
             listener,
             signals,
             news,
+            gpu_news,
             without_brain_since: None,
             nudged,
             run_threads: RunThreads::new(thread),
@@ -109,6 +120,8 @@ impl MainLoop {
             dropped,
             without_brain,
             stopping: None,
+            told: None,
+            lease,
             asked: HashSet::new(),
             trouble: Repeater::default(),
             begun: Instant::now(),
@@ -221,6 +234,7 @@ impl MainLoop {
         select! {
             recv(self.listener.rung()) -> _rung => self.search.lock().look_again(),
             recv(self.news) -> _told => self.search.lock().look_again(),
+            recv(self.gpu_news) -> _told => self.search.lock().look_again(),
             recv(self.nudged) -> _ended => self.search.lock().look_again(),
             recv(signals) -> signal => self.note_signal(signal.ok()),
             recv(after(until)) -> _now => {

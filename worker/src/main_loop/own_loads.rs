@@ -67,12 +67,8 @@ impl MainLoop {
     /// What is known of the server, while nothing runs here and something may be claimed.
     fn idle_server(&self) -> Option<ModelServer> {
         self.context.worker_state.look(|state| {
-            let open = !state.stopping
-                && !state.lease_lost
-                && state.ability.draining.is_none()
-                && state.ability.paused.is_none();
             let takes = state.ability.classes.contains(&Class::Resource);
-            let idle = open && takes && state.jobs.is_empty();
+            let idle = state.is_open() && takes && state.jobs.is_empty();
             state.ability.server.clone().filter(|_server| idle)
         })
     }

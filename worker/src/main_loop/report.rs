@@ -2,6 +2,7 @@
 //! each time, and always in the heartbeat.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use queue::dir::claim::limit_slots::UsedUp;
 use queue::dir::find::load_requests::{self, Asked};
@@ -20,7 +21,7 @@ pub struct Found {
     /// Tasks that went to others.
     pub lost: u64,
     /// Lanes it may not take from.
-    pub closed: Vec<(LaneName, Requirements)>,
+    pub closed: Vec<(LaneName, Arc<Requirements>)>,
     /// Lanes that a limit keeps shut.
     pub limited: Vec<(LaneName, UsedUp)>,
     /// Pending tasks per class.
@@ -89,7 +90,7 @@ impl Found {
 
 /// Of so many lanes it is told one by one what keeps them shut: a report is in every heartbeat.
 /// `queue why` tells of all.
-const LANES_TOLD: usize = 16;
+const LANES_TOLD: usize = 48;
 
 /// Lanes beyond those, which one reason keeps shut.
 struct Others {
@@ -138,6 +139,7 @@ mod tests {
             gpu: Some(1),
             gpu_uuid: None,
             gpu_memory: None,
+            gpu_state: queue::wire::heartbeat::gpu_state::GpuState::default(),
             gpu_slots: 1,
             cpu_slots: 1,
             paused: None,
@@ -178,7 +180,7 @@ mod tests {
             worker: None,
             max_wait: None,
         };
-        let closed = vec![(lane.lane(), lane)];
+        let closed = vec![(lane.lane(), lane.into())];
         let found = Found { closed, queue: BTreeMap::from([(Class::Llm, 125)]), ..nothing() };
         let report = report(&found);
         assert_eq!(
@@ -199,15 +201,16 @@ mod tests {
             worker: None,
             max_wait: None,
         };
-        let closed = |count: u32| (0..count).map(lane).map(|lane| (lane.lane(), lane)).collect();
+        let closed =
+            |count: u32| (0..count).map(lane).map(|lane| (lane.lane(), lane.into())).collect();
         let found = |count: u32| Found { closed: closed(count), ..nothing() };
-        assert_eq!(report(&found(16)).reasons.len(), 16);
+        assert_eq!(report(&found(48)).reasons.len(), 48);
         let many = report(&found(3000)).reasons;
-        assert_eq!(many.len(), 17);
-        assert!(many[..16].iter().all(|reason| reason.lane.is_some()));
+        assert_eq!(many.len(), 49);
+        assert!(many[..48].iter().all(|reason| reason.lane.is_some()));
         let (others, text) =
-            (&many[16], "2984 more lanes, for one of them: worker-1 does not take");
-        assert_eq!((others.code, others.count), (Code::ClassNotTaken, Some(2984)));
+            (&many[48], "2952 more lanes, for one of them: worker-1 does not take");
+        assert_eq!((others.code, others.count), (Code::ClassNotTaken, Some(2952)));
         assert!(others.text.starts_with(text), "{}", others.text);
     }
 
@@ -231,7 +234,7 @@ mod tests {
             worker: Some("worker-1".parse().unwrap()),
             at: Moment::now().plus_millis(-4_000),
         };
-        let closed = vec![(lane.lane(), lane)];
+        let closed = vec![(lane.lane(), lane.into())];
         let queue = BTreeMap::from([(Class::Llm, 125)]);
         let found = Found { closed, queue, asked: vec![load], ..nothing() };
         assert_eq!(

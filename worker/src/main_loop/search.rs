@@ -141,13 +141,8 @@ impl Search {
 
     pub(super) fn may_claim(&self) -> bool {
         let free = self.context.worker_state.look(|state| {
-            let open = !state.stopping
-                && !state.lease_lost
-                && state.ability.starved.is_none()
-                && state.ability.draining.is_none()
-                && state.ability.paused.is_none();
             let free = |kind| state.backlog().keeps_up() && has_free(state, kind);
-            open.then(|| (free(SlotKind::Gpu), free(SlotKind::Cpu)))
+            state.is_open().then(|| (free(SlotKind::Gpu), free(SlotKind::Cpu)))
         });
         match free {
             Some((gpu, cpu)) => gpu && self.look.gpu || cpu && self.look.cpu,
@@ -158,7 +153,8 @@ impl Search {
         }
     }
 
-    /// Paused or draining: said by `follow_standing`; the reasons stay in the heartbeat.
+    /// Paused or draining, or without a GPU that is fit: said by whoever saw to that; the reasons
+    /// stay in the heartbeat.
     fn report_shut(&self) {
         let name = self.context.worker_state.name();
         let lane = Requirements {
@@ -203,7 +199,7 @@ impl Search {
                 let queue = if closed.is_empty() && limited.is_empty() {
                     BTreeMap::new()
                 } else {
-                    self.counter.take(self.context.surroundings.pool.layout())?.by_class()
+                    self.counter.by_class(self.context.surroundings.pool.layout())?
                 };
                 let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
                     true => load_requests::pending(self.context.surroundings.pool.layout())?,

@@ -167,6 +167,7 @@ fn worker_state() -> WorkerState {
         gpu: Some(0),
         gpu_uuid: None,
         gpu_memory: None,
+        gpu_state: queue::wire::heartbeat::gpu_state::GpuState::default(),
         gpu_slots: 1,
         cpu_slots: 0,
         paused: None,

@@ -5,13 +5,14 @@ pub mod rights;
 pub mod server_setup;
 
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser as _;
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use queue::cli::servers::ServerSetup;
 use queue::cli::{Failure, Resolved};
 use queue::dir::Pool;
@@ -23,18 +24,18 @@ use queue::dir::signal::control::{self, ControlVerb};
 use queue::dir::signal::doorbell::{Bells, Listener};
 use queue::wire::brain_state::started_by;
 use queue::wire::heartbeat::Ability;
+use queue::wire::heartbeat::gpu_state::GpuState;
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::Writer;
 use shared::event::Event;
-use shared::gpu::{Gpus, NoGpus, Which};
 use shared::log::{Compress, Handle, LogConfig, Rotation};
-use shared::quantity::Bytes;
 use shared::settings::{Flags, Settings};
 use shared::time::Moment;
 use shared::{emit, exit};
 
 use crate::attempt::context::AttemptContext;
 use crate::attempt::environment::{Surroundings, passed_on};
+use crate::gpu::{FirstLook, GpuWatch};
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::job;
 use crate::main_loop::{MainLoop, Tools};
@@ -50,14 +51,39 @@ const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
 pub fn main() -> ExitCode {
     leave_session_of_brain();
     let args = Args::parse();
-    match args.plan().and_then(|plan| live(&plan)) {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(failure) => {
-            // The last word; if stderr is closed there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(failure.code)
-        }
-    }
+    let failure = match args.plan().and_then(|plan| live(&plan)) {
+        Ok(Next::End) => return ExitCode::from(exit::OK),
+        Ok(Next::BeginAnew) => begin_anew(),
+        Err(failure) => failure,
+    };
+    // The last word; if stderr is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {failure}");
+    ExitCode::from(failure.code)
+}
+
+/// What follows when the worker has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The process ends.
+    End,
+    /// The GPU that was not there when it started has come: what a worker makes for its GPU when it
+    /// starts is made anew.
+    BeginAnew,
+}
+
+/// The same program with the same words in the same process, so that whoever started it need not do
+/// that again. All locks are free until it has them again; nothing runs that they would protect.
+fn begin_anew() -> Failure {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_else(|| "worker".into());
+    let error = match std::env::current_exe() {
+        Ok(program) => Command::new(program).arg0(name).args(words).exec(),
+        Err(error) => error,
+    };
+    Failure::new(
+        exit::UNEXPECTED,
+        format!("could not begin anew, now that its GPU is there: {error}"),
+    )
 }
 
 /// Whoever was started by the brain leaves its session, and with it the reach of its terminal:
@@ -77,19 +103,13 @@ struct Me {
     log: Handle,
 }
 
-/// What is known of the worker's GPU.
-struct Gpu {
-    gpus: Option<Arc<Gpus>>,
-    uuid: Option<String>,
-    memory: Option<Bytes>,
-}
-
-fn live(plan: &Plan) -> Result<(), Failure> {
+fn live(plan: &Plan) -> Result<Next, Failure> {
     let resolved = plan.common.resolve(&Flags::new())?;
     let pool = resolved.create()?;
     let signals = listen_for_signals()?;
     let me = introduce(plan, &resolved.settings)?;
-    let gpu = look_for_gpu(plan)?;
+    let gpu = plan.gpu.and_then(FirstLook::at);
+    let uuid = gpu.as_ref().and_then(|look| look.gpu.uuid.clone());
     job::become_subreaper().map_err(|err| {
         Failure::new(exit::UNEXPECTED, format!("could not become a subreaper: {err}"))
     })?;
@@ -97,9 +117,8 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let grace = resolved.settings.grace_period.0;
     let patience = Patience { grace, give_up: GIVE_UP };
     let settler = Settler::new(&pool, &ledger, patience);
-    let lock =
-        plan.gpu.map(|index| gpu_lock_file(&pool, index, gpu.uuid.as_deref())).transpose()?;
-    let beginning = Beginning { settler, name: &plan.name, signals: &signals };
+    let lock = plan.gpu.map(|index| gpu_lock_file(&pool, index, uuid.as_deref())).transpose()?;
+    let beginning = Beginning { settler, name: &plan.name, signals: &signals.received };
     let Rights { lease, gpu: _gpu_lock } = beginning.rights(lock.as_deref())?;
     take_up(&pool, plan, &lease, &me)?;
     attach_log(&me.log, &pool, plan, &resolved.settings);
@@ -109,18 +128,19 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let place = server_setup::Place {
         pool: &pool,
         worker: &plan.name,
-        gpu: gpu.uuid.clone().or(plan.gpu.map(|index| index.to_string())),
+        gpu: visible(plan, uuid.as_ref()),
         settings: &resolved.settings,
     };
     let models = plan.server_setup.as_ref().map(|e| server_setup::start(e, &place)).transpose()?;
     let models = models.map(|models| models.expecting(plan.expected));
     let (hurry, hurried) = bounded(0);
     let context = Arc::new(AttemptContext {
-        worker_state: WorkerState::new(plan.name.clone(), ability(plan, &gpu)),
+        worker_state: WorkerState::new(plan.name.clone(), ability(plan, gpu.as_ref())),
         ledger,
-        surroundings: surroundings(&pool, plan, &gpu),
-        gpu_uuid: gpu.uuid.clone(),
+        surroundings: surroundings(&pool, plan, uuid.as_ref()),
+        gpu_uuid: uuid,
         grace,
+        stop_signal: signals.told.clone(),
         hurry: hurried,
         models,
     });
@@ -133,38 +153,37 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         port: plan.server_setup.as_ref().and_then(ServerSetup::ollama_port),
         cpu_slots: plan.cpu_slots,
     });
-    work(&context, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
+    let lease = Arc::new(lease);
+    let signals = signals.received;
+    work(&context, &resolved, Body { lease, me, gpu, signals, hurry })?;
+    // Told to stop, it stops, whatever has come meanwhile.
+    let told = context.stop_signal.try_recv() == Err(TryRecvError::Disconnected);
+    let begins_anew = context.worker_state.look(|state| state.begins_anew);
+    Ok(if begins_anew && !told { Next::BeginAnew } else { Next::End })
 }
 
 /// What the main loop and the heartbeat thread are made of.
 struct Body {
-    lease: Lease,
+    lease: Arc<Lease>,
     me: Me,
-    gpus: Option<Arc<Gpus>>,
+    gpu: Option<FirstLook>,
     signals: Receiver<i32>,
-    hurry: crossbeam_channel::Sender<()>,
+    hurry: Sender<()>,
 }
 
 fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Result<(), Failure> {
-    let Body { lease, me, gpus, signals, hurry } = body;
+    let Body { lease, me, gpu, signals, hurry } = body;
     let settings = resolved.settings.clone();
     let (worker, pool) = (context.worker_state.name().clone(), context.surroundings.pool.clone());
-    let classes = context.worker_state.look(|state| state.ability.classes.clone());
-    let listener = Listener::new(pool.layout(), &Bells::Worker(worker.clone(), classes));
-    if !listener.hears() {
-        let seconds = settings.poll_without_notify.0.as_secs_f64();
-        let error = "no notification can be had here".to_owned();
-        emit!(Event::WorkerPolling { worker: worker.clone(), seconds, error });
-    }
+    let listener = listener(context, &settings);
     let heartbeat_thread = HeartbeatThread {
         context: context.clone(),
-        lease,
+        lease: lease.clone(),
         process: me.process.clone(),
         life: me.writer.life.clone(),
         started_at: me.started_at,
         interval: settings.heartbeat_interval.0,
         stuck_after: settings.stuck_after.0,
-        gpus,
         log: me.log.clone(),
         begun: Instant::now(),
     };
@@ -172,6 +191,8 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
     let no_thread =
         |err| Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"));
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    // Judged before anything is claimed, or said.
+    let gpu_news = GpuWatch::start(context, &settings, gpu, &ended).map_err(no_thread)?;
     let beating = {
         let ended = ended.clone();
         thread("heartbeat").spawn(move || heartbeat_thread.beat(&ended)).map_err(no_thread)?
@@ -183,8 +204,15 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
         thread("models").spawn(keep).map_err(no_thread)?
     };
     emit!(Event::WorkerStarting { worker: worker.clone() });
-    let main_loop =
-        MainLoop::new(Tools { context: context.clone(), settings, listener, signals, hurry });
+    let main_loop = MainLoop::new(Tools {
+        context: context.clone(),
+        settings,
+        listener,
+        signals,
+        hurry,
+        lease: lease.clone(),
+        gpu_news,
+    });
     let main_loop = main_loop.map_err(|err| {
         Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
     })?;
@@ -199,11 +227,26 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
     // A look at the server may hang in it; the worker does not wait for that.
     drop(keeping);
     context.models.iter().for_each(|models| models.server().end());
-    let lease = beating.join().ok();
+    // A panic there was told; the lease is held here.
+    let _told = beating.join();
     if worked.is_err() {
         return Err(Failure::new(exit::UNEXPECTED, "crashed in its main loop"));
     }
-    lease.map_or(Ok(()), |lease| say_goodbye(&pool, &lease, &me))
+    say_goodbye(&pool, &lease, &me)
+}
+
+/// Rings for messages to the worker, and for tasks of its classes.
+fn listener(context: &AttemptContext, settings: &Settings) -> Listener {
+    let worker = context.worker_state.name().clone();
+    let classes = context.worker_state.look(|state| state.ability.classes.clone());
+    let bells = Bells::Worker(worker.clone(), classes);
+    let listener = Listener::new(context.surroundings.pool.layout(), &bells);
+    if !listener.hears() {
+        let seconds = settings.poll_without_notify.0.as_secs_f64();
+        let error = "no notification can be had here".to_owned();
+        emit!(Event::WorkerPolling { worker, seconds, error });
+    }
+    listener
 }
 
 /// Nothing left in `processing/`: others need not settle anything.
@@ -280,37 +323,18 @@ fn attach_log(log: &Handle, pool: &Pool, plan: &Plan, settings: &Settings) {
     }
 }
 
-/// Its GPU, where the machine can say something about it. A number that no GPU of this machine has
-/// is an error: jobs would be given a card that is not there.
-fn look_for_gpu(plan: &Plan) -> Result<Gpu, Failure> {
-    let none = Gpu { gpus: None, uuid: None, memory: None };
-    let Some(index) = plan.gpu else { return Ok(none) };
-    match Gpus::open(None) {
-        Ok(gpus) => {
-            let count = gpus.list().len();
-            if count > 0 && usize::try_from(index).is_ok_and(|index| index >= count) {
-                let text = format!("there is no GPU {index} here: the last one is {}", count - 1);
-                return Err(Failure::usage(text));
-            }
-            let total = gpus.read(Which::Index(index)).and_then(|r| r.memory_total.known());
-            let uuid = gpus.uuid_of(index);
-            Ok(Gpu { uuid, memory: total.map(Bytes), gpus: Some(Arc::new(gpus)) })
-        }
-        // A machine without the library is told of once, by the brain and by `queue doctor`.
-        Err(NoGpus::NoLibrary { .. }) => Ok(none),
-        Err(err @ (NoGpus::NoDriver { .. } | NoGpus::Broken { .. })) => {
-            emit!(Event::NoGpuLibrary { error: err.to_string() });
-            Ok(none)
-        }
-    }
+/// Its GPU, as CUDA should see it: the identity where known, else the index.
+fn visible(plan: &Plan, uuid: Option<&String>) -> Option<String> {
+    uuid.cloned().or(plan.gpu.map(|index| index.to_string()))
 }
 
-fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
+fn ability(plan: &Plan, gpu: Option<&FirstLook>) -> Ability {
     Ability {
         classes: plan.classes.clone(),
         gpu: plan.gpu,
-        gpu_uuid: gpu.uuid.clone(),
-        gpu_memory: gpu.memory,
+        gpu_uuid: gpu.and_then(|look| look.gpu.uuid.clone()),
+        gpu_memory: gpu.and_then(FirstLook::memory),
+        gpu_state: GpuState::default(),
         gpu_slots: plan.gpu_slots,
         cpu_slots: plan.cpu_slots,
         paused: None,
@@ -321,30 +345,40 @@ fn ability(plan: &Plan, gpu: &Gpu) -> Ability {
     }
 }
 
-fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
-    let index = plan.gpu.map(|index| index.to_string());
+fn surroundings(pool: &Pool, plan: &Plan, uuid: Option<&String>) -> Surroundings {
     Surroundings {
         pool: pool.clone(),
         worker: plan.name.clone(),
-        gpu: gpu.uuid.clone().or(index),
+        gpu: visible(plan, uuid),
         own: passed_on(std::env::vars_os()),
     }
 }
 
-fn listen_for_signals() -> Result<Receiver<i32>, Failure> {
+/// What tells the worker to stop.
+struct StopSignals {
+    /// Each of them.
+    received: Receiver<i32>,
+    /// Closed at the first.
+    told: Receiver<()>,
+}
+
+fn listen_for_signals() -> Result<StopSignals, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let failed = |err: std::io::Error| {
         Failure::new(exit::UNEXPECTED, format!("could not listen for signals: {err}"))
     };
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let (send, received) = unbounded();
+    let (first, told) = bounded(0);
     let forward = move || {
+        let mut first = Some(first);
         for signal in signals.forever() {
+            drop(first.take());
             if send.send(signal).is_err() {
                 return;
             }
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(forward).map_err(failed)?;
-    Ok(received)
+    Ok(StopSignals { received, told })
 }

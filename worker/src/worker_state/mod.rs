@@ -7,7 +7,7 @@ pub mod retries;
 pub mod starvation;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,6 +15,7 @@ use queue::dir::claim::one::Claim;
 use queue::eligible::Candidate;
 use queue::wire::heartbeat::{Ability, BacksOff, ClaimReport, Run, StandingOrder, Starved, Status};
 use queue::wire::lane::Requirements;
+use shared::gpu::GpuReading;
 use shared::name::Name;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
@@ -71,6 +72,10 @@ pub struct Facts {
     pub back_offs: BackOffs,
     /// What failed here and is tried again.
     pub retries: Retries,
+    /// When it has ended, a new life begins in the same process.
+    pub begins_anew: bool,
+    /// What was last read of its GPU; about a second old.
+    pub gpu_reading: Option<Arc<GpuReading>>,
 }
 
 /// A running job, from claim to ledger line.
@@ -106,6 +111,8 @@ impl WorkerState {
             starvation: Starvation::default(),
             back_offs: BackOffs::default(),
             retries: Retries::default(),
+            begins_anew: false,
+            gpu_reading: None,
         };
         let recorded = Recorded::default();
         Self { name, state: Mutex::new(state), recorded, changed, changes }
@@ -264,6 +271,17 @@ impl Facts {
     #[must_use]
     pub fn may_try_again(&self) -> bool {
         self.ability.starved.is_some() && self.starvation.left(Instant::now()).is_none()
+    }
+
+    /// Whether anything new may be claimed, as far as the worker itself goes.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.stopping
+            && !self.lease_lost
+            && self.ability.draining.is_none()
+            && self.ability.paused.is_none()
+            && self.ability.starved.is_none()
+            && self.ability.gpu_state.is_fit()
     }
 
     /// Jobs that have a slot.

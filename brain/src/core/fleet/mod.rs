@@ -40,6 +40,13 @@ pub struct Wanted<'a> {
     pub activity: &'a Activity,
 }
 
+/// Workers that are too many, and what says which those are.
+struct Surplus<'a> {
+    of: u64,
+    seen: &'a Snapshot,
+    activity: &'a Activity,
+}
+
 /// How many workers there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FleetCounts {
@@ -172,8 +179,11 @@ impl Fleet {
             }
         }
         let mut adjusted = Adjusted::default();
-        let taken = self.slots.iter().filter(|slot| slot.is_ours() || slot.is_taken(seen)).count();
-        let mut current = taken as u64;
+        // Who takes nothing because its GPU is out of use is as good as not there: it waits for its
+        // GPU, and another one is wanted in its place.
+        let stands =
+            |slot: &&Slot| (slot.is_ours() || slot.is_taken(seen)) && !slot.is_quarantined(seen);
+        let mut current = self.slots.iter().filter(stands).count() as u64;
         self.start(seen, desired, &mut current, &mut adjusted);
         let of = adjusted.up.len() as u64;
         for (number, worker) in (1..).zip(&adjusted.up) {
@@ -181,7 +191,8 @@ impl Fleet {
             slot.batch = (number, of);
             out.push(Command::Spawn(slot.place.clone()));
         }
-        self.retire(at, current.saturating_sub(desired), activity, &mut adjusted);
+        let surplus = current.saturating_sub(desired);
+        self.retire(at, Surplus { of: surplus, seen, activity }, &mut adjusted);
         out.extend(adjusted.down.iter().cloned().map(Command::Drain));
         adjusted
     }
@@ -213,14 +224,15 @@ impl Fleet {
     }
 
     /// The last places first, until there is no surplus.
-    fn retire(&mut self, at: At, mut surplus: u64, activity: &Activity, adjusted: &mut Adjusted) {
+    fn retire(&mut self, at: At, surplus: Surplus<'_>, adjusted: &mut Adjusted) {
+        let Surplus { of: mut surplus, seen, activity } = surplus;
         let leaving =
             self.slots.iter().filter(|slot| matches!(slot.state, State::Retiring { .. })).count();
         surplus = surplus.saturating_sub(leaving as u64);
         for slot in self.slots.iter_mut().rev() {
             let State::Running { since } = slot.state else { continue };
             let Some(idle) = activity.idle_for(at, &slot.place.worker) else { continue };
-            if surplus == 0 || idle < RETIRE_AFTER {
+            if surplus == 0 || idle < RETIRE_AFTER || slot.is_quarantined(seen) {
                 continue;
             }
             slot.state = State::Retiring { since, idle };

@@ -93,6 +93,12 @@ impl Slot {
         !self.is_ours() && self.stands(seen, Life::Alive)
     }
 
+    /// Whether the worker that stands at the place takes nothing because its GPU is out of use.
+    pub(super) fn is_quarantined(&self, seen: &Snapshot) -> bool {
+        let worker = seen.workers.get(&self.place.worker);
+        worker.is_some_and(|worker| worker.is_alive() && worker.is_quarantined())
+    }
+
     /// Whether a worker of this name, or on this GPU, is in that state.
     pub(super) fn stands(&self, seen: &Snapshot, life: Life) -> bool {
         let here = |name: &Name, gpu: Option<u32>| {

@@ -10,7 +10,6 @@ use serde_json::json;
 use shared::llm::{Health, HeldState, Loads, ModelServer, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::{Cause, Outcome};
-use shared::reason::Code;
 use shared::task::Class;
 
 use super::Rules;
@@ -39,6 +38,12 @@ pub(super) struct View<'a> {
     pub(super) hung: &'a BTreeSet<Name>,
     pub(super) rules: &'a Rules,
     pub(super) measured: &'a ModelStats,
+}
+
+/// What concerns all places.
+struct Beside<'a> {
+    asked: &'a [Asked],
+    script_takers: BTreeSet<Name>,
 }
 
 impl View<'_> {
@@ -127,6 +132,7 @@ impl View<'_> {
         let ability = &heartbeat.ability;
         ability.paused.is_none()
             && ability.draining.is_none()
+            && ability.gpu_state.is_fit()
             && !self.hung.contains(&heartbeat.worker)
     }
 
@@ -168,12 +174,18 @@ impl View<'_> {
 
     fn demand(&self, lane: &Lane) -> Option<Demand> {
         let needs = lane.needs.as_deref();
-        let kind = match (lane.count.class, &lane.count.model) {
-            (Class::Llm, Some(model)) => WorkKind::Model(bare_name(model).to_owned()),
-            (Class::Script, _) if needs.is_some_and(|needs| self.could_run(needs)) => {
-                WorkKind::Scripts
+        let own = |needs: &Requirements| needs.worker.clone().map(|worker| [worker].into());
+        let (kind, only) = match (lane.count.class, &lane.count.model, needs) {
+            (Class::Llm, Some(model), _) => {
+                (WorkKind::Model(bare_name(model).to_owned()), needs.and_then(own))
             }
-            (Class::Llm | Class::Script | Class::Cpu | Class::Resource, _) => return None,
+            (Class::Script, _, Some(needs)) => {
+                let able = self.could_take(needs);
+                let all = self.take_scripts().count();
+                (!able.is_empty()).then_some(())?;
+                (WorkKind::Scripts, (able.len() < all).then_some(able))
+            }
+            (Class::Llm | Class::Script | Class::Cpu | Class::Resource, ..) => return None,
         };
         let (seconds, load) = match &kind {
             WorkKind::Model(model) => (
@@ -196,19 +208,31 @@ impl View<'_> {
             slack: max_wait - age,
             priority: lane.count.priority_max,
             most: lane.most.map(u64::from),
-            only: needs.and_then(|needs| needs.worker.clone()).map(|worker| [worker].into()),
+            only,
         })
     }
 
-    /// Whether some worker could take it if no model were in its way.
-    fn could_run(&self, needs: &Requirements) -> bool {
-        let never = |code: Code| {
-            code.is_impossible() || matches!(code, Code::ClassNotTaken | Code::WorkerAddressed)
-        };
-        self.heartbeats().any(|heartbeat| {
-            let reasons = eligible::reasons(Candidate::from(heartbeat), needs);
-            !reasons.iter().any(|reason| never(reason.code))
-        })
+    /// Who takes scripts at all.
+    fn take_scripts(&self) -> impl Iterator<Item = &Heartbeat> {
+        self.heartbeats().filter(|beat| beat.ability.classes.contains(&Class::Script))
+    }
+
+    /// Who could take scripts of this lane if no model were in their way. A GPU that somebody else
+    /// has filled is not cleared of its models in vain.
+    fn could_take(&self, needs: &Requirements) -> BTreeSet<Name> {
+        let able =
+            self.take_scripts().filter(|beat| eligible::could_take(Candidate::from(*beat), needs));
+        able.map(|beat| beat.worker.clone()).collect()
+    }
+
+    /// Who could take a script that waits; where none does, all who take scripts.
+    fn script_takers(&self) -> BTreeSet<Name> {
+        let lanes = self.seen.lanes.iter().filter(|lane| lane.count.class == Class::Script);
+        let mut needs = lanes.filter_map(|lane| lane.needs.as_deref()).peekable();
+        if needs.peek().is_none() {
+            return self.take_scripts().map(|beat| beat.worker.clone()).collect();
+        }
+        needs.flat_map(|needs| self.could_take(needs)).collect()
     }
 
     fn places(&self, asked: &[Asked]) -> Vec<Place> {
@@ -218,13 +242,14 @@ impl View<'_> {
             let key = (heartbeat.process.host.as_str(), server.address.as_str());
             members.entry(key).or_default().push(heartbeat);
         }
+        let beside = Beside { asked, script_takers: self.script_takers() };
         let mut places: Vec<Place> =
-            members.into_values().filter_map(|members| self.place(&members, asked)).collect();
+            members.into_values().filter_map(|members| self.place(&members, &beside)).collect();
         places.sort_by(|one, other| one.workers.cmp(&other.workers));
         places
     }
 
-    fn place(&self, members: &[&Heartbeat], asked: &[Asked]) -> Option<Place> {
+    fn place(&self, members: &[&Heartbeat], beside: &Beside<'_>) -> Option<Place> {
         // The one that looked last knows best what their server holds.
         let newest = members.iter().max_by_key(|heartbeat| heartbeat.at)?;
         let server = newest.ability.server.as_ref()?;
@@ -238,9 +263,9 @@ impl View<'_> {
         let busy = members.iter().any(|member| self.uses_gpu(&member.worker));
         let held = self.held(newest, server);
         let (room, spare) = self.memory(newest, &held);
-        let scripts = able.iter().any(|member| member.ability.classes.contains(&Class::Script));
+        let scripts = able.iter().any(|member| beside.script_takers.contains(&member.worker));
         let standing = match (able.is_empty(), server.health) {
-            (false, Health::Up) => self.standing(members, server, asked),
+            (false, Health::Up) => self.standing(members, server, beside.asked),
             (true, _) | (false, Health::Unknown | Health::Down | Health::Wedged) => Standing::Out,
         };
         Some(Place {

@@ -215,7 +215,7 @@ impl World {
         if let Some(only) = &demand.only
             && !place.workers.iter().any(|worker| only.contains(worker))
         {
-            return Some("its tasks are addressed to other workers".to_owned());
+            return Some("only other workers can take its tasks".to_owned());
         }
         let WorkKind::Model(model) = &demand.kind else {
             return (!place.takes_scripts).then(|| "it takes no scripts".to_owned());

@@ -100,7 +100,10 @@ fn gpus(seen: &Snapshot) -> (Option<u64>, Option<u64>) {
     let ours = |gpu: &&GpuReading| named.is_empty() || named.contains(&gpu.index);
     let active: Option<Vec<bool>> = readings.iter().filter(ours).map(is_active).collect();
     let active = active.map(|all| all.into_iter().filter(|active| *active).count() as u64);
-    (active, Some(readings.iter().filter(ours).count() as u64))
+    // One that was named and is not there is missing, not unknown.
+    let missing = |index: &&u32| !readings.iter().any(|gpu| gpu.index == **index);
+    let missing = named.iter().filter(missing).count();
+    (active, Some((readings.iter().filter(ours).count() + missing) as u64))
 }
 
 /// `None` where that cannot be told: unknown is not idle.

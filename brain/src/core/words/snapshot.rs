@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::wire::counts::{Counts, LaneCount};
+use queue::wire::heartbeat::gpu_state::Fitness;
 use queue::wire::heartbeat::{Heartbeat, Run};
 use queue::wire::lane::Requirements;
 use queue::wire::lease_record::Record;
@@ -140,6 +141,13 @@ impl Worker {
             Some(record) if record.life != heartbeat.life => None,
             Some(_) | None => Some(heartbeat),
         }
+    }
+
+    /// Whether its GPU is out of use: it lives, and takes nothing.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        let own = self.own_heartbeat().map(|heartbeat| &heartbeat.ability.gpu_state.fitness);
+        matches!(own, Some(Fitness::Quarantined(_)))
     }
 
     /// Whether a process holds its lease, however quiet it is.

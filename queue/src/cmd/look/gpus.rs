@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use queue::fence;
 use queue::view::{self, Worker};
+use queue::wire::heartbeat::gpu_state::Fitness;
 use serde_json::{Value, json};
 use shared::exit;
 use shared::gpu::{GpuReading, Gpus as Nvml, Reading};
@@ -38,7 +40,8 @@ impl Gpus {
         if seen.is_empty() {
             app.out.line("no GPUs")?;
         } else {
-            let head = ["GPU", "NAME", "MEMORY", "LOAD", "TEMP", "POWER", "WORKER", "TASKS"];
+            let head =
+                ["GPU", "NAME", "MEMORY", "LOAD", "TEMP", "POWER", "WORKER", "STATE", "TASKS"];
             app.out.table(&head, seen.iter().map(Seen::row).collect())?;
         }
         Ok(exit::OK)
@@ -53,13 +56,18 @@ struct Seen<'a> {
 
 fn join(mut readings: Vec<GpuReading>, workers: &[Worker]) -> Vec<Seen<'_>> {
     for worker in workers.iter().filter(|worker| worker.is_alive()) {
-        let Some(said) = worker.heartbeat.as_ref().and_then(|b| b.gpu_reading.as_ref()) else {
-            continue;
+        let Some(beat) = &worker.heartbeat else { continue };
+        // One that was never there is not read either, and has a worker that waits for it.
+        let waits = || {
+            let index = beat.ability.gpu.filter(|_index| !beat.ability.gpu_state.is_fit())?;
+            Some(GpuReading::failed(index, beat.ability.gpu_uuid.clone()))
         };
+        let Some(said) = beat.gpu_reading.clone().or_else(waits) else { continue };
         if !readings.iter().any(|gpu| is_same(gpu, worker)) {
-            readings.push(said.clone());
+            readings.push(said);
         }
     }
+    readings.sort_by_key(|gpu| gpu.index);
     let owner =
         |gpu: &GpuReading| workers.iter().find(|worker| worker.is_alive() && is_same(gpu, worker));
     readings
@@ -79,21 +87,15 @@ fn is_same(gpu: &GpuReading, worker: &Worker) -> bool {
     }
 }
 
-/// The task that a process was started for, as its environment says.
-fn task_of(pid: u32) -> Option<String> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mut variables = environment.split(|byte| *byte == 0);
-    let id = variables.find_map(|variable| variable.strip_prefix(b"BRAINSTEM_TASK_ID="))?;
-    String::from_utf8(id.to_vec()).ok()
-}
-
 impl Seen<'_> {
     fn to_json(&self) -> Value {
         let mut value = serde_json::to_value(&self.reading).unwrap_or_default();
         value["worker"] = json!(self.worker.map(|worker| &worker.name));
+        let beat = self.worker.and_then(|worker| worker.heartbeat.as_ref());
+        value["state"] = json!(beat.map(|beat| &beat.ability.gpu_state.fitness));
         for process in value["processes"].as_array_mut().into_iter().flatten() {
             let pid = process["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-            process["task_id"] = json!(pid.and_then(task_of));
+            process["task_id"] = json!(pid.and_then(fence::task_of));
         }
         value
     }
@@ -102,13 +104,24 @@ impl Seen<'_> {
         let mut users: BTreeMap<String, u64> = BTreeMap::new();
         if let Reading::Known(processes) = &self.reading.processes {
             for process in processes {
-                let task = task_of(process.pid).and_then(|id| id.get(28..).map(str::to_owned));
+                let task = fence::task_of(process.pid).map(|id| id.short());
                 *users
                     .entry(task.unwrap_or_else(|| format!("pid {}", process.pid)))
                     .or_default() += 1;
             }
         }
         users.into_keys().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether it may be given work, in a word, and why not.
+    fn state(&self) -> String {
+        let beat = self.worker.and_then(|worker| worker.heartbeat.as_ref());
+        match beat.map(|beat| &beat.ability.gpu_state.fitness) {
+            None => "-".to_owned(),
+            Some(Fitness::Fit) => "ok".to_owned(),
+            Some(Fitness::Hot(_)) => "hot".to_owned(),
+            Some(Fitness::Quarantined(quarantine)) => format!("quarantined: {}", quarantine.fault),
+        }
     }
 
     fn row(&self) -> Vec<String> {
@@ -133,6 +146,7 @@ impl Seen<'_> {
             unit(gpu.temperature.to_string(), " C"),
             unit(gpu.power_watts.map(|watts| format!("{watts:.0}")).to_string(), " W"),
             or_dash(self.worker.map(|worker| worker.name.to_string())),
+            self.state(),
             if tasks.is_empty() { "-".to_owned() } else { tasks },
         ]
     }

@@ -110,8 +110,8 @@ fn status(app: &App, worker: &Worker) -> String {
     let status = worker.status();
     let tone = match status {
         "processing" | "loading" => Tone::Good,
-        "hung" | "dead" => Tone::Bad,
-        "draining" | "paused" | "settling" | "unknown" => Tone::Warn,
+        "hung" | "dead" | "quarantined" => Tone::Bad,
+        "draining" | "paused" | "hot" | "settling" | "unknown" => Tone::Warn,
         "stopped" => Tone::Faint,
         _ => return status.to_owned(),
     };

@@ -14,14 +14,16 @@ use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::disk::network::network_of;
 use queue::dir::disk::reserve;
 use queue::dir::{Pool, Rules};
+use queue::view;
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use serde_json::json;
 use shared::exit;
 use shared::gpu::Gpus;
 use shared::id::Incarnation;
-use shared::quantity::Bytes;
+use shared::quantity::{Bytes, counted};
 use shared::settings::{self, Flags, Settings};
+use shared::time::Moment;
 
 use super::config::warn_of_variables;
 use crate::cmd::out::Tone;
@@ -78,7 +80,8 @@ impl Doctor {
             checks.push(Check::of("notification", room.notification()));
             checks.push(Check::of("clock", room.clock()));
         }
-        checks.push(Check::of("gpu", gpu()));
+        let settings = resolved.as_ref().map(|r| r.settings.clone()).unwrap_or_default();
+        checks.push(Check::of("gpu", gpu(&root, &settings)));
         say(app, &checks)?;
         let fit = checks.iter().all(|check| check.ok);
         Ok(if fit { exit::OK } else { exit::UNEXPECTED })
@@ -147,11 +150,23 @@ fn disk(place: &Path, needed: Bytes) -> Tried {
     Ok(format!("{free} free"))
 }
 
-fn gpu() -> Tried {
-    match Gpus::open(None) {
-        Ok(gpus) => Ok(format!("{} GPUs can be read", gpus.list().len())),
+fn gpu(root: &Path, settings: &Settings) -> Tried {
+    let read = match Gpus::open(None) {
+        Ok(gpus) => format!("{} can be read", counted(gpus.list().len(), "GPU")),
         // A machine without GPUs runs cpu tasks.
-        Err(err) => Ok(format!("no GPU can be read here: {err}")),
+        Err(err) => format!("no GPU can be read here: {err}"),
+    };
+    // What is wrong with a pool, or with none being there, is told elsewhere.
+    let pool = Pool::open(root, Rules::default()).ok();
+    let workers = pool.and_then(|pool| view::workers(&pool, settings, Moment::now()).ok());
+    let unfit: Vec<_> =
+        workers.into_iter().flatten().filter_map(|worker| view::gpu_warning(&worker)).collect();
+    match unfit.first() {
+        None => Ok(read),
+        Some(first) => {
+            let texts: Vec<_> = unfit.iter().map(|reason| reason.text.as_str()).collect();
+            Err((format!("{read}; {}", texts.join("; ")), first.fix.clone()))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! directory is noticed by its parent's modification time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use shared::id::TaskId;
 use shared::name::Name;
@@ -38,7 +39,7 @@ pub enum Pass {
         /// Tasks that were tried for and went to others.
         lost: u64,
         /// Lanes that have tasks, and that the worker may not take from now.
-        closed: Vec<(LaneName, Requirements)>,
+        closed: Vec<(LaneName, Arc<Requirements>)>,
         /// Lanes that it may take from but for a limit.
         limited: Vec<(LaneName, UsedUp)>,
     },
@@ -84,13 +85,15 @@ impl Cursor {
     pub fn pass(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<Pass, Error> {
         // A pool.toml that cannot be read changes nothing: the brain says it, and each command.
         let _as_before = self.pool.follow_limits();
-        match self.look(wish, LookDepth::Cached, see)? {
-            Pass::Nothing { lost: before, .. } => match self.look(wish, LookDepth::Afresh, see)? {
-                Pass::Nothing { lost, closed, limited } => {
-                    Ok(Pass::Nothing { lost: lost + before, closed, limited })
-                }
-                claimed @ Pass::Claimed { .. } => Ok(claimed),
-            },
+        let before = match self.look(wish, LookDepth::Cached, see)? {
+            // Which lanes are closed is not kept meanwhile: there may be thousands.
+            Pass::Nothing { lost, .. } => lost,
+            claimed @ Pass::Claimed { .. } => return Ok(claimed),
+        };
+        match self.look(wish, LookDepth::Afresh, see)? {
+            Pass::Nothing { lost, closed, limited } => {
+                Ok(Pass::Nothing { lost: lost + before, closed, limited })
+            }
             claimed @ Pass::Claimed { .. } => Ok(claimed),
         }
     }
@@ -206,15 +209,18 @@ impl Cursor {
     }
 
     fn relist_lanes(&mut self, layout: &Layout, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
-        let names: BTreeSet<LaneName> = listing::lanes(layout)?.into_iter().collect();
-        self.lanes.retain(|lane| names.contains(&lane.name));
-        self.obscure.retain(|lane| names.contains(lane));
-        let known: BTreeSet<LaneName> = self.lanes.iter().map(|lane| lane.name.clone()).collect();
-        for name in names.difference(&known).cloned() {
+        // In order.
+        let mut names = listing::lanes(layout)?;
+        self.lanes.retain(|lane| names.binary_search(&lane.name).is_ok());
+        self.obscure.retain(|lane| names.binary_search(lane).is_ok());
+        let known: HashSet<&LaneName> = self.lanes.iter().map(|lane| &lane.name).collect();
+        names.retain(|name| !known.contains(name));
+        self.lanes.reserve_exact(names.len());
+        for name in names {
             match read_requirements(layout, &name) {
                 Ok(requirements) => {
                     self.obscure.remove(&name);
-                    self.lanes.push(LaneView::new(name, requirements));
+                    self.lanes.push(LaneView::new(name, requirements.into()));
                 }
                 // One lane that cannot be understood does not stop the others.
                 Err(err) => {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use shared::name::Name;
 use shared::task::{Task, TaskName};
 
-use super::limit_slots::{self, Slots};
+use super::limit_slots::{self, SlotUse, Slots};
 use super::prefetch::Prefetched;
 use crate::Error;
 use crate::dir::brake::BrakeTurn;
@@ -107,7 +107,7 @@ impl Claim {
     /// Nothing of its job is left: the limits that count the task count it no more, also while
     /// its end is not recorded yet.
     pub fn free_slots(&mut self) {
-        self.slots = Slots::default();
+        self.slots.free();
     }
 }
 
@@ -201,7 +201,8 @@ pub(in crate::dir) fn try_claim(
     target: ClaimTarget<'_>,
     prefetched: Option<Prefetched>,
 ) -> Result<Try, Error> {
-    let slots = match limit_slots::take(pool, &target.requirements.limits)? {
+    let by = SlotUse::of(worker, target.name);
+    let mut slots = match limit_slots::take(pool, &target.requirements.limits, &by)? {
         Ok(slots) => slots,
         Err(used_up) => return Ok(Try::Limited(used_up)),
     };
@@ -212,7 +213,10 @@ pub(in crate::dir) fn try_claim(
     let path = layout.processing_of(worker).join(target.name.file_name());
     match take_file(&from, &path)? {
         Took::Ours => {}
-        Took::LostRace => return Ok(Try::LostRace),
+        Took::LostRace => {
+            slots.free();
+            return Ok(Try::LostRace);
+        }
         // Tried again and again it would keep the whole lane from ever being used up.
         Took::Copy => {
             let problem = format!("a second copy of a task that {worker} has already");

@@ -1,8 +1,9 @@
 //! One lane as a worker sees it, and the priorities in it: used up name by name.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use shared::id::TaskId;
 use shared::name::Name;
@@ -23,7 +24,7 @@ use crate::wire::lane::{LaneName, Requirements};
 #[derive(Debug)]
 pub(crate) struct LaneView {
     pub(super) name: LaneName,
-    pub(super) requirements: Requirements,
+    pub(super) requirements: Arc<Requirements>,
     freshness: Freshness,
     /// A row for each priority that has a directory, also for an empty one. In boxes: a map has room
     /// for eleven from the first one on, and there may be thousands of lanes.
@@ -40,7 +41,7 @@ pub(super) struct Row {
     /// The segment that `names` came from.
     listed: Option<Segment>,
     /// Tried in vain in this look. A stale listing (NFS) goes on naming what others have taken.
-    tried: HashSet<TaskName>,
+    tried: BTreeSet<TaskName>,
 }
 
 /// So many files that may not be moved are passed over in one look.
@@ -76,7 +77,7 @@ pub(crate) enum Taken {
 
 impl LaneView {
     /// Of which nothing is known yet but what it requires.
-    pub(super) fn new(name: LaneName, requirements: Requirements) -> Self {
+    pub(super) fn new(name: LaneName, requirements: Arc<Requirements>) -> Self {
         Self { name, requirements, freshness: Freshness::UNKNOWN, rows: BTreeMap::new() }
     }
 
@@ -166,6 +167,8 @@ impl Row {
             return Ok(());
         }
         self.segments = listing::segments(dir)?.into();
+        // Mostly there is one.
+        self.segments.shrink_to_fit();
         self.freshness = now;
         // Names of a directory that is not the oldest any more come after those that are older.
         if look == LookDepth::Afresh || self.listed.as_ref() != self.segments.front() {

@@ -1,6 +1,7 @@
 //! Reading directories of the pool. What is not named as it should be is handed out apart, so that
 //! somebody can put it into `rejected/`; it never stops a listing.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,17 +25,29 @@ pub struct Names {
 
 /// Names of entries, unsorted; none where the directory is not there, or is a file that somebody
 /// put in its place. Hidden names are being written by somebody and do not exist yet.
-pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
-    fault::look("list");
-    let Some(found) = fs::read_dir(dir).at("list", dir).or_gone()? else { return Ok(Vec::new()) };
+pub(crate) fn entries(dir: &Path) -> Result<Vec<OsString>, Error> {
     let mut names = Vec::new();
+    each_entry(dir, |name| {
+        names.push(name);
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// The same, one by one: a directory may have many.
+pub(crate) fn each_entry(
+    dir: &Path,
+    mut see: impl FnMut(OsString) -> Result<(), Error>,
+) -> Result<(), Error> {
+    fault::look("list");
+    let Some(found) = fs::read_dir(dir).at("list", dir).or_gone()? else { return Ok(()) };
     for entry in found {
         let name = entry.at("list", dir)?.file_name();
         if !name.as_encoded_bytes().starts_with(b".") {
-            names.push(name);
+            see(name)?;
         }
     }
-    Ok(names)
+    Ok(())
 }
 
 /// The tasks in one directory.
@@ -51,8 +64,11 @@ pub fn tasks_in(dir: &Path) -> Result<Names, Error> {
 }
 
 fn parsed<T: Ord>(dir: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Error> {
-    let found = entries(dir)?;
-    let mut values: Vec<T> = found.iter().filter_map(|name| parse(name.to_str()?)).collect();
+    let mut values = Vec::new();
+    each_entry(dir, |name| {
+        values.extend(name.to_str().and_then(&parse));
+        Ok(())
+    })?;
     values.sort_unstable();
     Ok(values)
 }

@@ -159,6 +159,14 @@ impl Lock {
         Ok(())
     }
 
+    /// Takes back what was written down. In place, as that is.
+    pub fn empty(&self) -> Result<(), Error> {
+        fault::step("empty lock record").at("empty", &self.path)?;
+        self.file.set_len(0).at("empty", &self.path)?;
+        fault::did(Did::Rewrote(&self.path, b""));
+        Ok(())
+    }
+
     /// Reads what the last holder wrote. `None` where that is nothing that can be understood.
     pub fn record<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         let (mut text, mut file) = (Vec::new(), &self.file);

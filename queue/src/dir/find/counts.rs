@@ -1,7 +1,7 @@
 //! Counting: how many tasks are where. A directory is counted again only when it has changed, so
 //! that counting a backlog of a million costs one look per directory of 4,096.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use shared::task::{Class, TaskName};
@@ -29,7 +29,7 @@ pub struct Counter {
 #[derive(Clone, Debug)]
 struct Needs {
     class: Class,
-    model: Option<String>,
+    model: Option<Box<str>>,
     /// What may hold its tasks.
     brake: Option<BrakeKey>,
     round: u64,
@@ -41,6 +41,14 @@ struct Known {
     count: u64,
     head: Option<TaskName>,
     round: u64,
+}
+
+/// What is pending in one lane.
+#[derive(Default)]
+struct Pending {
+    pending: u64,
+    priority_max: u8,
+    head: Option<TaskName>,
 }
 
 impl Counter {
@@ -72,24 +80,44 @@ impl Counter {
         Ok(counts)
     }
 
-    fn lane(&mut self, layout: &Layout, lane: LaneName) -> Result<Option<LaneCount>, Error> {
-        let (mut pending, mut priority_max, mut head) = (0, 0, None::<TaskName>);
-        for priority in listing::priorities(layout, &lane)? {
-            let dir = layout.pending_priority(&lane, priority);
+    /// Pending tasks per class, by the lanes' names alone: nothing is kept of each lane.
+    pub fn by_class(&mut self, layout: &Layout) -> Result<BTreeMap<Class, u64>, Error> {
+        self.round += 1;
+        let mut classes = BTreeMap::new();
+        for lane in listing::lanes(layout)? {
+            let pending = self.pending(layout, &lane)?.pending;
+            if let Some(class) = class_of(&lane).filter(|_class| pending > 0) {
+                *classes.entry(class).or_default() += pending;
+            }
+        }
+        let round = self.round;
+        self.known.retain(|_dir, known| known.round == round);
+        Ok(classes)
+    }
+
+    fn pending(&mut self, layout: &Layout, lane: &LaneName) -> Result<Pending, Error> {
+        let mut found = Pending::default();
+        for priority in listing::priorities(layout, lane)? {
+            let dir = layout.pending_priority(lane, priority);
             for segment in listing::segments(&dir)? {
                 let (count, first) = self.count(&dir.join(segment.dir_name()))?;
                 if count > 0 {
-                    priority_max = priority_max.max(priority);
-                    head = head.into_iter().chain(first).min();
+                    found.priority_max = found.priority_max.max(priority);
+                    found.head = found.head.into_iter().chain(first).min();
                 }
-                pending += count;
+                found.pending += count;
             }
         }
+        Ok(found)
+    }
+
+    fn lane(&mut self, layout: &Layout, lane: LaneName) -> Result<Option<LaneCount>, Error> {
+        let Pending { pending, priority_max, head } = self.pending(layout, &lane)?;
         if pending == 0 {
             return Ok(None);
         }
         let (class, model) = match self.needs(layout, &lane) {
-            Some(needs) => (Some(needs.class), needs.model.clone()),
+            Some(needs) => (Some(needs.class), needs.model.as_deref().map(str::to_owned)),
             // A lane file that is gone or garbled hides no task: the class is in the lane's name.
             None => (class_of(&lane), None),
         };
@@ -114,6 +142,7 @@ impl Counter {
         let round = self.round;
         if !self.lanes.contains_key(lane) {
             let Requirements { class, model, limits, .. } = read_requirements(layout, lane).ok()?;
+            let model = model.map(String::into_boxed_str);
             let brake = limits.iter().find_map(|key| BrakeKey::of_limit(key));
             self.lanes.insert(lane.clone(), Needs { class, model, brake, round });
         }

@@ -52,25 +52,23 @@ impl Strays {
 /// Puts aside whatever is in the upper three levels of `pending/`, or in the first one of `delayed/`
 /// and of the shelves, and is no directory of ours.
 pub fn put_aside(layout: &Layout) -> Result<Vec<Stray>, Error> {
-    let pending = layout.pending();
-    let mut strays = strays(&pending, "lanes", |name| name.parse::<LaneName>().is_ok())?;
-    for lane in listing::lanes(layout)? {
-        let dir = pending.join(lane.as_str());
-        strays.extend(self::strays(&dir, "priorities", |name| parse_priority(name).is_some())?);
-        for priority in listing::priorities(layout, &lane)? {
+    let mut strays = Findings::default();
+    let lane = |name: &str| name.parse::<LaneName>().ok();
+    strays.look(&layout.pending(), "lanes", lane, |strays, lane| {
+        let dir = layout.pending().join(lane.as_str());
+        strays.look(&dir, "priorities", parse_priority, |strays, priority| {
             let dir = layout.pending_priority(&lane, priority);
-            let segment = |name: &str| Segment::parse(name).is_some();
-            strays.extend(self::strays(&dir, "directories of tasks", segment)?);
-        }
-    }
-    let is_due = |name: &str| name.parse::<i64>().is_ok();
-    strays.extend(self::strays(&layout.delayed(), "times", is_due)?);
+            strays.look(&dir, "directories of tasks", Segment::parse, nothing_below)
+        })
+    })?;
+    let due = |name: &str| name.parse::<i64>().ok();
+    strays.look(&layout.delayed(), "times", due, nothing_below)?;
     for shelf in [Shelf::Waiting, Shelf::Held, Shelf::Failed] {
-        let segment = |name: &str| Segment::parse(name).is_some();
-        strays.extend(self::strays(&layout.shelf(shelf), "directories of tasks", segment)?);
+        let dir = layout.shelf(shelf);
+        strays.look(&dir, "directories of tasks", Segment::parse, nothing_below)?;
     }
     let mut aside = Vec::new();
-    for stray in strays {
+    for stray in strays.0 {
         if reject::reject(layout, &stray.path, &stray.reason)?.is_some() {
             aside.push(stray);
         }
@@ -78,19 +76,39 @@ pub fn put_aside(layout: &Layout) -> Result<Vec<Stray>, Error> {
     Ok(aside)
 }
 
-fn strays(dir: &Path, what: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<Stray>, Error> {
-    let mut found = Vec::new();
-    for name in listing::entries(dir)? {
-        let path = dir.join(&name);
-        let Some(meta) = fs::symlink_metadata(&path).at("look at", &path).or_gone()? else {
-            continue;
-        };
-        if !meta.is_dir() || !name.to_str().is_some_and(&is_ours) {
-            let reason = format!("only {what} belong there; submit tasks with `queue submit`");
-            found.push(Stray { path, reason });
-        }
+/// Strays that were found.
+#[derive(Default)]
+struct Findings(Vec<Stray>);
+
+impl Findings {
+    /// Looks at what is in `dir`, where only `what` belong, and goes on below each that is one.
+    fn look<T>(
+        &mut self,
+        dir: &Path,
+        what: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        mut below: impl FnMut(&mut Self, T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        listing::each_entry(dir, |name| {
+            let path = dir.join(&name);
+            let Some(meta) = fs::symlink_metadata(&path).at("look at", &path).or_gone()? else {
+                return Ok(());
+            };
+            match name.to_str().and_then(&parse).filter(|_ours| meta.is_dir()) {
+                Some(ours) => below(self, ours),
+                None => {
+                    let reason =
+                        format!("only {what} belong there; submit tasks with `queue submit`");
+                    self.0.push(Stray { path, reason });
+                    Ok(())
+                }
+            }
+        })
     }
-    Ok(found)
+}
+
+fn nothing_below<T>(_strays: &mut Findings, _ours: T) -> Result<(), Error> {
+    Ok(())
 }
 
 #[cfg(test)]

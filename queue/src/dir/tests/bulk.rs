@@ -4,6 +4,7 @@
 use shared::id::TaskId;
 use shared::outcome::Outcome;
 use shared::task::Task;
+use shared::time::Moment;
 
 use crate::dir::Pool;
 use crate::dir::disk::place::Found;
@@ -13,6 +14,7 @@ use crate::dir::fixture::{ledger, pool_at, scratch, state};
 use crate::dir::ledger::search;
 use crate::dir::lookup::{self, Miss, Named};
 use crate::dir::operate::{Change, Ender, Mover, Reason, ToEnd, finish_begun};
+use crate::dir::recover::promote::{Promoter, Promotion};
 use crate::dir::submit::bulk::Bulk;
 use crate::store::contract::task;
 
@@ -107,6 +109,25 @@ fn many_cancels_that_died_half_done_are_finished_with_one_reading_of_history() {
         looks
     };
     assert_eq!(finish(60), finish(4));
+}
+
+#[test]
+fn many_that_wait_for_what_failed_are_ended_with_as_many_flushes_as_a_few() {
+    let cost = |count: usize| {
+        let (_home, pool, ids) = pool_of(1);
+        cancel(&pool, &all(&pool, &ids));
+        let spec = format!(r#"{{"shell": "true", "after": ["{}"]}}"#, ids[0]);
+        let mut bulk = Bulk::new(&pool).unwrap();
+        (0..count).for_each(|_| bulk.add(&task(&spec)).unwrap());
+        bulk.commit().unwrap();
+        let ledger = ledger(&pool, "brain");
+        flushes(|| {
+            let done = Promoter::new(&pool).step(&ledger, Moment::now()).unwrap();
+            let hopeless = done.iter().filter(|done| matches!(done, Promotion::Hopeless { .. }));
+            assert_eq!(hopeless.count(), count);
+        })
+    };
+    assert_eq!(cost(60), cost(3));
 }
 
 #[test]

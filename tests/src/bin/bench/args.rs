@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 pub(crate) const USAGE: &str = "usage: bench [--quick] [--json FILE] [--plot FILE] [--dir DIR] \
-     [--only spawn,submit,wake,claim,idle,large,llm,placement] [PART…]";
+     [--only spawn,submit,wake,claim,idle,large,llm,many,placement] [PART…]";
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub(crate) enum Part {
     Idle,
     Large,
     Llm,
+    Many,
     Placement,
 }
 
@@ -75,6 +76,7 @@ fn part(word: &str) -> Result<Part, String> {
         "idle" => Part::Idle,
         "large" => Part::Large,
         "llm" => Part::Llm,
+        "many" => Part::Many,
         "placement" => Part::Placement,
         other => return Err(format!("there is no part `{other}`")),
     })

@@ -59,6 +59,9 @@ fn measure_all(args: &Args) -> ExitCode {
     if wants(Part::Llm) {
         parts::llm::measure(args, &place, &mut report);
     }
+    if wants(Part::Many) {
+        parts::many::measure(args, &place, &mut report);
+    }
     if wants(Part::Placement) {
         parts::placement::measure(args, &mut report);
     }

@@ -206,6 +206,7 @@ fn ability(sim: &Sim<'_>, index: usize, worker: &Worker) -> Ability {
         gpu: u32::try_from(index).ok(),
         gpu_uuid: None,
         gpu_memory: sim.set_up.gpu_gib.map(|gib| Bytes(gib << 30)),
+        gpu_state: queue::wire::heartbeat::gpu_state::GpuState::default(),
         gpu_slots: 1,
         cpu_slots: 1,
         paused: None,

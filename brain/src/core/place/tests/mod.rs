@@ -396,3 +396,5 @@ pub(super) mod deadline;
 pub(super) mod fixture;
 #[cfg(test)]
 pub(super) mod stuck_loads;
+#[cfg(test)]
+pub(super) mod unfit;

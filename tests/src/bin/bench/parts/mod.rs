@@ -7,6 +7,7 @@ pub(super) mod daemon;
 pub(super) mod idle;
 pub(super) mod large;
 pub(super) mod llm;
+pub(super) mod many;
 pub(super) mod placement;
 pub(super) mod spawn;
 pub(super) mod submit;

@@ -1,5 +1,7 @@
 //! What a worker says about itself.
 
+pub mod gpu_state;
+
 use serde::{Deserialize, Serialize};
 use shared::gpu::GpuReading;
 use shared::id::{Incarnation, TaskId};
@@ -13,6 +15,7 @@ use shared::time::Moment;
 use super::lane::Requirements;
 use super::lease_record::Process;
 use super::uptime::Uptime;
+use gpu_state::GpuState;
 
 /// The schema that a heartbeat names.
 pub const SCHEMA: &str = "brainstem.heartbeat/1";
@@ -88,6 +91,9 @@ pub struct Ability {
     pub gpu_uuid: Option<String>,
     /// That GPU's memory, where known.
     pub gpu_memory: Option<Bytes>,
+    /// Whether that GPU may be given work, and what is in its memory.
+    #[serde(default)]
+    pub gpu_state: GpuState,
     /// How many tasks may use the GPU at once.
     pub gpu_slots: u32,
     /// How many cpu tasks may run at once.
