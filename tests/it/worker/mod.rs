@@ -1,6 +1,5 @@
 //! A worker and its jobs.
 
-pub(super) mod elsewhere;
 pub(super) mod gpu;
 pub(super) mod job_environment;
 pub(super) mod jobs;

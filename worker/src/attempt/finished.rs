@@ -12,6 +12,7 @@ use queue::wire::retry::{self, Verdict};
 use shared::emit;
 use shared::event::{Ending, Event};
 use shared::log_cap::LogCap;
+use shared::outcome::Outcome;
 use shared::quantity::Bytes;
 use shared::task::TaskName;
 use shared::time::Moment;
@@ -25,7 +26,8 @@ pub struct Finished {
     pub claim: Box<Claim>,
     /// What is to be recorded.
     pub line: Line,
-    /// What running it again would cost: its time, and four times that where no model answered.
+    /// What running it again would cost: its time, and four times that where no model answered; of
+    /// a failure never nothing.
     pub cost: Duration,
     /// The same for the log.
     pub ending: Ending,
@@ -46,6 +48,9 @@ impl Finished {
 /// How much worse it is to run a job again than to ask a model again for the same time.
 const JOB: u32 = 4;
 
+/// A failure is recorded before much more is begun: it may be one of many, and put on the brake.
+const FAILURE: Duration = Duration::from_millis(20);
+
 /// What is to be recorded. Limits do not count the task any more.
 pub(crate) fn finish(
     context: &AttemptContext,
@@ -57,6 +62,7 @@ pub(crate) fn finish(
     let cost = result.wall.unwrap_or_default() * if is_prompt { 1 } else { JOB };
     let seconds = result.wall.map(|wall| wall.as_secs_f64());
     let line = line(context, &claim, result);
+    let cost = if line.outcome == Outcome::Failed { cost.max(FAILURE) } else { cost };
     let ending = Ending {
         outcome: line.outcome,
         cause: line.cause,

@@ -130,6 +130,10 @@ impl Order {
             spec["timeout"] = "200ms".into();
             spec["max_attempts"] = 1.into();
         }
+        if kind.expected() != Expected::Success {
+            // They fail on purpose, all of them, and are not to wait for that to end.
+            spec["brake"] = "off".into();
+        }
         if kind == Kind::Deaf {
             spec["grace_period"] = "200ms".into();
         }
@@ -155,6 +159,7 @@ impl Order {
             ("timeout", "--timeout"),
             ("grace_period", "--grace"),
             ("max_attempts", "--max-attempts"),
+            ("brake", "--brake"),
         ] {
             if let Some(value) = self.spec.get(field) {
                 words.push(format!("{flag}={}", text(value)));
