@@ -34,7 +34,7 @@ pub struct HeartbeatThread {
     /// What every attempt needs, and what the worker knows about itself.
     pub context: Arc<AttemptContext>,
     /// Held for as long as the worker lives; looked after here.
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
     /// This process.
     pub process: Process,
     /// Which life of the worker, as in its log lines and its lease file.
@@ -66,8 +66,8 @@ struct Beat {
 }
 
 impl HeartbeatThread {
-    /// Beats until `end` is closed, then once more. Gives the lease back.
-    pub fn beat(self, end: &Receiver<()>) -> Lease {
+    /// Beats until `end` is closed, then once more.
+    pub fn beat(self, end: &Receiver<()>) {
         let now = Instant::now();
         let mut beat = Beat {
             seq: 0,
@@ -83,7 +83,6 @@ impl HeartbeatThread {
             self.write(&mut beat);
         }
         self.write(&mut beat);
-        self.lease
     }
 
     /// Until the next heartbeat is due. `false` when it is the last.

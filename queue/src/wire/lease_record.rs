@@ -27,6 +27,9 @@ pub struct Record {
     /// What the processes of the model server carry that the worker started itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// When a signal told the worker to stop: its death after that counts for no task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<Moment>,
     /// No later than this the worker was dead: when somebody first found its lease free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_since: Option<Uptime>,
@@ -49,6 +52,7 @@ impl Record {
             gpu: None,
             writers: Vec::new(),
             server: None,
+            stopping: None,
             dead_since: None,
             kept: Vec::new(),
             since,

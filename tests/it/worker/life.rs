@@ -198,7 +198,11 @@ fn a_second_signal_ends_it_at_once() {
     until_running(&pool, "worker-0", &id);
     worker.term();
     pool.until_event("worker-worker-0", "worker.signal");
-    worker.signal(Signal::INT);
+    // Two that come together are one: a service manager's and the brain's.
+    pool.until_true("it has ended", || {
+        worker.signal(Signal::INT);
+        !worker.is_running()
+    });
     worker.end().success();
     assert_eq!(lines_of(&pool, &id)[0]["outcome"], "returned");
     assert_eq!(pool.alive(), []);

@@ -8,3 +8,4 @@ pub(super) mod limits;
 pub(super) mod messages;
 pub(super) mod slots;
 pub(super) mod starved;
+pub(super) mod stopping;

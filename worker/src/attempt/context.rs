@@ -9,6 +9,7 @@ use queue::wire::retry::Verdict;
 use shared::emit;
 use shared::event::Event;
 use shared::llm::Answer;
+use shared::outcome::Cause;
 use shared::time::Moment;
 
 use super::environment::Surroundings;
@@ -28,6 +29,8 @@ pub struct AttemptContext {
     pub gpu_uuid: Option<String>,
     /// From TERM to KILL, where the task does not say.
     pub grace: Duration,
+    /// Closed when a signal tells the worker to stop.
+    pub stop_signal: Receiver<()>,
     /// Closed when the worker must end without waiting for anything.
     pub hurry: Receiver<()>,
     /// Its model server, where it has one.
@@ -82,6 +85,48 @@ impl AttemptContext {
     }
 }
 
+/// How much later than a job's the worker may hear a signal that was sent to both.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// An attempt that ended as if by a signal that we did not send, beside one that tells the worker to
+/// stop, was stopped with it: systemd, a shutdown and a terminal signal all at once, in any order.
+pub(crate) fn stopped_with_us(context: &AttemptContext, result: AttemptResult) -> AttemptResult {
+    let told = || {
+        let told = context.stop_signal.recv_timeout(TOGETHER);
+        told == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+    };
+    if !may_be_stopped(&result) || !told() {
+        return result;
+    }
+    let how = result.message.unwrap_or_default();
+    let message = Some(format!("{how}, as the worker was told to stop"));
+    AttemptResult { verdict: Verdict::Returned, message, ..result }
+}
+
+/// Whether it looks like the end of what was told to stop. A job that heard the signal and exits
+/// otherwise is taken at its word. Pure.
+fn may_be_stopped(result: &AttemptResult) -> bool {
+    /// HUP, INT, KILL and TERM: what is sent to end things.
+    const ENDING: [i32; 4] = [1, 2, 9, 15];
+    /// What a shell adds to the number of the signal that ended its command.
+    const BY_SIGNAL: i32 = 128;
+    match result.verdict {
+        Verdict::Failed(Cause::Signal) => result.signal.is_some_and(|it| ENDING.contains(&it)),
+        Verdict::Failed(Cause::ExitCode) => {
+            result.exit_code.is_some_and(|code| ENDING.contains(&(code - BY_SIGNAL)))
+        }
+        // A server that ended as well.
+        Verdict::Failed(Cause::ServerError) => true,
+        Verdict::Succeeded
+        | Verdict::Failed(_)
+        | Verdict::Refused(_)
+        | Verdict::Cancelled(_)
+        | Verdict::NotReady(_)
+        | Verdict::Returned
+        | Verdict::WorkerDied => false,
+    }
+}
+
 /// Waits; `true` at once when the worker must end.
 pub fn is_hurried(context: &AttemptContext, wait: Duration) -> bool {
     // Nothing is ever sent: the channel is closed to say that.
@@ -91,4 +136,29 @@ pub fn is_hurried(context: &AttemptContext, wait: Duration) -> bool {
 pub(crate) fn what(claim: &Claim) -> String {
     let task = claim.task();
     format!("{} task: {} ({})", task.class(), task.id.short(), task.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_like_the_end_of_what_was_told_to_stop() {
+        let ended = |cause, exit_code, signal| {
+            let result = AttemptResult::new(Verdict::Failed(cause));
+            may_be_stopped(&AttemptResult { exit_code, signal, ..result })
+        };
+        for signal in [1, 2, 9, 15] {
+            assert!(ended(Cause::Signal, None, Some(signal)));
+            assert!(ended(Cause::ExitCode, Some(128 + signal), None), "by a shell");
+        }
+        for signal in [6, 11] {
+            assert!(!ended(Cause::Signal, None, Some(signal)), "a crash");
+            assert!(!ended(Cause::ExitCode, Some(128 + signal), None));
+        }
+        assert!(!ended(Cause::ExitCode, Some(1), None), "it heard the signal, and says so itself");
+        assert!(ended(Cause::ServerError, None, None));
+        assert!(!ended(Cause::Timeout, None, Some(15)));
+        assert!(!may_be_stopped(&AttemptResult::new(Verdict::Succeeded)));
+    }
 }

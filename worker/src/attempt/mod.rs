@@ -20,7 +20,7 @@ use shared::task::Payload;
 use crate::job::{Order, Stop};
 use crate::models::Models;
 use ask::ModelAttempt;
-use context::{AttemptContext, AttemptResult};
+use context::{AttemptContext, AttemptResult, stopped_with_us};
 use finished::{Finished, finish};
 use job_run::{order, run};
 
@@ -54,7 +54,7 @@ pub fn attempt(
             ..AttemptResult::new(Verdict::Failed(Cause::SpawnFailed))
         },
     };
-    Some(finish(context, claim, result))
+    Some(finish(context, claim, stopped_with_us(context, result)))
 }
 
 /// What an attempt does.

@@ -5,11 +5,17 @@ use std::time::{Duration, Instant};
 
 use queue::dir::signal::control::{self, ControlVerb, Message, MessageFile};
 use queue::wire::heartbeat::StandingOrder;
+use queue::wire::lease_record::Record;
 use shared::emit;
 use shared::event::Event;
+use shared::time::Moment;
 
 use super::{MainLoop, Stopping};
 use crate::job::Why;
+
+/// Whoever stops a service tells every process of it, and the brain tells its workers: two signals
+/// that mean one.
+const SAME_SIGNAL: Duration = Duration::from_secs(2);
 
 impl MainLoop {
     pub(super) fn follow_messages(&mut self) -> Result<(), queue::Error> {
@@ -111,7 +117,13 @@ impl MainLoop {
             Some(_) | None => "stop",
         };
         emit!(Event::WorkerSignal { worker, signal: signal.to_owned() });
-        if self.stopping.is_some() {
+        if self.told.is_some_and(|told| told.elapsed() < SAME_SIGNAL) {
+            return;
+        }
+        if self.told.is_none() {
+            self.say_that_it_stops();
+        }
+        if self.told.replace(Instant::now()).is_some() || self.stopping.is_some() {
             // A second one: now.
             self.hurry = None;
             self.context.worker_state.look(|state| {
@@ -121,6 +133,18 @@ impl MainLoop {
             });
         } else {
             self.begin_to_stop(self.settings.shutdown_grace.0);
+        }
+    }
+
+    /// For whoever settles this worker's affairs if it ends before its jobs.
+    fn say_that_it_stops(&mut self) {
+        let written = self.lease.record().and_then(|record| match record {
+            Some(record) => self.lease.write(&Record { stopping: Some(Moment::now()), ..record }),
+            None => Ok(()),
+        });
+        if let Err(err) = written {
+            let doing = "saying in the lease that it stops".to_owned();
+            emit!(Event::ProcessFailed { doing, error: err.to_string() });
         }
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use queue::dir::Pool;
+use queue::dir::presence::lease::Lease;
 use queue::dir::recover::promote::Promoter;
 use queue::dir::recover::strays::Strays;
 use queue::dir::signal::doorbell::Listener;
@@ -50,6 +51,9 @@ pub struct MainLoop {
     strays: Strays,
     dropped: Dropped,
     stopping: Option<Stopping>,
+    /// When a signal first told it to stop.
+    told: Option<Instant>,
+    lease: Arc<Lease>,
     /// Cancels and stalls that were passed on.
     asked: HashSet<TaskName>,
     trouble: Repeater,
@@ -73,10 +77,12 @@ pub struct Tools {
     pub settings: Settings,
     /// Rings for messages to this worker, and for new tasks of its classes.
     pub listener: Listener,
-    /// TERM and INT: the first lets jobs finish for a while, the second kills them.
+    /// TERM and INT: the first lets jobs finish for a while, one later on kills them.
     pub signals: Receiver<i32>,
     /// Dropped to tell runs that they must not wait for anything.
     pub hurry: Sender<()>,
+    /// Where it says that it was told to stop.
+    pub lease: Arc<Lease>,
 }
 
 impl MainLoop {
@@ -85,7 +91,7 @@ impl MainLoop {
     /// # Errors
     /// When no thread can be started.
     pub fn new(tools: Tools) -> std::io::Result<Self> {
-        let Tools { context, settings, listener, signals, hurry } = tools;
+        let Tools { context, settings, listener, signals, hurry, lease } = tools;
         let pool = context.surroundings.pool.clone();
         let strays = Strays::new(pool.layout());
         let dropped = Dropped::new(settings.heartbeat_interval.0);
@@ -110,6 +116,8 @@ impl MainLoop {
             strays,
             dropped,
             stopping: None,
+            told: None,
+            lease,
             asked: HashSet::new(),
             trouble: Repeater::default(),
             begun: Instant::now(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser as _;
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use queue::cli::servers::ServerSetup;
 use queue::cli::{Failure, Resolved};
 use queue::dir::Pool;
@@ -99,7 +99,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
     let settler = Settler::new(&pool, &ledger, patience);
     let lock =
         plan.gpu.map(|index| gpu_lock_file(&pool, index, gpu.uuid.as_deref())).transpose()?;
-    let beginning = Beginning { settler, name: &plan.name, signals: &signals };
+    let beginning = Beginning { settler, name: &plan.name, signals: &signals.received };
     let Rights { lease, gpu: _gpu_lock } = beginning.rights(lock.as_deref())?;
     take_up(&pool, plan, &lease, &me)?;
     attach_log(&me.log, &pool, plan, &resolved.settings);
@@ -121,6 +121,7 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         surroundings: surroundings(&pool, plan, &gpu),
         gpu_uuid: gpu.uuid.clone(),
         grace,
+        stop_signal: signals.told.clone(),
         hurry: hurried,
         models,
     });
@@ -133,16 +134,18 @@ fn live(plan: &Plan) -> Result<(), Failure> {
         port: plan.server_setup.as_ref().and_then(ServerSetup::ollama_port),
         cpu_slots: plan.cpu_slots,
     });
+    let lease = Arc::new(lease);
+    let signals = signals.received;
     work(&context, &resolved, Body { lease, me, gpus: gpu.gpus, signals, hurry })
 }
 
 /// What the main loop and the heartbeat thread are made of.
 struct Body {
-    lease: Lease,
+    lease: Arc<Lease>,
     me: Me,
     gpus: Option<Arc<Gpus>>,
     signals: Receiver<i32>,
-    hurry: crossbeam_channel::Sender<()>,
+    hurry: Sender<()>,
 }
 
 fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Result<(), Failure> {
@@ -158,7 +161,7 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
     }
     let heartbeat_thread = HeartbeatThread {
         context: context.clone(),
-        lease,
+        lease: lease.clone(),
         process: me.process.clone(),
         life: me.writer.life.clone(),
         started_at: me.started_at,
@@ -183,8 +186,14 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
         thread("models").spawn(keep).map_err(no_thread)?
     };
     emit!(Event::WorkerStarting { worker: worker.clone() });
-    let main_loop =
-        MainLoop::new(Tools { context: context.clone(), settings, listener, signals, hurry });
+    let main_loop = MainLoop::new(Tools {
+        context: context.clone(),
+        settings,
+        listener,
+        signals,
+        hurry,
+        lease: lease.clone(),
+    });
     let main_loop = main_loop.map_err(|err| {
         Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
     })?;
@@ -199,11 +208,12 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
     // A look at the server may hang in it; the worker does not wait for that.
     drop(keeping);
     context.models.iter().for_each(|models| models.server().end());
-    let lease = beating.join().ok();
+    // A panic there was told; the lease is held here.
+    let _told = beating.join();
     if worked.is_err() {
         return Err(Failure::new(exit::UNEXPECTED, "crashed in its main loop"));
     }
-    lease.map_or(Ok(()), |lease| say_goodbye(&pool, &lease, &me))
+    say_goodbye(&pool, &lease, &me)
 }
 
 /// Nothing left in `processing/`: others need not settle anything.
@@ -330,20 +340,31 @@ fn surroundings(pool: &Pool, plan: &Plan, gpu: &Gpu) -> Surroundings {
     }
 }
 
-fn listen_for_signals() -> Result<Receiver<i32>, Failure> {
+/// What tells the worker to stop.
+struct StopSignals {
+    /// Each of them.
+    received: Receiver<i32>,
+    /// Closed at the first.
+    told: Receiver<()>,
+}
+
+fn listen_for_signals() -> Result<StopSignals, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let failed = |err: std::io::Error| {
         Failure::new(exit::UNEXPECTED, format!("could not listen for signals: {err}"))
     };
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let (send, received) = unbounded();
+    let (first, told) = bounded(0);
     let forward = move || {
+        let mut first = Some(first);
         for signal in signals.forever() {
+            drop(first.take());
             if send.send(signal).is_err() {
                 return;
             }
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(forward).map_err(failed)?;
-    Ok(received)
+    Ok(StopSignals { received, told })
 }

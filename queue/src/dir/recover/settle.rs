@@ -183,6 +183,7 @@ impl<'a> Settler<'a> {
             gpu: before.and_then(|record| record.gpu),
             writers,
             server: before.and_then(|record| record.server.clone()),
+            stopping: before.and_then(|record| record.stopping),
             dead_since: before
                 .and_then(|record| record.dead_since.clone())
                 .or_else(|| Some(uptime::now())),
@@ -243,6 +244,8 @@ impl<'a> Settler<'a> {
         let verdict = match (cancel, left_by) {
             (true, _) => Verdict::Cancelled(Cause::Cancelled),
             (false, LeftBy::Living) if !began => Verdict::Returned,
+            // Whoever stops a machine, or a pool, blames no task.
+            (false, LeftBy::Dead(Some(record))) if record.stopping.is_some() => Verdict::Returned,
             (false, LeftBy::Living | LeftBy::Dead(_)) => Verdict::WorkerDied,
         };
         let policy = self.pool.rules().retry.of(&task);
@@ -314,6 +317,9 @@ impl<'a> LeftBy<'a> {
 
     fn told(self, worker: &Name) -> String {
         match self {
+            Self::Dead(Some(record)) if record.stopping.is_some() => {
+                format!("worker {worker} was told to stop, and ended before its job")
+            }
             Self::Dead(_) => format!("worker {worker} died"),
             Self::Living => format!("no thread of worker {worker} ran it"),
         }
