@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::users;
+
 /// An operation on the pool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,6 +23,31 @@ pub enum Error {
     /// There is no pool.
     #[error("there is no pool at `{}`; `queue submit`, `brain` and `worker` make one, or name another with --pool", .0.display())]
     NoPool(PathBuf),
+    /// It is somebody else's, and nothing may be written there.
+    #[error("the pool `{}` belongs to {}, and you are {}: nothing was written", path.display(),
+            whose(*owner, *group), users::name_of(users::me()))]
+    NotYours {
+        /// The pool's own directory.
+        path: PathBuf,
+        /// The number of the user whose it is.
+        owner: u32,
+        /// The number of the group whose it is, too.
+        group: Option<u32>,
+    },
+    /// It was made by newer programs.
+    #[error("the pool `{}` has format {format}, made by Brainstem {made_by}; this is Brainstem {}, \
+             which knows formats up to {known}: use the programs that made it (nothing was changed)",
+            path.display(), env!("CARGO_PKG_VERSION"))]
+    Newer {
+        /// The pool's own directory.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The newest format that is known here.
+        known: u32,
+        /// The version of the programs that made it.
+        made_by: String,
+    },
     /// The place is not fit to be a pool.
     #[error("`{}` cannot be a pool: {problem}", path.display())]
     Unfit {
@@ -64,6 +91,8 @@ impl Error {
         match self {
             Self::Io { err, .. } => Some(err.kind()),
             Self::NoPool(_)
+            | Self::NotYours { .. }
+            | Self::Newer { .. }
             | Self::Unfit { .. }
             | Self::Garbled { .. }
             | Self::DiskFull { .. }
@@ -87,6 +116,14 @@ pub fn is_shortage(err: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
     matches!(err.kind(), FileTooLarge | OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
         || matches!(Errno::from_io_error(err), Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN))
+}
+
+fn whose(owner: u32, group: Option<u32>) -> String {
+    let owner = users::name_of(owner);
+    match group {
+        None => owner,
+        Some(group) => format!("{owner} and the group {}", users::group_name_of(group)),
+    }
 }
 
 /// Puts the verb and the path on an [`io::Error`] where both are still known.

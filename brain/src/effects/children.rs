@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crossbeam_channel::Sender;
-use queue::Pool;
 use queue::cli::{Common, LogFormat};
 use queue::dir::presence::lease::{self, this_process};
 use queue::fence::process_identity;
 use queue::wire::brain_state::ChildProcess;
 use queue::wire::brain_state::started_by::{BRAIN, VARIABLE as MARK};
 use queue::wire::lease_record::{Process, Role};
+use queue::{Pool, umask};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -55,9 +55,9 @@ impl Children {
     /// Starts a worker. Returns its process.
     pub(crate) fn spawn(&mut self, place: &WorkerSpec) -> Result<u32, String> {
         let mut command = self.command(place);
-        let program = command.get_program().to_string_lossy().into_owned();
-        let mut child =
-            command.spawn().map_err(|err| format!("could not start `{program}`: {err}"))?;
+        let mut child = command
+            .spawn()
+            .map_err(|err| format!("could not start `{}`: {err}", program().display()))?;
         let pid = child.id();
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let handle = raw.ok_or(Errno::SRCH).and_then(|pid| {
@@ -126,7 +126,7 @@ impl Children {
     }
 
     fn command(&self, place: &WorkerSpec) -> Command {
-        let mut command = Command::new(program());
+        let mut command = umask::command(program());
         match place.kind {
             WorkerKind::Gpu(gpu) => command.arg("--gpu").arg(gpu.to_string()),
             WorkerKind::Cpu => command.arg("--cpu"),

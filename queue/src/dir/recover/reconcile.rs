@@ -44,8 +44,10 @@ const MANY: usize = 10_000;
 /// For each machine, by its id or else its name, the start of it on which it was last done.
 type Boots = BTreeMap<String, String>;
 
-/// A pool that may be changed: after a power cut, history and places are compared first.
-pub fn ready(pool: Pool) -> Result<Pool, Error> {
+/// A pool that may be changed, by this process: it has its marker, and after a power cut history and
+/// places are compared first.
+pub fn ready(mut pool: Pool) -> Result<Pool, Error> {
+    pool.mark()?;
     once_per_boot(&pool)?;
     Ok(pool)
 }

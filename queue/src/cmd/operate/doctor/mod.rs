@@ -1,6 +1,8 @@
 //! `queue doctor`: is this place fit to be a pool? Everything is tried where the pool is: locks,
 //! renames and notices that work elsewhere may not work there.
 
+mod owners;
+
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,9 @@ use notify::{RecursiveMode, Watcher as _};
 use queue::cli::{Failure, Resolved};
 use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::disk::network::network_of;
+use queue::dir::disk::owner;
 use queue::dir::disk::reserve;
+use queue::dir::pool::audit;
 use queue::dir::{Pool, Rules};
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
@@ -23,7 +27,7 @@ use shared::id::Incarnation;
 use shared::quantity::Bytes;
 use shared::settings::{self, Flags, Settings};
 
-use super::config::warn_of_variables;
+use crate::cmd::operate::config::warn_of_variables;
 use crate::cmd::out::Tone;
 use crate::cmd::{App, Stop};
 
@@ -60,7 +64,7 @@ impl Doctor {
         let resolved = app.shared.common.resolve(&Flags::new());
         resolved.iter().for_each(|resolved| warn_of_variables(&resolved.settings));
         let place = nearest_directory(&root);
-        let room = Room::new(&place);
+        let opened = Pool::open(&root, Rules::default());
         let needed =
             resolved.as_ref().map_or(Settings::default().disk_low, |r| r.settings.disk_low);
         let mut checks = vec![
@@ -68,16 +72,21 @@ impl Doctor {
                 "settings",
                 resolved.as_ref().map(settings).map_err(|err| (err.to_string(), None)),
             ),
-            Check::of("pool", pool(&root)),
-            Check::of("permissions", permissions(&place, room.as_ref().err())),
-            Check::of("disk", disk(&place, needed)),
+            Check::of("pool", pool(&opened)),
         ];
-        if let Ok(room) = &room {
-            checks.push(Check::of("locks", room.locks()));
-            checks.push(Check::of("rename", room.rename()));
-            checks.push(Check::of("notification", room.notification()));
-            checks.push(Check::of("clock", room.clock()));
+        if let Ok(pool) = &opened {
+            checks.push(Check::of("owners", owners_of(pool)));
         }
+        match owner::require(&root) {
+            Ok(()) => {
+                let room = Room::new(&place);
+                let permitted = permissions(&place, room.as_ref().err());
+                checks.push(Check::of("permissions", permitted));
+                checks.extend(room.iter().flat_map(Room::all));
+            }
+            Err(not_ours) => checks.push(Check::of("permissions", Ok(left_out(not_ours)))),
+        }
+        checks.push(Check::of("disk", disk(&place, needed)));
         checks.push(Check::of("gpu", gpu()));
         say(app, &checks)?;
         let fit = checks.iter().all(|check| check.ok);
@@ -115,13 +124,24 @@ fn settings(resolved: &Resolved) -> String {
     format!("{set} of {} set, the others have their defaults", rows.len())
 }
 
-fn pool(root: &Path) -> Tried {
-    match Pool::open(root, Rules::default()) {
+fn pool(opened: &Result<Pool, queue::Error>) -> Tried {
+    match opened {
         Ok(pool) => Ok(format!("{}", pool.root().display())),
         // The place is asked about; a pool can be made there.
         Err(queue::Error::NoPool(root)) => Ok(format!("there is none yet at {}", root.display())),
         Err(err) => Err((err.to_string(), None)),
     }
+}
+
+fn owners_of(pool: &Pool) -> Tried {
+    let audit = audit::audit(pool.layout()).map_err(|err| (err.to_string(), None))?;
+    owners::judge(pool.root(), &audit)
+}
+
+/// Whoever may not change the pool may look at it.
+fn left_out(not_ours: queue::Error) -> String {
+    let all = "locks, rename, notification and clock, which are tried by writing";
+    format!("left out: {all}. {}", Failure::from(not_ours))
 }
 
 fn permissions(place: &Path, problem: Option<&std::io::Error>) -> Tried {
@@ -170,6 +190,16 @@ impl Room {
         let dir = place.join(format!(".doctor-{}", Incarnation::new()));
         fs::DirBuilder::new().mode(0o700).create(&dir)?;
         Ok(Self(dir))
+    }
+
+    /// All that is tried in it.
+    fn all(&self) -> [Check; 4] {
+        [
+            Check::of("locks", self.locks()),
+            Check::of("rename", self.rename()),
+            Check::of("notification", self.notification()),
+            Check::of("clock", self.clock()),
+        ]
     }
 
     fn locks(&self) -> Tried {
