@@ -11,7 +11,7 @@ use crate::users;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused.
-    #[error("could not {what} `{}`: {err}", path.display())]
+    #[error("could not {what} `{}`: {err}{}", path.display(), help(err))]
     Io {
         /// What was being done, as it follows "could not".
         what: &'static str,
@@ -100,6 +100,12 @@ impl Error {
         }
     }
 
+    /// Whether a file has become as large as this process may make one.
+    #[must_use]
+    pub fn is_file_too_large(&self) -> bool {
+        self.io_kind() == Some(io::ErrorKind::FileTooLarge)
+    }
+
     /// Whether the disk is full, or a quota is used up.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
@@ -123,6 +129,25 @@ fn whose(owner: u32, group: Option<u32>) -> String {
     match group {
         None => owner,
         Some(group) => format!("{owner} and the group {}", users::group_name_of(group)),
+    }
+}
+
+/// What says more of the limit that was reached, to follow the words of the error. Empty where none was.
+#[must_use]
+pub fn help(err: &io::Error) -> &'static str {
+    match Errno::from_io_error(err) {
+        Some(Errno::FBIG) => {
+            "; `ulimit -f` says how large a file may get (LimitFSIZE= of a service)"
+        }
+        Some(Errno::MFILE) => {
+            "; `ulimit -n` says how many files may be open (LimitNOFILE= of a service)"
+        }
+        Some(Errno::NFILE) => "; `sysctl fs.file-max` says how many files may be open here",
+        Some(Errno::AGAIN) => {
+            "; `ulimit -u` says how many processes and threads a user may have (TasksMax= of a \
+             service, pids.max of a container)"
+        }
+        Some(_) | None => "",
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod as_owner;
 pub mod servers;
+pub mod size_limit;
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -20,6 +21,7 @@ use crate::dir::layout::Layout;
 use crate::dir::pool::marker;
 use crate::dir::recover::reconcile::ready;
 use crate::dir::{Pool, Privacy, Rules};
+use crate::error::{help, is_shortage};
 use crate::{Error, umask};
 
 /// Under which heading the help lists the words that every program and command takes.
@@ -75,6 +77,13 @@ impl Failure {
         Self { code, text: text.into() }
     }
 
+    /// Something that a program needs to begin could not be had; `what` follows "could not".
+    #[must_use]
+    pub fn at_start(what: &str, err: &std::io::Error) -> Self {
+        let code = if is_shortage(err) { exit::TRY_LATER } else { exit::UNEXPECTED };
+        Self::new(code, format!("could not {what}: {err}{}", help(err)))
+    }
+
     /// The command line, a setting or a file given by the user is wrong.
     pub fn usage(text: impl Into<String>) -> Self {
         Self::new(exit::USAGE, text)
@@ -89,6 +98,7 @@ impl From<Error> for Failure {
             | Error::Newer { .. }
             | Error::Unfit { .. } => exit::NO_POOL,
             Error::DiskFull { .. } | Error::Held { .. } => exit::TRY_LATER,
+            Error::Io { err, .. } if is_shortage(err) => exit::TRY_LATER,
             Error::Io { .. } | Error::Garbled { .. } => exit::UNEXPECTED,
         };
         let text = match &err {

@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use queue::cli::{COMMON, Common, Failure, Resolved};
+use queue::cli::{COMMON, Common, Failure, Resolved, size_limit};
 use queue::dir::lookup::{self, Miss, Named};
 use queue::{Pool, users};
 use shared::exit;
@@ -255,6 +255,7 @@ fn end_on_interrupt() {
 
 /// Understands the command line, does it, and says how it went.
 pub(crate) fn main() -> ExitCode {
+    size_limit::survive();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => return misunderstood(&err),

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use notify::{EventKind, RecursiveMode, Watcher as _};
+use notify::{EventKind, RecursiveMode};
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 use shared::name::Name;
 use shared::task::Class;
 
+use super::notice;
 use crate::dir::disk::network::network_of;
 use crate::dir::disk::publish;
 use crate::dir::layout::Layout;
@@ -152,11 +153,7 @@ impl Listener {
                 let _ = ring.try_send(());
             }
         };
-        let watcher = notify::recommended_watcher(heard).and_then(|mut watcher| {
-            watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        self.watcher = watcher.ok();
+        self.watcher = notice::watch(&[&self.dir], RecursiveMode::NonRecursive, heard).ok();
     }
 }
 

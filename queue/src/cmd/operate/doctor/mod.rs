@@ -4,20 +4,23 @@
 mod owners;
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crossbeam_channel::bounded;
-use notify::{RecursiveMode, Watcher as _};
+use notify::RecursiveMode;
 use queue::cli::{Failure, Resolved};
 use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::disk::network::network_of;
 use queue::dir::disk::owner;
 use queue::dir::disk::reserve;
 use queue::dir::pool::audit;
+use queue::dir::signal::notice;
 use queue::dir::{Pool, Rules};
+use queue::error::help;
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use serde_json::json;
@@ -240,22 +243,28 @@ impl Room {
     }
 
     fn notification(&self) -> Tried {
-        let slow = |err: String| {
+        let slow_for = |err: String, fix: &str| {
             let text =
                 format!("changes are not noticed ({err}): workers look every second instead");
-            let fix = "raise fs.inotify.max_user_instances and max_user_watches with sysctl";
             (text, Some(fix.to_owned()))
         };
+        let watches = "raise fs.inotify.max_user_instances and max_user_watches with sysctl";
+        let slow = |err: String| slow_for(err, watches);
         let (ring, rung) = bounded(1);
         let heard = move |_event: notify::Result<notify::Event>| {
             // One is enough.
             let _ = ring.try_send(());
         };
-        let watch = notify::recommended_watcher(heard).and_then(|mut watcher| {
-            watcher.watch(&self.0, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        let watcher = watch.map_err(|err| slow(err.to_string()))?;
+        let watcher = notice::watch(&[&self.0], RecursiveMode::NonRecursive, heard);
+        let watcher = watcher.map_err(|err| {
+            if let notify::ErrorKind::Io(io) = &err.kind
+                && io.kind() == ErrorKind::WouldBlock
+            {
+                // A thread could not be had.
+                return slow_for(io.to_string(), help(io).trim_start_matches("; "));
+            }
+            slow(err.to_string())
+        })?;
         File::create(self.0.join("bell")).map_err(|err| slow(err.to_string()))?;
         let heard = rung.recv_timeout(Duration::from_secs(2));
         drop(watcher);
