@@ -48,6 +48,15 @@ pub enum Error {
         /// The version of the programs that made it.
         made_by: String,
     },
+    /// A task was written by newer programs. It is left where it is, for them.
+    #[error("`{}` is a task for newer programs ({schema}; known here is brainstem.task/1): it is left \
+             alone", path.display())]
+    NewerTask {
+        /// Its file.
+        path: PathBuf,
+        /// What it says it is.
+        schema: String,
+    },
     /// The place is not fit to be a pool.
     #[error("`{}` cannot be a pool: {problem}", path.display())]
     Unfit {
@@ -93,6 +102,7 @@ impl Error {
             Self::NoPool(_)
             | Self::NotYours { .. }
             | Self::Newer { .. }
+            | Self::NewerTask { .. }
             | Self::Unfit { .. }
             | Self::Garbled { .. }
             | Self::DiskFull { .. }

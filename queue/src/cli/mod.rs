@@ -99,7 +99,7 @@ impl From<Error> for Failure {
             | Error::Unfit { .. } => exit::NO_POOL,
             Error::DiskFull { .. } | Error::Held { .. } => exit::TRY_LATER,
             Error::Io { err, .. } if is_shortage(err) => exit::TRY_LATER,
-            Error::Io { .. } | Error::Garbled { .. } => exit::UNEXPECTED,
+            Error::Io { .. } | Error::Garbled { .. } | Error::NewerTask { .. } => exit::UNEXPECTED,
         };
         let text = match &err {
             Error::NotYours { path, owner, .. } => {
@@ -110,6 +110,7 @@ impl From<Error> for Failure {
             }
             Error::NoPool(_)
             | Error::Newer { .. }
+            | Error::NewerTask { .. }
             | Error::Unfit { .. }
             | Error::DiskFull { .. }
             | Error::Held { .. }
