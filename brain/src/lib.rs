@@ -25,6 +25,7 @@ use clap::Parser as _;
 /// The program `brain`, from its command line to its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    queue::cli::size_limit::survive();
     match start::start(start::cli::Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

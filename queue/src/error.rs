@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::users;
+
 /// An operation on the pool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused.
-    #[error("could not {what} `{}`: {err}", path.display())]
+    #[error("could not {what} `{}`: {err}{}", path.display(), help(err))]
     Io {
         /// What was being done, as it follows "could not".
         what: &'static str,
@@ -21,6 +23,40 @@ pub enum Error {
     /// There is no pool.
     #[error("there is no pool at `{}`; `queue submit`, `brain` and `worker` make one, or name another with --pool", .0.display())]
     NoPool(PathBuf),
+    /// It is somebody else's, and nothing may be written there.
+    #[error("the pool `{}` belongs to {}, and you are {}: nothing was written", path.display(),
+            whose(*owner, *group), users::name_of(users::me()))]
+    NotYours {
+        /// The pool's own directory.
+        path: PathBuf,
+        /// The number of the user whose it is.
+        owner: u32,
+        /// The number of the group whose it is, too.
+        group: Option<u32>,
+    },
+    /// It was made by newer programs.
+    #[error("the pool `{}` has format {format}, made by Brainstem {made_by}; this is Brainstem {}, \
+             which knows formats up to {known}: use the programs that made it (nothing was changed)",
+            path.display(), env!("CARGO_PKG_VERSION"))]
+    Newer {
+        /// The pool's own directory.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The newest format that is known here.
+        known: u32,
+        /// The version of the programs that made it.
+        made_by: String,
+    },
+    /// A task was written by newer programs. It is left where it is, for them.
+    #[error("`{}` is a task for newer programs ({schema}; known here is brainstem.task/1): it is left \
+             alone", path.display())]
+    NewerTask {
+        /// Its file.
+        path: PathBuf,
+        /// What it says it is.
+        schema: String,
+    },
     /// The place is not fit to be a pool.
     #[error("`{}` cannot be a pool: {problem}", path.display())]
     Unfit {
@@ -64,11 +100,20 @@ impl Error {
         match self {
             Self::Io { err, .. } => Some(err.kind()),
             Self::NoPool(_)
+            | Self::NotYours { .. }
+            | Self::Newer { .. }
+            | Self::NewerTask { .. }
             | Self::Unfit { .. }
             | Self::Garbled { .. }
             | Self::DiskFull { .. }
             | Self::Held { .. } => None,
         }
+    }
+
+    /// Whether a file has become as large as this process may make one.
+    #[must_use]
+    pub fn is_file_too_large(&self) -> bool {
+        self.io_kind() == Some(io::ErrorKind::FileTooLarge)
     }
 
     /// Whether the disk is full, or a quota is used up.
@@ -87,6 +132,33 @@ pub fn is_shortage(err: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
     matches!(err.kind(), FileTooLarge | OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
         || matches!(Errno::from_io_error(err), Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN))
+}
+
+fn whose(owner: u32, group: Option<u32>) -> String {
+    let owner = users::name_of(owner);
+    match group {
+        None => owner,
+        Some(group) => format!("{owner} and the group {}", users::group_name_of(group)),
+    }
+}
+
+/// What says more of the limit that was reached, to follow the words of the error. Empty where none was.
+#[must_use]
+pub fn help(err: &io::Error) -> &'static str {
+    match Errno::from_io_error(err) {
+        Some(Errno::FBIG) => {
+            "; `ulimit -f` says how large a file may get (LimitFSIZE= of a service)"
+        }
+        Some(Errno::MFILE) => {
+            "; `ulimit -n` says how many files may be open (LimitNOFILE= of a service)"
+        }
+        Some(Errno::NFILE) => "; `sysctl fs.file-max` says how many files may be open here",
+        Some(Errno::AGAIN) => {
+            "; `ulimit -u` says how many processes and threads a user may have (TasksMax= of a \
+             service, pids.max of a container)"
+        }
+        Some(_) | None => "",
+    }
 }
 
 /// Puts the verb and the path on an [`io::Error`] where both are still known.

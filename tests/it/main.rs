@@ -8,4 +8,5 @@ mod pool;
 mod real;
 mod servers;
 mod source;
+mod users;
 mod worker;

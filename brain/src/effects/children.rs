@@ -7,14 +7,14 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use crossbeam_channel::Sender;
-use queue::Pool;
+use crossbeam_channel::{Sender, bounded};
 use queue::cli::{Common, LogFormat};
 use queue::dir::presence::lease::{self, this_process};
 use queue::fence::process_identity;
 use queue::wire::brain_state::ChildProcess;
 use queue::wire::brain_state::started_by::{BRAIN, VARIABLE as MARK};
 use queue::wire::lease_record::{Process, Role};
+use queue::{Pool, umask};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -55,9 +55,11 @@ impl Children {
     /// Starts a worker. Returns its process.
     pub(crate) fn spawn(&mut self, place: &WorkerSpec) -> Result<u32, String> {
         let mut command = self.command(place);
-        let program = command.get_program().to_string_lossy().into_owned();
-        let mut child =
-            command.spawn().map_err(|err| format!("could not start `{program}`: {err}"))?;
+        // Who waits for it is there before it is: one that nobody waits for would be lost.
+        let waiting = self.wait(place.worker.clone())?;
+        let mut child = command
+            .spawn()
+            .map_err(|err| format!("could not start `{}`: {err}", program().display()))?;
         let pid = child.id();
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let handle = raw.ok_or(Errno::SRCH).and_then(|pid| {
@@ -76,7 +78,8 @@ impl Children {
                 return Err(format!("could not get hold of process {pid}: {err}"));
             }
         }
-        self.wait(place.worker.clone(), child)?;
+        // Received for as long as the other end lives, and it lives until this has come.
+        let _received = waiting.send(child);
         Ok(pid)
     }
 
@@ -126,7 +129,7 @@ impl Children {
     }
 
     fn command(&self, place: &WorkerSpec) -> Command {
-        let mut command = Command::new(program());
+        let mut command = umask::command(program());
         match place.kind {
             WorkerKind::Gpu(gpu) => command.arg("--gpu").arg(gpu.to_string()),
             WorkerKind::Cpu => command.arg("--cpu"),
@@ -149,15 +152,20 @@ impl Children {
         command
     }
 
-    fn wait(&self, worker: Name, mut child: Child) -> Result<(), String> {
-        let (tell, pid) = (self.tell.clone(), child.id());
+    /// A thread that waits for the child that is sent to it.
+    fn wait(&self, worker: Name) -> Result<Sender<Child>, String> {
+        let tell = self.tell.clone();
+        let (send, sent) = bounded::<Child>(1);
         let thread = std::thread::Builder::new().name(format!("child-{worker}"));
         let waiting = thread.spawn(move || {
+            // None: it could not be started.
+            let Ok(mut child) = sent.recv() else { return };
+            let pid = child.id();
             let exit = child.wait().map_or(WorkerExit::Unknown, exit);
             // Nobody listens any more: the brain has ended.
             let _ = tell.send(Message::Exited(WorkerEnd { worker, pid, exit }));
         });
-        waiting.map(|_ends_with_the_child| ()).map_err(|err| format!("no thread for it: {err}"))
+        waiting.map(|_ends_with_the_child| send).map_err(|err| format!("no thread for it: {err}"))
     }
 
     /// A worker has ended.

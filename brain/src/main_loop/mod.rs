@@ -117,9 +117,8 @@ impl Brain {
             parts;
         let (tell, messages) = unbounded();
         let (alive, end) = bounded(0);
-        gpu_readings::start(tell.clone(), end.clone()).map_err(|err| {
-            Failure::new(shared::exit::UNEXPECTED, format!("could not start a thread: {err}"))
-        })?;
+        gpu_readings::start(tell.clone(), end.clone())
+            .map_err(|err| Failure::at_start("start a thread", &err))?;
         let ledger = Arc::new(ledger);
         let patience = Patience { grace: settings.grace_period.0, give_up: GIVE_UP };
         let before = last_state(&pool);

@@ -2,7 +2,6 @@
 
 use crossbeam_channel::Sender;
 use queue::cli::Failure;
-use shared::exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -17,9 +16,7 @@ pub(crate) enum Signal {
 
 /// From here on signals go to `tell` instead of ending the process.
 pub(crate) fn listen(tell: Sender<Signal>) -> Result<(), Failure> {
-    let failed = |err: std::io::Error| {
-        Failure::new(exit::UNEXPECTED, format!("could not listen for signals: {err}"))
-    };
+    let failed = |err| Failure::at_start("listen for signals", &err);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(failed)?;
     let thread = std::thread::Builder::new().name("signals".into());
     let listening = thread.spawn(move || {

@@ -66,8 +66,7 @@ fn wait_for(path: PathBuf) -> Result<Receiver<Result<Lock, queue::Error>>, Failu
     let (tell, locked) = bounded(1);
     let waiting = std::thread::Builder::new().name("standby".into());
     let waiting = waiting.spawn(move || tell.send(Lock::wait(&path)));
-    let failed = |err| format!("could not start a thread: {err}");
-    waiting.map_err(|err| Failure::new(shared::exit::UNEXPECTED, failed(err)))?;
+    waiting.map_err(|err| Failure::at_start("start a thread", &err))?;
     Ok(locked)
 }
 

@@ -2,9 +2,13 @@
 //! and the way from there to an opened pool. Parsing opens nothing; [`Common::resolve`] meets the
 //! world, once.
 
+pub mod as_owner;
 pub mod servers;
+pub mod size_limit;
 
-use std::path::PathBuf;
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use shared::event::Level;
@@ -12,9 +16,13 @@ use shared::exit;
 use shared::log::StderrForm;
 use shared::settings::{self, Flags, GroupPool, Settings};
 
-use crate::Error;
+use crate::dir::disk::owner;
+use crate::dir::layout::Layout;
+use crate::dir::pool::marker;
 use crate::dir::recover::reconcile::ready;
 use crate::dir::{Pool, Privacy, Rules};
+use crate::error::{help, is_shortage};
+use crate::{Error, umask};
 
 /// Under which heading the help lists the words that every program and command takes.
 pub const COMMON: &str = "Common options";
@@ -69,6 +77,13 @@ impl Failure {
         Self { code, text: text.into() }
     }
 
+    /// Something that a program needs to begin could not be had; `what` follows "could not".
+    #[must_use]
+    pub fn at_start(what: &str, err: &std::io::Error) -> Self {
+        let code = if is_shortage(err) { exit::TRY_LATER } else { exit::UNEXPECTED };
+        Self::new(code, format!("could not {what}: {err}{}", help(err)))
+    }
+
     /// The command line, a setting or a file given by the user is wrong.
     pub fn usage(text: impl Into<String>) -> Self {
         Self::new(exit::USAGE, text)
@@ -78,11 +93,31 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(err: Error) -> Self {
         let code = match &err {
-            Error::NoPool(_) | Error::Unfit { .. } => exit::NO_POOL,
+            Error::NoPool(_)
+            | Error::NotYours { .. }
+            | Error::Newer { .. }
+            | Error::Unfit { .. } => exit::NO_POOL,
             Error::DiskFull { .. } | Error::Held { .. } => exit::TRY_LATER,
-            Error::Io { .. } | Error::Garbled { .. } => exit::UNEXPECTED,
+            Error::Io { err, .. } if is_shortage(err) => exit::TRY_LATER,
+            Error::Io { .. } | Error::Garbled { .. } | Error::NewerTask { .. } => exit::UNEXPECTED,
         };
-        Self::new(code, err.to_string())
+        let text = match &err {
+            Error::NotYours { path, owner, .. } => {
+                format!("{err}; as its owner: `{}`", as_owner::command(path, *owner))
+            }
+            Error::Io { .. } if err.io_kind() == Some(ErrorKind::PermissionDenied) => {
+                format!("{err}; `queue doctor` finds wrong owners and modes in a pool")
+            }
+            Error::NoPool(_)
+            | Error::Newer { .. }
+            | Error::NewerTask { .. }
+            | Error::Unfit { .. }
+            | Error::DiskFull { .. }
+            | Error::Held { .. }
+            | Error::Io { .. }
+            | Error::Garbled { .. } => err.to_string(),
+        };
+        Self::new(code, text)
     }
 }
 
@@ -109,7 +144,7 @@ impl Common {
             return Err(Failure::new(exit::NO_POOL, text));
         }
         let settings = Settings::load(&root.join("pool.toml"), environment, flags)
-            .map_err(|err| Failure::usage(err.to_string()))?;
+            .map_err(|err| what_is_wrong(&root, &err))?;
         Ok(Resolved { root, origin, settings })
     }
 
@@ -128,7 +163,9 @@ impl Resolved {
 
     /// Opens the pool, which must be there, for changing it.
     pub fn open_ready(&self) -> Result<Pool, Failure> {
-        Ok(ready(self.open()?)?)
+        let pool = self.open()?;
+        self.adopt_umask();
+        Ok(ready(pool)?)
     }
 
     /// Opens the pool for changing it, making it where it is missing.
@@ -137,6 +174,29 @@ impl Resolved {
             GroupPool::Private => Privacy::Owner,
             GroupPool::Shared => Privacy::Group,
         };
+        self.adopt_umask();
         Ok(ready(Pool::create(&self.root, Rules::from(&self.settings), privacy)?)?)
+    }
+
+    /// What is made in a group's pool is the group's, whatever the user's umask.
+    fn adopt_umask(&self) {
+        let is_groups = |meta: Metadata| Privacy::of(&meta) == Privacy::Group;
+        if self.settings.group_pool == GroupPool::Shared
+            || std::fs::metadata(&self.root).is_ok_and(is_groups)
+        {
+            umask::open_to_group();
+        }
+    }
+}
+
+/// The settings of a newer pool may be none that are known here, and those of somebody else's cannot
+/// be read: then that is what is wrong.
+fn what_is_wrong(root: &Path, err: &settings::BadSettings) -> Failure {
+    let is_closed = std::fs::File::open(Layout::new(root).settings_file())
+        .is_err_and(|err| err.kind() == ErrorKind::PermissionDenied);
+    match (marker::read(&Layout::new(root)), owner::require(root)) {
+        (Err(newer @ Error::Newer { .. }), _) => newer.into(),
+        (_, Err(not_yours)) if is_closed => not_yours.into(),
+        (_, _) => Failure::usage(err.to_string()),
     }
 }

@@ -13,9 +13,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use queue::Pool;
-use queue::cli::{COMMON, Common, Failure, Resolved};
+use queue::cli::{COMMON, Common, Failure, Resolved, size_limit};
 use queue::dir::lookup::{self, Miss, Named};
+use queue::{Pool, users};
 use shared::exit;
 use shared::id::{Incarnation, TaskId};
 use shared::log::{self, LogConfig, StderrForm};
@@ -173,7 +173,7 @@ impl App {
         };
         // A log that cannot be written costs lines, never the command.
         if let Ok(handle) = log::init(config)
-            && let Err(err) = handle.append_to(&pool.layout().logs().join("queue.jsonl"))
+            && let Err(err) = handle.append_to(&pool.layout().commands_log())
         {
             warn(format!("what is done is not logged: {err}"));
         }
@@ -246,18 +246,8 @@ fn me() -> String {
 /// The user's name, or number.
 fn user() -> String {
     let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    let number = || rustix::process::getuid().as_raw().to_string();
-    let known = || user_of(&std::fs::read_to_string("/etc/passwd").ok()?, &number());
-    named.filter(|name| !name.is_empty()).or_else(known).unwrap_or_else(number)
-}
-
-/// The name that a list of users (`name:x:number:…` lines) gives to a number.
-fn user_of(list: &str, number: &str) -> Option<String> {
-    list.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, owner) = (fields.next()?, fields.nth(1)?);
-        (owner == number).then(|| name.to_owned())
-    })
+    let known = || users::name_of(users::me());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(known)
 }
 
 /// Ctrl-C ends the command at once, with the code that shells use for it.
@@ -268,6 +258,7 @@ fn end_on_interrupt() {
 
 /// Understands the command line, does it, and says how it went.
 pub(crate) fn main() -> ExitCode {
+    size_limit::survive();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => return misunderstood(&err),
@@ -373,13 +364,6 @@ mod tests {
         let missing = "the following required arguments were not provided: <ID>";
         assert_eq!(told(&["queue", "show"]), missing);
         assert_eq!(told(&["queue", "nonsense"]), "unrecognized subcommand 'nonsense'");
-    }
-
-    #[test]
-    fn users_without_a_variable_have_a_name_too() {
-        let list = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
-        assert_eq!(user_of(list, "1000").as_deref(), Some("ann"));
-        assert_eq!(user_of(list, "10"), None);
     }
 
     #[test]

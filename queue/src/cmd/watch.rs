@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use notify::{EventKind, RecursiveMode, Watcher as _};
+use notify::{EventKind, RecursiveMode};
+use queue::dir::signal::notice;
 
 /// Notices of changes below some directories. Where there can be none, each wait is shorter.
 pub(super) struct Watch {
@@ -30,13 +31,8 @@ impl Watch {
                 let _ = ring.try_send(());
             }
         };
-        let watcher = notify::recommended_watcher(heard).and_then(|mut watcher| {
-            for dir in dirs {
-                watcher.watch(dir, RecursiveMode::Recursive)?;
-            }
-            Ok(watcher)
-        });
-        Self { changed, watcher: watcher.ok() }
+        let watcher = notice::watch(dirs, RecursiveMode::Recursive, heard).ok();
+        Self { changed, watcher }
     }
 
     /// Waits until something has changed, or may have.

@@ -113,6 +113,8 @@ impl Layout {
     dirs! {
         /// The pool's settings, written by people and by `queue limit`; often missing.
         settings_file = "pool.toml",
+        /// The marker: that this is a pool, and of which format.
+        format_file = "format",
         /// 64 MiB that really exist, given up when the disk is full.
         reserve = "reserve",
         /// Staged submits that are not committed yet: nobody counts or claims what is there.
@@ -139,6 +141,8 @@ impl Layout {
         ledger = "ledger",
         /// What attempts left behind.
         runs = "runs",
+        /// Everything that somebody holds for as long as it lives.
+        locks = "locks",
         /// Leases of workers, a lock file each.
         worker_locks = "locks/workers",
         /// Slots of limits: a directory per key, in it a lock file per slot.
@@ -167,6 +171,8 @@ impl Layout {
         doorbells = "doorbells",
         /// Logs of the programs as JSON lines, and what model servers print.
         logs = "logs",
+        /// What commands did, a line each, written by all of them.
+        commands_log = "logs/queue.jsonl",
         /// What the brain writes for others to read.
         brain = "brain",
         /// What the brain last saw.

@@ -49,6 +49,9 @@ impl FromStr for LaneName {
     }
 }
 
+/// The fields of [`Requirements`], as a lane's file names them.
+pub const FIELDS: [&str; 6] = ["class", "model", "gpu_memory", "limits", "worker", "max_wait"];
+
 /// What every task of a lane needs. Content of `lanes/<lane>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +133,16 @@ mod tests {
             correlation_id: "c".into(),
             spec: parse_spec(spec.as_bytes()).unwrap(),
         }
+    }
+
+    #[test]
+    fn the_fields_are_those_of_a_lanes_file() {
+        let all = r#"{"class": "llm", "model": "m", "gpu_memory": 1, "limits": ["a"], "worker": "w",
+                      "max_wait": "1s"}"#;
+        let all: Requirements = serde_json::from_str(all).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&all.to_bytes()).unwrap();
+        let written = written.as_object().unwrap();
+        assert!(written.len() == FIELDS.len() && FIELDS.iter().all(|f| written.contains_key(*f)));
     }
 
     #[test]

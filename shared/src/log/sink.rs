@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flexi_logger::writers::{ArcFileLogWriter, FileLogWriter, FileLogWriterHandle};
 use flexi_logger::{Cleanup, Criterion, FileSpec, Naming, WriteMode};
+use rustix::process::{Resource, getrlimit};
 
 use crate::time::Moment;
 
@@ -124,7 +125,11 @@ impl Rotating {
         let built = FileLogWriter::builder(spec)
             .append()
             .write_mode(WriteMode::Direct)
-            .rotate(Criterion::Size(self.rotation.size), NAMING, self.rotation.cleanup())
+            .rotate(
+                Criterion::Size(within_limit(self.rotation.size)),
+                NAMING,
+                self.rotation.cleanup(),
+            )
             .try_build_with_handle()
             .map_err(|error| context(&error))?;
         self.torn = ends_torn(&self.path);
@@ -217,10 +222,16 @@ fn ends_torn(path: &Path) -> bool {
     look().unwrap_or(true)
 }
 
+/// A size at which a file is begun anew before it has reached the limit of this process on sizes of
+/// files (`ulimit -f`), at which lines would be lost.
+fn within_limit(size: u64) -> u64 {
+    getrlimit(Resource::Fsize).current.map_or(size, |limit| size.min(limit / 2))
+}
+
 /// Moves a shared file aside when it has grown too large. Two processes that do it at once give
 /// two names; nothing is overwritten, so nothing is lost.
 fn set_aside(path: &Path) {
-    let large = std::fs::metadata(path).is_ok_and(|file| file.len() > SHARED_SIZE);
+    let large = std::fs::metadata(path).is_ok_and(|file| file.len() > within_limit(SHARED_SIZE));
     if large {
         let millis = Moment::now().unix_millis();
         let aside = path.with_extension(format!("r{millis}-{}.jsonl", std::process::id()));

@@ -87,6 +87,19 @@ impl Task {
         self.spec.payload().is_err()
     }
 
+    /// The schema that a newer program gave a task file that cannot be read here; `None` where it was
+    /// not written by one. Tasks of this version name none: theirs is `brainstem.task/1`.
+    #[must_use]
+    pub fn newer_schema(bytes: &[u8]) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Named {
+            schema: String,
+        }
+        let Named { schema } = serde_json::from_slice(bytes).ok()?;
+        let version: u32 = schema.strip_prefix("brainstem.task/")?.parse().ok()?;
+        (version > 1).then_some(schema)
+    }
+
     /// The task file's content: one JSON object and a newline.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -93,6 +93,23 @@ fn nothing_waits_by_sleeping() {
     none(found, "wait for the thing, not for time");
 }
 
+/// Both panic where the machine gives no thread: `Builder` says so instead.
+#[test]
+fn the_product_asks_for_threads_and_takes_none_for_granted() {
+    let spawns = [concat!("thread::", "spawn("), concat!("scope.", "spawn(")];
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let is_test = path.starts_with("tests") || path.to_string_lossy().contains("tests");
+        let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (number, line) in (1..).zip(product.lines()).filter(|_line| !is_test) {
+            if spawns.iter().any(|spawn| line.contains(spawn)) {
+                found.push(format!("{}:{number}", path.display()));
+            }
+        }
+    }
+    none(found, "use `std::thread::Builder`");
+}
+
 /// What a newcomer types first is there, and the door knows the words.
 #[test]
 fn the_readme_begins_with_commands_that_exist() {

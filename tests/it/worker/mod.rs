@@ -6,6 +6,7 @@ pub(super) mod jobs;
 pub(super) mod life;
 pub(super) mod limits;
 pub(super) mod messages;
+pub(super) mod shortage;
 pub(super) mod slots;
 pub(super) mod starved;
 pub(super) mod stopping;

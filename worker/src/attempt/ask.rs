@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -59,6 +60,11 @@ pub(crate) fn ask(work: ModelAttempt<'_>, model: &str, meanwhile: &dyn Fn()) -> 
         Ok(answer) => {
             models.answered(&context.worker_state, model, &answer);
             AttemptResult { answer: Some(answer), ..begun.result(Verdict::Succeeded, None) }
+        }
+        // It was not asked. As a job that cannot be started.
+        Err(failure) if failure.cause == Cause::SpawnFailed => {
+            context.starve(failure.message.clone());
+            begun.result(Verdict::Returned, Some(failure.message))
         }
         Err(failure) => {
             if is_servers_fault(&failure, gave_up) {
@@ -169,7 +175,10 @@ impl Begun {
             late.store(true, Ordering::Release);
             stop.cancel().give_up();
         };
-        let result = watched(limit, give_up, || work(&self.log));
+        let result = watched(limit, give_up, || work(&self.log)).unwrap_or_else(|err| {
+            let message = format!("could not start a thread that keeps the time limit: {err}");
+            Err(Failure { cause: Cause::SpawnFailed, again: Again::Later, message })
+        });
         let gave_up = match (stop.why(), late.load(Ordering::Acquire)) {
             (Some(why), _) => GaveUp::Asked(why),
             (None, true) => GaveUp::Timeout,
@@ -230,19 +239,24 @@ pub(crate) fn judge(
     }
 }
 
-/// Works, and has `late` called from another thread when that takes longer than `limit`.
-fn watched<T>(limit: Option<Duration>, late: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
-    let Some(limit) = limit else { return work() };
+/// Works, and has `late` called from another thread when that takes longer than `limit`. Where no
+/// thread can be had nothing is begun.
+fn watched<T>(
+    limit: Option<Duration>,
+    late: impl FnOnce() + Send,
+    work: impl FnOnce() -> T,
+) -> io::Result<T> {
+    let Some(limit) = limit else { return Ok(work()) };
     std::thread::scope(|scope| {
         let (done, over) = bounded::<()>(0);
-        scope.spawn(move || {
+        Builder::new().spawn_scoped(scope, move || {
             if over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 late();
             }
-        });
+        })?;
         let result = work();
         drop(done);
-        result
+        Ok(result)
     })
 }
 
@@ -287,7 +301,8 @@ mod tests {
     fn work_that_takes_too_long_is_told_so() {
         let (late, told) = bounded(1);
         let work = || told.recv().is_ok();
-        assert!(watched(Some(Duration::from_millis(1)), || late.send(()).unwrap(), work));
-        assert_eq!(watched(Some(Duration::from_secs(3600)), || panic!("late"), || 3), 3);
+        let soon = Some(Duration::from_millis(1));
+        assert!(watched(soon, || late.send(()).unwrap(), work).unwrap());
+        assert_eq!(watched(Some(Duration::from_secs(3600)), || panic!("late"), || 3).unwrap(), 3);
     }
 }

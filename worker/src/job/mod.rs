@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use queue::error::is_shortage;
 use queue::fence::{self, LogIdentity, Mark};
+use queue::umask;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -298,7 +299,7 @@ pub fn run_log(path: &Path, task: TaskId, attempt: u32) -> Result<File, StartErr
 fn open_log(path: &Path, task: TaskId, attempt: u32) -> Result<File, StartError> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let options = options.append(true).create(true).mode(0o600).custom_flags(flags);
+    let options = options.append(true).create(true).mode(umask::private_mode()).custom_flags(flags);
     let log = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_parents(path)?;
@@ -332,9 +333,8 @@ fn spawn(
     let name = order.argv.first().ok_or(StartError::NoCommand)?;
     let program = prepared.program;
     let log = || log.try_clone().map_err(file("duplicate log", &order.log_path));
-    let mut command = Command::new(&program);
+    let mut command = command(order, name, &program)?;
     command
-        .arg0(name)
         .args(order.argv.iter().skip(1))
         .env_clear()
         .envs(order.env.iter().map(|(name, value)| (name, value)))
@@ -353,6 +353,19 @@ fn spawn(
         Err(error) => return Err(abandon(child, program, error)),
     };
     Ok((child.id(), pidfd, prepared.bells))
+}
+
+/// The job has its user's umask, also where the worker needs another one: then a shell sets it. What
+/// would be wrong with a start is looked for before, because the shell finds it too late.
+fn command(order: &Order, name: &OsString, program: &Path) -> Result<Command, StartError> {
+    if umask::is_changed() {
+        program::check_cwd(&order.cwd)?;
+        program::recheck(name, program)?;
+        return Ok(umask::command(name));
+    }
+    let mut command = Command::new(program);
+    command.arg0(name);
+    Ok(command)
 }
 
 /// Without a descriptor (none is left) the job cannot be watched, so it must not run.

@@ -321,6 +321,10 @@ fn see(note: Note, lost: &mut u64) {
             emit!(Event::ClaimLockTimeout { limit: key, used, allowed });
         }
         Note::Rejected(file, reason) => emit!(Event::TaskRejected { file, reason }),
+        Note::LeftAlone(name, err) => {
+            let doing = format!("claiming {}", name.id.short());
+            emit!(Event::ProcessFailed { doing, error: err.to_string() });
+        }
         Note::Obscure(lane, err) => {
             let doing = format!("Nobody takes tasks of lane {lane}");
             emit!(Event::ProcessFailed { doing, error: err.to_string() });

@@ -162,7 +162,10 @@ impl Failure {
 
 /// The run's log could not take the text.
 pub(super) fn unwritten(error: &std::io::Error) -> Failure {
-    let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let is_full = matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    );
     let cause = if is_full { Cause::DiskFull } else { Cause::ServerError };
     let message = format!("could not write the answer to the run's log: {error}");
     Failure { cause, again: Again::Maybe, message }

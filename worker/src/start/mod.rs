@@ -14,7 +14,7 @@ use std::time::Instant;
 use clap::Parser as _;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use queue::cli::servers::ServerSetup;
-use queue::cli::{Failure, Resolved};
+use queue::cli::{Failure, Resolved, size_limit};
 use queue::dir::Pool;
 use queue::dir::disk::{listing, publish, reject};
 use queue::dir::ledger::append::Ledger;
@@ -51,6 +51,7 @@ const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
 #[must_use]
 pub fn main() -> ExitCode {
     leave_session_of_brain();
+    size_limit::survive();
     let args = Args::parse();
     let failure = match args.plan().and_then(|plan| live(&plan)) {
         Ok(Next::End) => return ExitCode::from(exit::OK),
@@ -190,8 +191,7 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
         begun: Instant::now(),
     };
     let (end, ended) = bounded::<()>(0);
-    let no_thread =
-        |err| Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"));
+    let no_thread = |err| Failure::at_start("start a thread", &err);
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
     // Judged before anything is claimed, or said.
     let gpu_news = GpuWatch::start(context, &settings, gpu, &ended).map_err(no_thread)?;
@@ -215,9 +215,7 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
         lease: lease.clone(),
         gpu_news,
     });
-    let main_loop = main_loop.map_err(|err| {
-        Failure::new(exit::UNEXPECTED, format!("could not start a thread: {err}"))
-    })?;
+    let main_loop = main_loop.map_err(no_thread)?;
     let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| main_loop.work()));
     if worked.is_err() {
         let error = "a panic, told above".to_owned();
@@ -366,9 +364,7 @@ struct StopSignals {
 
 fn listen_for_signals() -> Result<StopSignals, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
-    let failed = |err: std::io::Error| {
-        Failure::new(exit::UNEXPECTED, format!("could not listen for signals: {err}"))
-    };
+    let failed = |err| Failure::at_start("listen for signals", &err);
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let (send, received) = unbounded();
     let (first, told) = bounded(0);

@@ -114,7 +114,10 @@ impl Beginning<'_> {
     ) -> Result<T, Failure> {
         emit!(Event::WorkerLockWait { worker: worker.clone(), holder: holder.to_owned() });
         let (send, taken) = bounded(1);
-        std::thread::spawn(move || send.send(take()));
+        let waiting = std::thread::Builder::new().name("lock".to_owned());
+        waiting
+            .spawn(move || send.send(take()))
+            .map_err(|err| Failure::at_start("start a thread", &err))?;
         select! {
             recv(taken) -> lock => Ok(lock.expect("the thread sends before it ends")?),
             recv(self.signals) -> _signal => {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use queue::Pool;
+use queue::cli::as_owner::shell_word;
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::layout::Shelf;
 use queue::dir::ledger::search::{TaskHistory, history_of};
@@ -337,13 +338,5 @@ fn attempts(app: &mut App, shown: &Shown) -> Result<(), Stop> {
 }
 
 fn words(command: &[String]) -> String {
-    let quoted = command.iter().map(|word| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', "'\\''"))
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+    command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
 }

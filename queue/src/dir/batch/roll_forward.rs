@@ -7,17 +7,22 @@ use shared::id::BatchId;
 
 use crate::Error;
 use crate::dir::disk::publish::{self, Moved};
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::{listing, owner, reject};
 use crate::dir::fault::{self, Did};
 use crate::dir::layout::{Layout, STAGING_LOCK, Segment, Shelf};
 use crate::error::{At as _, OrGone as _};
 
 /// Finishes every committed bulk submit that its submitter left unfinished. Returns how many. One
-/// that cannot be finished does not stop the others; its error comes last.
+/// that cannot be finished does not stop the others; its error comes last. Somebody who may look at
+/// the pool and not change it (root, in another's) leaves them to others.
 pub fn forward_all(layout: &Layout) -> Result<u32, Error> {
     let (mut rolled, mut last) = (0, Ok(()));
     let publishing = layout.publishing();
-    for name in listing::entries(&publishing)? {
+    let names = listing::entries(&publishing)?;
+    if names.is_empty() || !owner::may_change_pool(layout)? {
+        return Ok(0);
+    }
+    for name in names {
         let batch = publishing.join(&name);
         let is_batch = name.to_str().is_some_and(|text| text.parse::<BatchId>().is_ok());
         // One that is rolled forward by somebody else just now is gone, and that is well.

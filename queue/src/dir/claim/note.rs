@@ -17,6 +17,8 @@ pub enum Note {
     Limited(LaneName, UsedUp),
     /// A file that is no task was put aside.
     Rejected(std::path::PathBuf, String),
+    /// A task for newer programs, which it is left to. Told once.
+    LeftAlone(TaskName, Error),
     /// What a lane requires cannot be read, so nobody takes from it. Told once, until it can.
     Obscure(LaneName, Error),
 }

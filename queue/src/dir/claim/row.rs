@@ -38,6 +38,8 @@ pub(super) struct Row {
     pub(super) names: VecDeque<TaskName>,
     /// The segment that `names` came from.
     listed: Option<Segment>,
+    /// For newer programs: not even tried again.
+    left_alone: HashSet<TaskName>,
     /// Tried in vain in this look. A stale listing (NFS) goes on naming what others have taken.
     tried: BTreeSet<TaskName>,
 }
@@ -140,6 +142,10 @@ impl LaneView {
                 Ok(Try::Rejected { problem }) => {
                     see(Note::Rejected(name.file_name().into(), problem));
                 }
+                Err(err @ Error::NewerTask { .. }) => {
+                    row.left_alone.insert(name);
+                    see(Note::LeftAlone(name, err));
+                }
                 // Something that may not be moved (another user's directory of this name): the
                 // tasks behind it can still be had. Where nothing may be moved, that is said.
                 Err(err)
@@ -235,7 +241,7 @@ impl Row {
             }
         }
         self.names = names.tasks.into();
-        self.names.retain(|name| !self.tried.contains(name));
+        self.names.retain(|name| !self.tried.contains(name) && !self.left_alone.contains(name));
         Ok(())
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::io;
 
+use serde_json::{Map, Value};
+
 use super::publish::{self, Durability};
 use super::{plain_file, reject};
 use crate::Error;
 use crate::dir::layout::Layout;
-use crate::wire::lane::{LaneName, Requirements};
+use crate::wire::lane::{FIELDS, LaneName, Requirements};
 
 /// Reads what a lane requires, and checks that it is the lane it says.
 pub fn read_requirements(layout: &Layout, lane: &LaneName) -> Result<Requirements, Error> {
@@ -25,6 +27,17 @@ pub fn read_requirements(layout: &Layout, lane: &LaneName) -> Result<Requirement
     } else {
         Err(garbled("its content belongs to another lane".into()))
     }
+}
+
+/// Whether a lane's file is from newer programs, which require what is not known here: then nobody takes
+/// from the lane who does not know it, and nothing of it is put right.
+pub fn is_newer(layout: &Layout, lane: &LaneName) -> Result<bool, Error> {
+    let text = match plain_file::read(&layout.lane_file(lane)) {
+        Err(Error::Garbled { .. }) => None,
+        text => text?,
+    };
+    let object = text.and_then(|text| serde_json::from_slice::<Map<String, Value>>(&text).ok());
+    Ok(object.is_some_and(|object| !object.keys().all(|key| FIELDS.contains(&key.as_str()))))
 }
 
 /// The lane of these requirements; writes its file where this process has not seen it yet.

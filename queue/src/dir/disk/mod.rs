@@ -6,6 +6,7 @@ pub mod lane_files;
 pub mod listing;
 pub mod lock;
 pub mod network;
+pub mod owner;
 pub mod place;
 pub(crate) mod plain_file;
 pub mod publish;

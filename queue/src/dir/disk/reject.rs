@@ -20,7 +20,7 @@ use crate::dir::layout::Layout;
 use crate::error::At as _;
 
 /// Reads the task file at `path`. `None` when it is gone; [`Error::Garbled`] when it is there and
-/// cannot be what it should be.
+/// cannot be what it should be; [`Error::NewerTask`] when it is one for newer programs.
 pub fn read_task(layout: &Layout, path: &Path, id: TaskId) -> Result<Option<Task>, Error> {
     let garbled = |problem: String| Error::Garbled { path: path.to_owned(), problem };
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
@@ -47,7 +47,10 @@ pub fn read_task(layout: &Layout, path: &Path, id: TaskId) -> Result<Option<Task
     // With room for all of it and for the end: two reads, not one for every doubling.
     let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default() + 1);
     file.take(MAX_TASK_BYTES + 1).read_to_end(&mut bytes).at("read", path)?;
-    let task = Task::parse(&bytes).map_err(|bad| garbled(bad.to_string()))?;
+    let task = Task::parse(&bytes).map_err(|bad| match Task::newer_schema(&bytes) {
+        Some(schema) => Error::NewerTask { path: path.to_owned(), schema },
+        None => garbled(bad.to_string()),
+    })?;
     task.spec.check().map_err(|bad| garbled(bad.to_string()))?;
     if task.id != id {
         return Err(garbled(format!("its content says that it is task {}", task.id)));

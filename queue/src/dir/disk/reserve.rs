@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use fs2::FileExt as _;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use shared::quantity::Bytes;
 use shared::reason::{Code, Reason};
 
@@ -89,7 +91,12 @@ pub fn keep(layout: &Layout, size: Bytes) -> Result<(), Error> {
         Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
         Err(err) => return Err(err).at("make", &path),
     };
-    if let Err(err) = file.allocate(size.0) {
+    let allocated = match fallocate(&file, FallocateFlags::empty(), 0, size.0) {
+        // Written out instead. Not asked for first: of what else is wrong it tells something else.
+        Err(Errno::OPNOTSUPP) => file.allocate(size.0),
+        allocated => allocated.map_err(std::io::Error::from),
+    };
+    if let Err(err) = allocated {
         // Half a reserve would be taken for a whole one later.
         publish::remove(&path)?;
         return Err(err).at("allocate", &path);

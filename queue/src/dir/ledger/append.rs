@@ -65,6 +65,19 @@ enum Tail {
     Torn,
 }
 
+impl Files {
+    /// Has the next line begin another file. `false` where this one was just begun, too: the next
+    /// would have no more room.
+    fn begin_next(&mut self) -> bool {
+        let is_used = self.open.as_ref().is_some_and(|open| open.written > 0);
+        if is_used {
+            self.open = None;
+            self.part += 1;
+        }
+        is_used
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic of another thread leaves counters that are at worst too low: flush once more.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -101,6 +114,16 @@ impl Ledger {
     /// Writes the line and says which one it is in which file.
     pub(in crate::dir) fn write(&self, line: &Line) -> Result<Ticket, Error> {
         let mut files = lock(&self.files);
+        match self.write_into(&mut files, line) {
+            // There is room on the disk, but not in this file.
+            Err(err) if err.is_file_too_large() && files.begin_next() => {
+                self.write_into(&mut files, line)
+            }
+            written => written,
+        }
+    }
+
+    fn write_into(&self, files: &mut Files, line: &Line) -> Result<Ticket, Error> {
         let day = Moment::now().day();
         if files.open.as_ref().is_none_or(|open| open.day != day) {
             files.open = Some(self.open_file(day, files.part)?);
@@ -182,4 +205,46 @@ fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
 fn given_up(path: &Path) -> Error {
     let err = io::Error::other("its last flush failed, so the line may be lost");
     Error::Io { what: "flush", path: path.to_owned(), err }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::disk::listing;
+    use crate::dir::fixture::{ledger, pool_at, scratch};
+    use crate::dir::ledger::search::lines_of;
+    use crate::store::contract::{line, task};
+    use crate::wire::retry::Verdict;
+    use rustix::io::Errno;
+    use shared::task::TaskName;
+
+    #[test]
+    fn a_file_that_may_not_grow_is_followed_by_another_one() {
+        let home = scratch();
+        let pool = pool_at(&home.path().join("pool"));
+        let ledger = ledger(&pool, "worker-1");
+        let end = || {
+            let task = task(r#"{"shell": "true"}"#);
+            line(&task, TaskName::first(task.id), Verdict::Succeeded)
+        };
+        let files = || {
+            let days = listing::entries(&pool.layout().ledger()).unwrap();
+            listing::entries(&pool.layout().ledger().join(&days[0])).unwrap().len()
+        };
+        // Where not even one line has room, no file after the other is made.
+        for _try in 0..3 {
+            fault::fail_where("write ledger line", Errno::FBIG);
+            assert!(ledger.append(&end()).unwrap_err().is_file_too_large());
+            assert_eq!(files(), 1);
+        }
+        let (first, second) = (end(), end());
+        ledger.append(&first).unwrap();
+        fault::fail_where("write ledger line", Errno::FBIG);
+        let ticket = ledger.write(&second).unwrap();
+        ledger.flush(ticket).unwrap();
+        assert_eq!(files(), 2);
+        for line in [first, second] {
+            assert_eq!(lines_of(pool.layout(), line.id).unwrap(), [line]);
+        }
+    }
 }

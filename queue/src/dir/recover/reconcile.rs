@@ -12,7 +12,7 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
-use crate::dir::disk::lane_files::ensure_lane;
+use crate::dir::disk::lane_files::{ensure_lane, is_newer, read_requirements};
 use crate::dir::disk::lock::{self, Holder};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::{listing, reject};
@@ -44,8 +44,10 @@ const MANY: usize = 10_000;
 /// For each machine, by its id or else its name, the start of it on which it was last done.
 type Boots = BTreeMap<String, String>;
 
-/// A pool that may be changed: after a power cut, history and places are compared first.
-pub fn ready(pool: Pool) -> Result<Pool, Error> {
+/// A pool that may be changed, by this process: it has its marker, and after a power cut history and
+/// places are compared first.
+pub fn ready(mut pool: Pool) -> Result<Pool, Error> {
+    pool.mark()?;
     once_per_boot(&pool)?;
     Ok(pool)
 }
@@ -99,7 +101,7 @@ pub fn reconcile(pool: &Pool) -> Result<Reconciled, Error> {
 /// task may be there without its lane's file, and nobody would ever take it. The file's content
 /// follows from the task.
 fn mend_lane(pool: &Pool, lane: &LaneName) -> Result<(), Error> {
-    if crate::dir::disk::lane_files::read_requirements(pool.layout(), lane).is_ok() {
+    if read_requirements(pool.layout(), lane).is_ok() || is_newer(pool.layout(), lane)? {
         return Ok(());
     }
     let mut known = HashSet::new();

@@ -10,6 +10,7 @@
 //! The model server that the worker had started is ended beside that: no task waits for its end.
 
 use std::path::Path;
+use std::thread::Builder;
 
 use shared::id::{Incarnation, TaskId};
 use shared::name::Name;
@@ -149,13 +150,14 @@ impl<'a> Settler<'a> {
     ) -> (Fates, Result<Server, Error>) {
         std::thread::scope(|scope| {
             let here = fault::here();
-            let server = scope.spawn({
+            let end_server = || {
                 let here = here.clone();
                 move || {
                     here.adopt();
                     self.end_server(worker, record)
                 }
-            });
+            };
+            let server = Builder::new().spawn_scoped(scope, end_server());
             let fate = |name| {
                 let here = here.clone();
                 move || {
@@ -163,9 +165,19 @@ impl<'a> Settler<'a> {
                     (name, self.settle_task(worker, name, LeftBy::Dead(record)))
                 }
             };
-            let threads: Vec<_> = tasks.into_iter().map(|name| scope.spawn(fate(name))).collect();
-            let fates = threads.into_iter().map(|thread| thread.join().expect(NO_PANIC)).collect();
-            (fates, server.join().expect(NO_PANIC))
+            let begun = tasks.into_iter().map(|name| {
+                let thread = Builder::new().spawn_scoped(scope, fate(name));
+                (name, thread)
+            });
+            let begun: Vec<_> = begun.collect();
+            // Where there is no thread for one, it comes when those that have one are through.
+            let (going, left): (Vec<_>, Vec<_>) =
+                begun.into_iter().partition(|(_name, thread)| thread.is_ok());
+            let going = going.into_iter().filter_map(|(_name, thread)| thread.ok());
+            let mut fates: Fates = going.map(|thread| thread.join().expect(NO_PANIC)).collect();
+            fates.extend(left.into_iter().map(|(name, _no_thread)| fate(name)()));
+            let server = server.map_or_else(|_| end_server()(), |s| s.join().expect(NO_PANIC));
+            (fates, server)
         })
     }
 

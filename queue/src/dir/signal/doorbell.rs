@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use notify::{EventKind, RecursiveMode, Watcher as _};
+use notify::{EventKind, RecursiveMode};
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 use shared::name::Name;
 use shared::task::Class;
 
+use super::notice;
 use crate::dir::disk::network::network_of;
 use crate::dir::disk::publish;
 use crate::dir::layout::Layout;
@@ -54,11 +56,15 @@ fn worker_bell(worker: &Name) -> String {
 /// nothing is said here: whatever else is wrong with the disk is said by those who need it.
 fn ring(layout: &Layout, bell: &str) {
     let path = layout.doorbells().join(bell);
-    let touch = |file: &File| file.set_modified(std::time::SystemTime::now());
+    // Both times, and to now as the system has it: that needs no more than the right to write, any
+    // other time that of the owner.
+    let now = || Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let now = Timestamps { last_access: now(), last_modification: now() };
+    let touch = |file: &File| Ok(futimens(file, &now)?);
     // A FIFO in its place must not make whoever rings wait.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut options = File::options();
-    options.write(true).custom_flags(flags);
+    options.write(true).mode(0o660).custom_flags(flags);
     let rung = options.open(&path).and_then(|file| touch(&file));
     if rung.is_err() {
         let made = options.create(true).truncate(false).open(&path);
@@ -147,11 +153,7 @@ impl Listener {
                 let _ = ring.try_send(());
             }
         };
-        let watcher = notify::recommended_watcher(heard).and_then(|mut watcher| {
-            watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        self.watcher = watcher.ok();
+        self.watcher = notice::watch(&[&self.dir], RecursiveMode::NonRecursive, heard).ok();
     }
 }
 

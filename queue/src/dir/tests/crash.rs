@@ -10,8 +10,9 @@ use crate::Error;
 use crate::dir::claim::cursor::Pass;
 use crate::dir::claim::one::NotEnded;
 use crate::dir::disk::place::Found;
+use crate::dir::disk::publish;
 use crate::dir::find::places;
-use crate::dir::fixture::{claim, cursor, end, ledger, name, state, submit};
+use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, state, submit};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::operate::{self, Change, Ender, Reason, ToEnd};
 use crate::dir::presence::lease::Lease;
@@ -427,4 +428,21 @@ fn after_a_power_cut_what_the_last_lines_say_is_done_again() {
             },
         });
     }
+}
+
+#[test]
+fn a_pool_gets_its_marker_or_is_as_before() {
+    play(&Scene {
+        prepare: &|pool, notes| {
+            notes.acknowledged.push(submit(pool, r#"{"shell": "true"}"#));
+            std::fs::remove_file(pool.layout().format_file()).unwrap();
+        },
+        act: &|pool, _ledger, (), _notes| {
+            reconcile::ready(Pool::open(pool.root(), pool.rules().clone())?).map(drop)
+        },
+        check: &|pool, _notes, _acted| {
+            pool_at(pool.root());
+            assert!(publish::is_there(&pool.layout().format_file()).unwrap());
+        },
+    });
 }

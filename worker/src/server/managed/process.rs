@@ -7,12 +7,13 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use queue::fence::SERVER_MARK;
+use queue::umask;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::job::{Known, spawn_known};
@@ -63,12 +64,16 @@ impl Process {
         words: &[OsString],
         env: &[(&str, String)],
     ) -> io::Result<Self> {
-        let mut log = OpenOptions::new().create(true).append(true).mode(0o600).open(&start.log)?;
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(umask::private_mode())
+            .open(&start.log)?;
         if log.metadata()?.len() > LOG_KEPT {
             log.set_len(0)?;
         }
         let log_begins = log.seek(SeekFrom::End(0))?;
-        let mut command = Command::new(&start.program);
+        let mut command = umask::command(&start.program);
         command
             .args(words)
             .env("CUDA_VISIBLE_DEVICES", start.gpu.as_deref().unwrap_or("-1"))

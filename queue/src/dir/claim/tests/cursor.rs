@@ -253,6 +253,44 @@ fn seed_001_b6_a_lane_without_its_file_is_told_once_and_the_next_submit_mends_it
 }
 
 #[test]
+fn a_task_for_newer_programs_is_left_alone_and_told_once() {
+    let (_home, pool) = pool();
+    let (newer, known) = (submit(&pool, PLAIN), submit(&pool, PLAIN));
+    let file = dir_of(&pool, newer).join(TaskName::first(newer).file_name());
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replacen('{', r#"{"schema": "brainstem.task/2", "planet": "mars", "#, 1);
+    fs::write(&file, &text).unwrap();
+    let mut cursor = cursor(&pool, "worker-1");
+    let mut told = Vec::new();
+    for expected in [Some(known), None, None] {
+        let pass = cursor.pass(&ANY, &mut |note| told.push(format!("{note:?}"))).unwrap();
+        let claimed = match pass {
+            Pass::Claimed { claim, .. } => Some(claim.task().id),
+            Pass::Nothing { .. } => None,
+        };
+        assert_eq!(claimed, expected);
+    }
+    let named: Vec<_> = told.iter().filter(|note| note.contains("brainstem.task/2")).collect();
+    assert_eq!(named.len(), 1, "{told:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    assert_eq!(listing::entries(&pool.layout().rejected()).unwrap().len(), 0);
+}
+
+#[test]
+fn a_lane_with_a_requirement_of_newer_programs_is_closed_and_stays_as_it_is() {
+    let (_home, pool) = pool();
+    let id = submit(&pool, PLAIN);
+    let lane = listing::lanes(pool.layout()).unwrap().remove(0);
+    let newer = r#"{"class": "script", "planet": "mars"}"#;
+    fs::write(pool.layout().lane_file(&lane), newer).unwrap();
+    let before = dir_of(&pool, id);
+    crate::dir::recover::reconcile::reconcile(&pool).unwrap();
+    assert_eq!(take(&mut cursor(&pool, "worker-1")), None);
+    assert_eq!(dir_of(&pool, id), before);
+    assert_eq!(fs::read_to_string(pool.layout().lane_file(&lane)).unwrap(), newer);
+}
+
+#[test]
 fn a_closed_lane_is_reported_with_what_it_requires_and_hides_no_other() {
     let (_home, pool) = pool();
     submit(&pool, r#"{"shell": "true", "gpu_memory": "8GiB", "priority": 10}"#);

@@ -147,3 +147,21 @@ fn a_pool_that_was_being_made_can_be_made() {
         },
     );
 }
+
+#[test]
+fn a_pool_from_before_there_were_markers_gets_one() {
+    play(
+        5,
+        &Scene {
+            prepare: &|stage| {
+                submit(stage, PLAIN);
+                std::fs::remove_file(stage.pool.layout().format_file()).unwrap();
+                forget_the_start(&stage.pool);
+            },
+            act: &|stage, ()| {
+                super::pool_at(stage.pool.root());
+                submit_two(stage, PLAIN);
+            },
+        },
+    );
+}

@@ -1,21 +1,28 @@
 //! `queue doctor`: is this place fit to be a pool? Everything is tried where the pool is: locks,
 //! renames and notices that work elsewhere may not work there.
 
+mod owners;
+
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crossbeam_channel::bounded;
-use notify::{RecursiveMode, Watcher as _};
+use notify::RecursiveMode;
 use queue::cli::{Failure, Resolved};
 use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::disk::network::network_of;
+use queue::dir::disk::owner;
 use queue::dir::disk::reserve;
 use queue::dir::layout::Layout;
+use queue::dir::pool::audit;
 use queue::dir::runs::largest::largest;
+use queue::dir::signal::notice;
 use queue::dir::{Pool, Rules};
+use queue::error::help;
 use queue::view;
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
@@ -27,7 +34,7 @@ use shared::quantity::{Bytes, counted};
 use shared::settings::{self, Flags, Settings};
 use shared::time::Moment;
 
-use super::config::warn_of_variables;
+use crate::cmd::operate::config::warn_of_variables;
 use crate::cmd::out::Tone;
 use crate::cmd::{App, Stop};
 
@@ -64,7 +71,7 @@ impl Doctor {
         let resolved = app.shared.common.resolve(&Flags::new());
         resolved.iter().for_each(|resolved| warn_of_variables(&resolved.settings));
         let place = nearest_directory(&root);
-        let room = Room::new(&place);
+        let opened = Pool::open(&root, Rules::default());
         let needed =
             resolved.as_ref().map_or(Settings::default().disk_low, |r| r.settings.disk_low);
         let mut checks = vec![
@@ -72,16 +79,21 @@ impl Doctor {
                 "settings",
                 resolved.as_ref().map(settings).map_err(|err| (err.to_string(), None)),
             ),
-            Check::of("pool", pool(&root)),
-            Check::of("permissions", permissions(&place, room.as_ref().err())),
-            Check::of("disk", disk(&root, &place, needed)),
+            Check::of("pool", pool(&opened)),
         ];
-        if let Ok(room) = &room {
-            checks.push(Check::of("locks", room.locks()));
-            checks.push(Check::of("rename", room.rename()));
-            checks.push(Check::of("notification", room.notification()));
-            checks.push(Check::of("clock", room.clock()));
+        if let Ok(pool) = &opened {
+            checks.push(Check::of("owners", owners_of(pool)));
         }
+        match owner::require(&root) {
+            Ok(()) => {
+                let room = Room::new(&place);
+                let permitted = permissions(&place, room.as_ref().err());
+                checks.push(Check::of("permissions", permitted));
+                checks.extend(room.iter().flat_map(Room::all));
+            }
+            Err(not_ours) => checks.push(Check::of("permissions", Ok(left_out(not_ours)))),
+        }
+        checks.push(Check::of("disk", disk(&root, &place, needed)));
         let settings = resolved.as_ref().map(|r| r.settings.clone()).unwrap_or_default();
         checks.push(Check::of("gpu", gpu(&root, &settings)));
         say(app, &checks)?;
@@ -120,13 +132,24 @@ fn settings(resolved: &Resolved) -> String {
     format!("{set} of {} set, the others have their defaults", rows.len())
 }
 
-fn pool(root: &Path) -> Tried {
-    match Pool::open(root, Rules::default()) {
+fn pool(opened: &Result<Pool, queue::Error>) -> Tried {
+    match opened {
         Ok(pool) => Ok(format!("{}", pool.root().display())),
         // The place is asked about; a pool can be made there.
         Err(queue::Error::NoPool(root)) => Ok(format!("there is none yet at {}", root.display())),
         Err(err) => Err((err.to_string(), None)),
     }
+}
+
+fn owners_of(pool: &Pool) -> Tried {
+    let audit = audit::audit(pool.layout()).map_err(|err| (err.to_string(), None))?;
+    owners::judge(pool.root(), &audit)
+}
+
+/// Whoever may not change the pool may look at it.
+fn left_out(not_ours: queue::Error) -> String {
+    let all = "locks, rename, notification and clock, which are tried by writing";
+    format!("left out: {all}. {}", Failure::from(not_ours))
 }
 
 fn permissions(place: &Path, problem: Option<&std::io::Error>) -> Tried {
@@ -197,6 +220,16 @@ impl Room {
         Ok(Self(dir))
     }
 
+    /// All that is tried in it.
+    fn all(&self) -> [Check; 4] {
+        [
+            Check::of("locks", self.locks()),
+            Check::of("rename", self.rename()),
+            Check::of("notification", self.notification()),
+            Check::of("clock", self.clock()),
+        ]
+    }
+
     fn locks(&self) -> Tried {
         let path = self.0.join("lock");
         let failed = |text: String| {
@@ -235,22 +268,28 @@ impl Room {
     }
 
     fn notification(&self) -> Tried {
-        let slow = |err: String| {
+        let slow_for = |err: String, fix: &str| {
             let text =
                 format!("changes are not noticed ({err}): workers look every second instead");
-            let fix = "raise fs.inotify.max_user_instances and max_user_watches with sysctl";
             (text, Some(fix.to_owned()))
         };
+        let watches = "raise fs.inotify.max_user_instances and max_user_watches with sysctl";
+        let slow = |err: String| slow_for(err, watches);
         let (ring, rung) = bounded(1);
         let heard = move |_event: notify::Result<notify::Event>| {
             // One is enough.
             let _ = ring.try_send(());
         };
-        let watch = notify::recommended_watcher(heard).and_then(|mut watcher| {
-            watcher.watch(&self.0, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        let watcher = watch.map_err(|err| slow(err.to_string()))?;
+        let watcher = notice::watch(&[&self.0], RecursiveMode::NonRecursive, heard);
+        let watcher = watcher.map_err(|err| {
+            if let notify::ErrorKind::Io(io) = &err.kind
+                && io.kind() == ErrorKind::WouldBlock
+            {
+                // A thread could not be had.
+                return slow_for(io.to_string(), help(io).trim_start_matches("; "));
+            }
+            slow(err.to_string())
+        })?;
         File::create(self.0.join("bell")).map_err(|err| slow(err.to_string()))?;
         let heard = rung.recv_timeout(Duration::from_secs(2));
         drop(watcher);

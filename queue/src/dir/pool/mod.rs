@@ -1,26 +1,35 @@
-//! Opening a pool: is this place one, may it be one, and has its history been compared with its
-//! places since the machine started.
+//! Opening a pool: is this place one (by its marker), may it be one, may this process change it, and
+//! has its history been compared with its places since the machine started.
+
+pub mod audit;
+mod make;
+pub mod marker;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use shared::log_cap::LogCap;
 use shared::settings::{Origin, Settings};
 use shared::task::Task;
 
 use super::brake::Brakes;
 use super::disk::lock::Lock;
+use super::disk::owner;
 use super::disk::publish;
 use super::disk::reserve::{self, Shortage};
-use super::layout::{Layout, Shelf};
+use super::layout::Layout;
 use super::settings::current_limits::{Allowed, Limits, Source};
 use crate::Error;
-use crate::error::{At as _, OrGone as _};
+use crate::error::At as _;
 use crate::wire::lane::Requirements;
 use crate::wire::retry::Policy;
+use make::Found;
+use marker::Marked;
+
+pub use super::disk::owner::Privacy;
 
 /// An opened pool: paths and rules. Cheap to clone; holds no lock.
 #[derive(Clone, Debug)]
@@ -29,6 +38,7 @@ pub struct Pool {
     rules: Rules,
     limits: Arc<Limits>,
     brakes: Arc<Brakes>,
+    marked: Marked,
 }
 
 /// The settings that decide what the pool does with tasks.
@@ -72,45 +82,63 @@ impl From<&Settings> for Rules {
     }
 }
 
-/// Who may use a pool that is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Privacy {
-    /// Its owner only: the directory gets the mode 700.
-    #[default]
-    Owner,
-    /// Its owner and group: mode 2770, so that what is made in it belongs to the group too.
-    Group,
-}
-
 impl Pool {
     /// Opens the pool at `root`, which must be there. Reads only.
     pub fn open(root: &Path, rules: Rules) -> Result<Self, Error> {
         let root = absolute(root)?;
         let layout = Layout::new(&root);
-        if !publish::is_there(&layout.pending())? {
-            return Err(Error::NoPool(root));
-        }
+        let marked = match make::look(&layout).map_err(|err| or_not_yours(&root, err))? {
+            Found::Pool(marked) if publish::is_there(&layout.pending())? => marked,
+            Found::Pool(_) | Found::Nothing | Found::Other(_) => return Err(Error::NoPool(root)),
+        };
         refuse_unfit(&root)?;
-        Ok(Self::new(layout, rules))
+        Ok(Self::new(layout, rules, marked))
     }
 
-    /// Opens the pool at `root`, making it where it is missing.
+    /// Opens the pool at `root`, making it where it is missing. Refused, before anything is
+    /// written, where somebody else's is there or a directory that holds other things.
     pub fn create(root: &Path, rules: Rules, privacy: Privacy) -> Result<Self, Error> {
         let root = absolute(root)?;
+        owner::require(&root)?;
         let layout = Layout::new(&root);
-        if publish::is_there(&layout.pending())? {
-            refuse_unfit(&root)?;
-        } else {
-            make_root(&layout, privacy)?;
-        }
-        make_places(&layout)?;
-        Ok(Self::new(layout, rules))
+        let marked = match make::look(&layout)? {
+            Found::Pool(marked) => {
+                refuse_unfit(&root)?;
+                marked
+            }
+            Found::Nothing => {
+                make::make_root(&layout, privacy)?;
+                Marked::Yes
+            }
+            Found::Other(name) => {
+                let name = name.escape_debug();
+                let problem =
+                    format!("it holds other things (`{name}`); name an empty or new directory");
+                return Err(Error::Unfit { path: root, problem });
+            }
+        };
+        make::make_places(&layout)?;
+        Ok(Self::new(layout, rules, marked))
     }
 
-    fn new(layout: Layout, rules: Rules) -> Self {
+    fn new(layout: Layout, rules: Rules, marked: Marked) -> Self {
         let limits = Limits::new(layout.root(), &rules.limits, rules.limits_from).into();
         let brakes = Brakes::new(&layout, rules.brake).into();
-        Self { layout, rules, limits, brakes }
+        Self { layout, rules, limits, brakes, marked }
+    }
+
+    /// Gives a pool from before there were markers its own. Refused where this process may not
+    /// change the pool.
+    pub(super) fn mark(&mut self) -> Result<(), Error> {
+        owner::require(self.root())?;
+        if self.marked == Marked::No {
+            let _nobody_else_does = self.reconcile_lock()?;
+            if marker::read(&self.layout)? == Marked::No {
+                marker::write(&self.layout)?;
+            }
+            self.marked = Marked::Yes;
+        }
+        Ok(())
     }
 
     /// The paths of all that is in it.
@@ -176,47 +204,12 @@ fn absolute(root: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(root).at("find", root)
 }
 
-fn make_root(layout: &Layout, privacy: Privacy) -> Result<(), Error> {
-    let root = layout.root();
-    let found = fs::read_dir(root).at("list", root).or_gone()?;
-    // Places of a pool that somebody else is making just now, or died making, are ours too.
-    let ours: Vec<PathBuf> = places(layout);
-    let is_ours = |path: &Path| ours.iter().any(|place| place.starts_with(path));
-    let foreign = found.into_iter().flatten().flatten().find(|entry| {
-        let name = entry.file_name();
-        name != "pool.toml" && name != "lost+found" && !is_ours(&entry.path())
-    });
-    if let Some(entry) = foreign {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let problem = format!(
-            "it holds other things (`{}`); name an empty or new directory",
-            name.escape_debug()
-        );
-        return Err(Error::Unfit { path: root.to_owned(), problem });
+/// What cannot be looked at because it is somebody else's is said to be that.
+fn or_not_yours(root: &Path, err: Error) -> Error {
+    match owner::require(root) {
+        Err(not_yours) if err.io_kind() == Some(io::ErrorKind::PermissionDenied) => not_yours,
+        Ok(()) | Err(_) => err,
     }
-    publish::make_dirs(root)?;
-    let mode = match privacy {
-        Privacy::Owner => 0o700,
-        Privacy::Group => 0o2770,
-    };
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
-    fs::set_permissions(root, permissions).at("set the permissions of", root)?;
-    spread(root);
-    Ok(())
-}
-
-/// Asks the file system to lay the pool's places far from each other, as it does with what lies in
-/// its own root. Without a journal ext4 does not use a deleted file's inode again for minutes and
-/// passes over each of them when it makes a file nearby: beside thousands of ended tasks it takes
-/// longer to make a run's log than to run the job. A hint only: others know no such flag.
-fn spread(root: &Path) {
-    let set = || {
-        let dir = fs::File::open(root)?;
-        let flags = ioctl_getflags(&dir)?;
-        ioctl_setflags(&dir, flags | IFlags::TOPDIR)?;
-        std::io::Result::Ok(())
-    };
-    let _not_known_here = set();
 }
 
 /// A place where anybody may put files is a place where anybody may run commands as the worker.
@@ -232,49 +225,11 @@ fn refuse_unfit(root: &Path) -> Result<(), Error> {
     Err(Error::Unfit { path: root.to_owned(), problem })
 }
 
-/// Every place of a pool, the one that says that it is there last.
-fn places(layout: &Layout) -> Vec<PathBuf> {
-    let mut places = vec![
-        layout.incoming(),
-        layout.publishing(),
-        layout.lanes(),
-        layout.processing(),
-        layout.delayed(),
-        layout.ending(),
-        layout.rejected(),
-        layout.keys(),
-        layout.ledger(),
-        layout.runs(),
-        layout.worker_locks(),
-        layout.limit_locks(),
-        layout.gpu_locks(),
-        layout.workers(),
-        layout.control(),
-        layout.doorbells(),
-        layout.logs(),
-        layout.brain(),
-    ];
-    places.extend(Shelf::ALL.map(|shelf| layout.shelf(shelf)));
-    places.push(layout.pending());
-    places
-}
-
-fn make_places(layout: &Layout) -> Result<(), Error> {
-    let mut new = false;
-    for place in places(layout) {
-        new |= publish::make_dirs(&place)?.is_some();
-    }
-    if new {
-        publish::flush_up_to(layout.root(), &layout.worker_locks().join("x"))?
-    }
-    if new { publish::flush_parent(layout.root()) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dir::recover::reconcile;
-    use rustix::fs::statfs;
+    use rustix::fs::{IFlags, ioctl_getflags, statfs};
     use std::os::unix::fs::PermissionsExt as _;
 
     /// Of ext2, ext3 and ext4: see statfs(2).
@@ -329,8 +284,61 @@ mod tests {
         for made in ["incoming", "locks/workers"] {
             fs::create_dir_all(root.join(made)).unwrap();
         }
+        let refused = Pool::create(&root, Rules::default(), Privacy::Owner).unwrap_err();
+        assert!(refused.to_string().contains("holds other things"), "{refused}");
+        fs::write(root.join("format"), r#"{"format": 1}"#).unwrap();
+        assert!(matches!(Pool::open(&root, Rules::default()), Err(Error::NoPool(_))));
         Pool::create(&root, Rules::default(), Privacy::Owner).unwrap();
-        assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
+        Pool::open(&root, Rules::default()).unwrap();
+    }
+
+    #[test]
+    fn a_pool_without_a_marker_works_on_and_gets_one_from_who_may_change_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("pool");
+        Pool::create(&root, Rules::default(), Privacy::Owner).unwrap();
+        let marker = root.join("format");
+        fs::remove_file(&marker).unwrap();
+        let pool = Pool::open(&root, Rules::default()).unwrap();
+        assert!(!publish::is_there(&marker).unwrap(), "looking writes nothing");
+        reconcile::ready(pool).unwrap();
+        assert!(publish::is_there(&marker).unwrap());
+    }
+
+    #[test]
+    fn a_newer_pool_is_refused_in_words_and_a_marker_of_nothing_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("pool");
+        Pool::create(&root, Rules::default(), Privacy::Owner).unwrap();
+        let newer = r#"{"format": 2, "made_by": "0.9.0", "more": ["than", "we know"]}"#;
+        for (marker, words) in [
+            (newer, "has format 2, made by Brainstem 0.9.0; this is Brainstem"),
+            (newer, "knows formats up to 1"),
+            ("", "cannot be understood"),
+        ] {
+            fs::write(root.join("format"), marker).unwrap();
+            let opened = Pool::open(&root, Rules::default()).unwrap_err().to_string();
+            let made = Pool::create(&root, Rules::default(), Privacy::Owner).unwrap_err();
+            assert!(opened.contains(words), "{opened}");
+            assert_eq!(opened, made.to_string());
+        }
+    }
+
+    #[test]
+    fn what_may_lie_where_a_pool_is_made() {
+        for (name, may_stay) in [
+            ("pool.toml", true),
+            ("lost+found", true),
+            (".format.01jd", true),
+            ("runs", false),
+            ("logs", false),
+            (".hidden", false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), "").unwrap();
+            let made = Pool::create(dir.path(), Rules::default(), Privacy::Owner);
+            assert_eq!(made.is_ok(), may_stay, "{name}");
+        }
     }
 
     #[test]
