@@ -69,6 +69,16 @@ impl Error {
         }
     }
 
+    /// Whether it is about one file or directory only: its permissions, or bad sectors under it.
+    /// What lies beside it can be used as ever.
+    #[must_use]
+    pub fn is_of_one_place(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Io { err, .. } = self else { return false };
+        let one = [Errno::ACCESS, Errno::PERM, Errno::IO];
+        one.iter().any(|errno| err.raw_os_error() == Some(errno.raw_os_error()))
+    }
+
     /// Whether the disk is full, or a quota is used up.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -73,6 +73,8 @@ words! {
         JobUnkillable = "job.unkillable",
         /// The disk is full.
         DiskFull = "disk.full",
+        /// A directory of tasks cannot be listed, so nobody takes what is in it.
+        DirectoryUnlisted = "directory.unlisted",
         /// Nothing is waiting.
         QueueEmpty = "queue.empty",
         /// Tasks wait, but this worker may take none of their lane.
@@ -125,6 +127,7 @@ impl Code {
             | Self::ClaimStalled
             | Self::JobUnkillable
             | Self::DiskFull
+            | Self::DirectoryUnlisted
             | Self::QueueEmpty
             | Self::LaneIneligible
             | Self::Draining

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use shared::id::{BatchId, TaskId};
-use shared::outcome::Outcome;
+use shared::outcome::{Next, Outcome};
 use shared::task::Task;
 
-use super::disk::listing;
+use super::disk::listing::{self, PassedOver};
 use super::disk::place::{Found, Place};
 use super::find::{ledger_counts, places};
 use super::layout::{Layout, Shelf};
@@ -100,6 +100,7 @@ pub fn find_named(layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Er
 struct Hits {
     tasks: BTreeSet<TaskId>,
     batches: BTreeSet<BatchId>,
+    passed_over: PassedOver,
 }
 
 impl Hits {
@@ -111,8 +112,9 @@ impl Hits {
     }
 
     fn tasks(&mut self, layout: &Layout, digits: &str) -> Result<(), Error> {
-        for place in places::all(layout)? {
-            let names = listing::tasks_in(&place.dir(layout))?.tasks.into_iter();
+        for place in places::all(layout, &mut self.passed_over)? {
+            let names = self.passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            let names = names.unwrap_or_default().tasks.into_iter();
             self.tasks.extend(names.map(|n| n.id).filter(|id| fits(&id.to_string(), digits)));
         }
         self.tasks.extend(ledger_counts::ids(layout, |id| fits(id, digits))?);
@@ -126,7 +128,8 @@ impl Hits {
         Ok(match (&tasks[..], &batches[..]) {
             ([id], []) => Ok(Named::Task(*id)),
             ([], [batch]) => Ok(Named::Batch(*batch, members(layout, *batch)?)),
-            ([], []) => Err(Miss::Unknown(text)),
+            // Unless it is where nobody may look.
+            ([], []) => self.passed_over.none_was().map(|()| Err(Miss::Unknown(text)))?,
             (_, _) => {
                 let ids = tasks.iter().map(ToString::to_string);
                 let all = ids.chain(batches.iter().map(|batch| format!("batch {batch}")));
@@ -207,15 +210,17 @@ pub const fn ended_state(outcome: Outcome) -> &'static str {
 pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> {
     // Between the look at the places and the look at history it may have been put back.
     for _look in 0..3 {
-        if let Some(found) = places::find(layout, id)? {
+        let found = places::find(layout, id);
+        if let Ok(Some(found)) = found {
             return Ok(Some(Standing::There(found)));
         }
         match crate::dir::ledger::search::history_of(layout, id)?.last()? {
-            Some(last) if last.next.ends_task() => {
+            // What has ended for good is in no place, also in none that cannot be looked into.
+            Some(last) if last.next.ends_task() && (found.is_ok() || last.next == Next::End) => {
                 return Ok(Some(Standing::Ended(Box::new(last))));
             }
-            Some(_put_back) => {}
-            None => return Ok(None),
+            Some(_put_back) => drop(found?),
+            None => return found.map(|_nowhere| None),
         }
     }
     Ok(None)

@@ -16,7 +16,7 @@ use super::disk::lock::Lock;
 use super::disk::place::{Found, Place};
 use super::disk::publish::{self, Moved};
 use super::disk::{listing, reject};
-use super::layout::Shelf;
+use super::layout::{Layout, Shelf};
 use super::ledger::append::Ledger;
 use super::ledger::carry_out;
 use super::ledger::rejection::{self, Unreadable};
@@ -72,6 +72,12 @@ impl Reason {
             Self::Unreadable => Some("it could not be read where it was".to_owned()),
         }
     }
+}
+
+/// How many tasks somebody has begun to end, and perhaps died.
+pub fn being_ended(layout: &Layout) -> Result<usize, Error> {
+    let dirs = Reason::ALL.map(|reason| layout.ending().join(reason.verb()));
+    dirs.iter().map(|dir| Ok(listing::tasks_in(dir)?.tasks.len())).sum()
 }
 
 /// Who took a task into `ending/`.

@@ -81,10 +81,10 @@ fn anything() -> impl Strategy<Value = Value> {
 }
 
 fn fields(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(fields) => fields,
-        other => Map::from_iter([("x".to_owned(), other)]),
+    if let Value::Object(fields) = value {
+        return fields;
     }
+    Map::from_iter([("x".to_owned(), value)])
 }
 
 /// What a task may do, in every form in which it may come.

@@ -12,6 +12,7 @@ use queue::dir::find::counts::Counter;
 use queue::dir::find::load_requests;
 use queue::eligible::{self, SlotKind};
 use queue::wire::counts::LaneCount;
+use queue::wire::counts::Unlisted;
 use queue::wire::heartbeat::ClaimReport;
 use queue::wire::lane::{LaneName, Requirements};
 use shared::emit;
@@ -303,6 +304,9 @@ fn see(note: Note, lost: &mut u64) {
             emit!(Event::ClaimLockTimeout { limit: key, used, allowed });
         }
         Note::Rejected(file, reason) => emit!(Event::TaskRejected { file, reason }),
+        Note::Unlisted(Unlisted { path, problem: error, .. }) => {
+            emit!(Event::DirectoryUnlisted { path, error, count: 1 });
+        }
         Note::Obscure(lane, err) => {
             let doing = format!("Nobody takes tasks of lane {lane}");
             emit!(Event::ProcessFailed { doing, error: err.to_string() });

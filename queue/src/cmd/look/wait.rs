@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use queue::Pool;
-use queue::dir::disk::listing;
+use queue::dir::disk::listing::{self, PassedOver};
 use queue::dir::disk::place::Place;
 use queue::dir::find::places;
 use queue::dir::layout::Shelf;
@@ -144,16 +144,21 @@ impl Ends {
         if !self.ended.values().any(failed) {
             return Ok(());
         }
-        for place in places::all(layout)? {
+        let mut passed_over = PassedOver::default();
+        for place in places::all(layout, &mut passed_over)? {
             if matches!(place, Place::Shelf { shelf: Shelf::Failed, .. }) {
                 continue;
             }
-            for name in listing::tasks_in(&place.dir(layout))?.tasks {
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            for name in names.unwrap_or_default().tasks {
                 if self.ended.get(&name.id).is_some_and(failed) {
                     self.ended.remove(&name.id);
                     self.open.insert(name.id);
                 }
             }
+        }
+        for err in passed_over.errors() {
+            warn(format!("{err}; a task that failed and was retried since may be there"));
         }
         Ok(())
     }

@@ -13,14 +13,17 @@ use queue::cli::{Failure, Resolved};
 use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::disk::network::network_of;
 use queue::dir::disk::reserve;
+use queue::dir::find::counts::Counter;
+use queue::dir::ledger::follow::Follower;
 use queue::dir::{Pool, Rules};
+use queue::wire::counts::Unlisted;
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use serde_json::json;
 use shared::exit;
 use shared::gpu::Gpus;
 use shared::id::Incarnation;
-use shared::quantity::Bytes;
+use shared::quantity::{Bytes, counted};
 use shared::settings::{self, Flags, Settings};
 
 use super::config::warn_of_variables;
@@ -69,6 +72,8 @@ impl Doctor {
                 resolved.as_ref().map(settings).map_err(|err| (err.to_string(), None)),
             ),
             Check::of("pool", pool(&root)),
+            Check::of("tasks", tasks(&root)),
+            Check::of("history", history(&root)),
             Check::of("permissions", permissions(&place, room.as_ref().err())),
             Check::of("disk", disk(&place, needed)),
         ];
@@ -122,6 +127,37 @@ fn pool(root: &Path) -> Tried {
         Err(queue::Error::NoPool(root)) => Ok(format!("there is none yet at {}", root.display())),
         Err(err) => Err((err.to_string(), None)),
     }
+}
+
+/// Whether all tasks can be looked at.
+fn tasks(root: &Path) -> Tried {
+    let Ok(pool) = Pool::open(root, Rules::default()) else { return Ok("there are none".into()) };
+    let counts = Counter::default().take(pool.layout()).map_err(|err| (err.to_string(), None))?;
+    let told = |dir: &Unlisted| format!("`{}` ({}, {})", dir.path, dir.state, dir.problem);
+    let Some(first) = counts.unlisted.first() else {
+        return Ok("all places can be listed".to_owned());
+    };
+    let all: Vec<_> = counts.unlisted.iter().map(told).collect();
+    let text = format!("what is in these is unknown, and nobody takes it: {}", all.join(", "));
+    Err((text, Some(format!("chmod u+rwx '{}'", first.path))))
+}
+
+/// Whether all that happened can be read.
+fn history(root: &Path) -> Tried {
+    let Ok(pool) = Pool::open(root, Rules::default()) else { return Ok("there is none".into()) };
+    let (mut follower, mut lines) = (Follower::from_start(), 0_u64);
+    let read = follower.follow(pool.layout(), |_brief| lines += 1);
+    read.map_err(|err| (err.to_string(), None))?;
+    let damaged = follower.take_damaged();
+    let Some(first) = damaged.first() else {
+        return Ok(format!("{} can be read", counted(lines, "line")));
+    };
+    let count = counted(damaged.len(), "line");
+    let text = format!(
+        "{count} cannot be understood, so what they say is unknown; the first: {first} of `{}`",
+        first.path.display()
+    );
+    Err((text, Some("mend them in an editor, or take them out".to_owned())))
 }
 
 fn permissions(place: &Path, problem: Option<&std::io::Error>) -> Tried {

@@ -11,6 +11,7 @@ use crate::Error;
 use crate::dir::fault;
 use crate::dir::layout::{Layout, Segment, Shelf, parse_priority};
 use crate::error::{At as _, OrGone as _};
+use crate::wire::counts::Unlisted;
 use crate::wire::lane::LaneName;
 
 /// The names in one directory of tasks.
@@ -22,11 +23,64 @@ pub struct Names {
     pub foreign: Vec<PathBuf>,
 }
 
+/// Directories that a look at many of them passed over, because the system does not let us list
+/// them: what is in them is unknown, and the others are looked at all the same.
+#[derive(Debug, Default)]
+pub struct PassedOver(Vec<Error>);
+
+impl PassedOver {
+    /// What was read. `None` where it is to be passed over.
+    ///
+    /// # Errors
+    /// Whatever is not about that one directory: all others would fail, too.
+    pub fn or_pass_over<T>(&mut self, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(err) if err.is_of_one_place() => {
+                self.0.push(err);
+                Ok(None)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Whether all could be listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Why each was passed over.
+    #[must_use]
+    pub fn errors(&self) -> &[Error] {
+        &self.0
+    }
+
+    /// Those directories, in each of which are tasks of this state.
+    #[must_use]
+    pub fn unlisted(&self, state: &str) -> Vec<Unlisted> {
+        self.0.iter().filter_map(|err| unlisted(state, err)).collect()
+    }
+
+    /// An error where any was, for whoever found nothing and cannot say that there is nothing.
+    pub fn none_was(self) -> Result<(), Error> {
+        self.0.into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
+/// The directory that an error is about.
+fn unlisted(state: &str, err: &Error) -> Option<Unlisted> {
+    let Error::Io { path, err, .. } = err else { return None };
+    let (path, problem) = (path.display().to_string(), err.to_string());
+    Some(Unlisted { state: state.to_owned(), path, problem })
+}
+
 /// Names of entries, unsorted; none where the directory is not there, or is a file that somebody
 /// put in its place. Hidden names are being written by somebody and do not exist yet.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     fault::look("list");
-    let Some(found) = fs::read_dir(dir).at("list", dir).or_gone()? else { return Ok(Vec::new()) };
+    let found = fault::listing(dir).and_then(|()| fs::read_dir(dir));
+    let Some(found) = found.at("list", dir).or_gone()? else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for entry in found {
         let name = entry.at("list", dir)?.file_name();

@@ -19,7 +19,7 @@ use shared::time::Moment;
 use super::places;
 use crate::Error;
 use crate::dir::batch::roll_forward;
-use crate::dir::disk::listing;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::Place;
 use crate::dir::layout::{Layout, Shelf};
 use crate::dir::ledger::lines::{each_line, read_line};
@@ -68,6 +68,7 @@ pub struct BatchEnds {
     read: BTreeMap<PathBuf, (u32, u64)>,
     open: usize,
     damaged: usize,
+    passed_over: Vec<String>,
 }
 
 /// So often an unknown task is looked for.
@@ -87,8 +88,9 @@ impl BatchEnds {
         let slots = vec![Slot::Unknown; ids.len()];
         let open = ids.len();
         let (files, read) = (Vec::new(), BTreeMap::new());
-        let damaged = 0;
-        let mut answers = Self { ids, places, slots, first_day, files, read, open, damaged };
+        let (damaged, passed_over) = (0, Vec::new());
+        let mut answers =
+            Self { ids, places, slots, first_day, files, read, open, damaged, passed_over };
         for look in 0..LOOKS {
             answers.look_for_open(layout)?;
             answers.poll(layout)?;
@@ -127,8 +129,15 @@ impl BatchEnds {
         self.damaged
     }
 
+    /// Why some places could not be looked into: a task that is [`Slot::Unknown`] may be there.
+    #[must_use]
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
     fn look_for_open(&mut self, layout: &Layout) -> Result<(), Error> {
-        for place in places::all(layout)? {
+        let mut passed_over = PassedOver::default();
+        for place in places::all(layout, &mut passed_over)? {
             if matches!(place, Place::Shelf { shelf: Shelf::Failed, .. }) {
                 continue;
             }
@@ -139,7 +148,8 @@ impl BatchEnds {
                 | Place::Delayed { .. }
                 | Place::Shelf { .. } => place.state(),
             };
-            for name in listing::tasks_in(&place.dir(layout))?.tasks {
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            for name in names.unwrap_or_default().tasks {
                 let Some(index) = self.places.get(&name.id) else { continue };
                 let slot = &mut self.slots[*index as usize];
                 if *slot == Slot::Unknown {
@@ -147,6 +157,7 @@ impl BatchEnds {
                 }
             }
         }
+        self.passed_over = passed_over.errors().iter().map(ToString::to_string).collect();
         Ok(())
     }
 

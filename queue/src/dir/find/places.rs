@@ -4,9 +4,10 @@ use shared::id::TaskId;
 
 use crate::Error;
 use crate::dir::batch::roll_forward;
-use crate::dir::disk::listing;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::layout::{Layout, Segment, Shelf};
+use crate::wire::lane::LaneName;
 
 /// Which directories to look into.
 #[derive(Clone, Copy, Debug)]
@@ -28,57 +29,88 @@ impl Scope {
 /// Looks a task up. A task that is being moved meanwhile may be missed: what finds nothing looks
 /// again, several times, before it says so; and what is committed but not yet in place is put there.
 pub fn find(layout: &Layout, id: TaskId) -> Result<Option<Found>, Error> {
-    let mut rolled = Ok(());
+    let (mut rolled, mut passed_over) = (Ok(()), PassedOver::default());
     for look in 0..4 {
         if look == 1 {
             rolled = roll_forward::forward_all(layout).map(|_count| ());
         }
-        for place in places(layout, Scope::Of(id))? {
-            let names = listing::tasks_in(&place.dir(layout))?;
+        passed_over = PassedOver::default();
+        for place in places(layout, Scope::Of(id), &mut passed_over)? {
+            let names = listing::tasks_in(&place.dir(layout));
+            let names = passed_over.or_pass_over(names)?.unwrap_or_default();
             if let Some(name) = names.tasks.into_iter().find(|name| name.id == id) {
                 return Ok(Some(Found { place, name }));
             }
         }
     }
-    // It may be in a batch that could not be put in place.
-    rolled.map(|()| None)
+    // It may be in a batch that could not be put in place, or where nobody may look.
+    rolled.and_then(|()| passed_over.none_was()).map(|()| None)
 }
 
-/// All places that have tasks now.
-pub fn all(layout: &Layout) -> Result<Vec<Place>, Error> {
-    places(layout, Scope::All)
+/// All places that have tasks now, as far as that can be told.
+pub fn all(layout: &Layout, passed_over: &mut PassedOver) -> Result<Vec<Place>, Error> {
+    places(layout, Scope::All, passed_over)
 }
 
 /// In the order in which tasks move, so that a task on its way is met at least once.
-fn places(layout: &Layout, scope: Scope) -> Result<Vec<Place>, Error> {
+fn places(
+    layout: &Layout,
+    scope: Scope,
+    passed_over: &mut PassedOver,
+) -> Result<Vec<Place>, Error> {
     let mut found = Vec::new();
     for shelf in [Shelf::Waiting, Shelf::Held] {
-        found.extend(shelf_places(layout, shelf, scope)?);
+        found.extend(shelf_places(layout, shelf, scope, passed_over)?);
     }
-    found.extend(listing::due_times(layout)?.into_iter().map(|due| Place::Delayed { due }));
-    for lane in listing::lanes(layout)? {
-        for priority in listing::priorities(layout, &lane)? {
-            let segments = listing::segments(&layout.pending_priority(&lane, priority))?;
-            found.extend(
-                segments.into_iter().filter(|s| scope.takes(s)).map(|segment| Place::Pending {
-                    lane: lane.clone(),
-                    priority,
-                    segment,
-                }),
-            );
-        }
+    let dues = passed_over.or_pass_over(listing::due_times(layout))?.unwrap_or_default();
+    found.extend(dues.into_iter().map(|due| Place::Delayed { due }));
+    for lane in passed_over.or_pass_over(listing::lanes(layout))?.unwrap_or_default() {
+        let of_lane = pending_places(layout, &lane, passed_over)?.into_iter();
+        found.extend(of_lane.filter(|place| match place {
+            Place::Pending { segment, .. } => scope.takes(segment),
+            Place::Processing { .. }
+            | Place::Delayed { .. }
+            | Place::Shelf { .. }
+            | Place::Ending { .. } => true,
+        }));
     }
-    let holders = listing::holders(layout)?;
+    let holders = passed_over.or_pass_over(listing::holders(layout))?.unwrap_or_default();
     found.extend(holders.into_iter().map(|worker| Place::Processing { worker }));
-    found.extend(shelf_places(layout, Shelf::Failed, scope)?);
-    for verb in listing::entries(&layout.ending())? {
-        found.extend(verb.into_string().ok().map(|verb| Place::Ending { verb }));
+    found.extend(shelf_places(layout, Shelf::Failed, scope, passed_over)?);
+    let verbs = passed_over.or_pass_over(listing::entries(&layout.ending()))?.unwrap_or_default();
+    found.extend(
+        verbs
+            .into_iter()
+            .filter_map(|verb| verb.into_string().ok())
+            .map(|verb| Place::Ending { verb }),
+    );
+    Ok(found)
+}
+
+/// The places of one lane, the highest priority first and inside it the oldest.
+pub fn pending_places(
+    layout: &Layout,
+    lane: &LaneName,
+    passed_over: &mut PassedOver,
+) -> Result<Vec<Place>, Error> {
+    let mut found = Vec::new();
+    let priorities = passed_over.or_pass_over(listing::priorities(layout, lane))?;
+    for priority in priorities.unwrap_or_default() {
+        let segments = listing::segments(&layout.pending_priority(lane, priority));
+        let segments = passed_over.or_pass_over(segments)?.unwrap_or_default();
+        let place = |segment| Place::Pending { lane: lane.clone(), priority, segment };
+        found.extend(segments.into_iter().map(place));
     }
     Ok(found)
 }
 
-fn shelf_places(layout: &Layout, shelf: Shelf, scope: Scope) -> Result<Vec<Place>, Error> {
-    let segments = listing::segments(&layout.shelf(shelf))?;
-    let taken = segments.into_iter().filter(|segment| scope.takes(segment));
+fn shelf_places(
+    layout: &Layout,
+    shelf: Shelf,
+    scope: Scope,
+    passed_over: &mut PassedOver,
+) -> Result<Vec<Place>, Error> {
+    let segments = passed_over.or_pass_over(listing::segments(&layout.shelf(shelf)))?;
+    let taken = segments.unwrap_or_default().into_iter().filter(|segment| scope.takes(segment));
     Ok(taken.map(|segment| Place::Shelf { shelf, segment }).collect())
 }

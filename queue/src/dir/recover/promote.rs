@@ -1,5 +1,7 @@
 //! Releasing what waits: delays that are over, dependencies that have ended. Done by the brain;
-//! without a brain by idle workers. Several may do it at once: each step is one rename.
+//! without a brain by idle workers. Several may do it at once: each step is one rename. A directory
+//! that cannot be listed is passed over and looked at again at the next step; whoever counts the
+//! tasks says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -12,9 +14,10 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::publish::remove_empty_dir;
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::reject;
 use crate::dir::find::dependencies::{self, End};
 use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
@@ -126,13 +129,15 @@ impl Promoter {
     fn delays(&mut self, now: Moment) -> Result<Vec<Promotion>, Error> {
         let mut done = Vec::new();
         let layout = &self.pool.layout().clone();
-        for due in listing::due_times(layout)? {
+        let mut passed_over = PassedOver::default();
+        for due in passed_over.or_pass_over(listing::due_times(layout))?.unwrap_or_default() {
             let over = due <= now.unix_seconds();
             if !over && due <= self.latest_retry(now) {
                 continue;
             }
             let place = Place::Delayed { due };
-            let names = listing::tasks_in(&place.dir(layout))?;
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            let names = names.unwrap_or_default();
             self.put_aside(names.foreign, &mut done);
             // No pause before a retry is as long as that: the clock was set back since.
             let is_due = |name: &TaskName| over || name.attempt > 1;
@@ -212,7 +217,11 @@ impl Promoter {
     /// Learns of tasks that came to wait, and forgets those that went.
     fn discover(&mut self, done: &mut Vec<Promotion>) -> Result<(), Error> {
         let dir = self.pool.layout().shelf(Shelf::Waiting);
-        let segments: BTreeSet<Segment> = listing::segments(&dir)?.into_iter().collect();
+        let mut passed_over = PassedOver::default();
+        let Some(segments) = passed_over.or_pass_over(listing::segments(&dir))? else {
+            return Ok(());
+        };
+        let segments: BTreeSet<Segment> = segments.into_iter().collect();
         self.waiting.retain(|_id, waiting| segments.contains(&waiting.segment));
         self.known.retain(|segment, _freshness| segments.contains(segment));
         for segment in segments {
@@ -238,7 +247,10 @@ impl Promoter {
         path: &Path,
         done: &mut Vec<Promotion>,
     ) -> Result<Learnt, Error> {
-        let names = listing::tasks_in(path)?;
+        let mut passed_over = PassedOver::default();
+        let Some(names) = passed_over.or_pass_over(listing::tasks_in(path))? else {
+            return Ok(Learnt::Some);
+        };
         self.put_aside(names.foreign, done);
         let there: HashSet<_> = names.tasks.iter().map(|name| name.id).collect();
         self.waiting.retain(|id, task| task.segment != *segment || there.contains(id));

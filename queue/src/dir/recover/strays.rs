@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::listing::{self, PassedOver};
+use crate::dir::disk::reject;
 use crate::dir::layout::{Layout, Segment, Shelf, parse_priority};
 use crate::error::{At as _, OrGone as _};
 use crate::wire::lane::LaneName;
@@ -51,31 +52,56 @@ impl Strays {
 
 /// Puts aside whatever is in the upper three levels of `pending/`, or in the first one of `delayed/`
 /// and of the shelves, and is no directory of ours.
+///
+/// A directory that cannot be listed is passed over: whoever counts the tasks says so.
 pub fn put_aside(layout: &Layout) -> Result<Vec<Stray>, Error> {
     let pending = layout.pending();
-    let mut strays = strays(&pending, "lanes", |name| name.parse::<LaneName>().is_ok())?;
-    for lane in listing::lanes(layout)? {
+    let is_segment = |name: &str| Segment::parse(name).is_some();
+    let mut look = Look::default();
+    look.strays(&pending, "lanes", |name| name.parse::<LaneName>().is_ok())?;
+    for lane in look.listed(listing::lanes(layout))? {
         let dir = pending.join(lane.as_str());
-        strays.extend(self::strays(&dir, "priorities", |name| parse_priority(name).is_some())?);
-        for priority in listing::priorities(layout, &lane)? {
+        look.strays(&dir, "priorities", |name| parse_priority(name).is_some())?;
+        for priority in look.listed(listing::priorities(layout, &lane))? {
             let dir = layout.pending_priority(&lane, priority);
-            let segment = |name: &str| Segment::parse(name).is_some();
-            strays.extend(self::strays(&dir, "directories of tasks", segment)?);
+            look.strays(&dir, "directories of tasks", is_segment)?;
         }
     }
-    let is_due = |name: &str| name.parse::<i64>().is_ok();
-    strays.extend(self::strays(&layout.delayed(), "times", is_due)?);
+    look.strays(&layout.delayed(), "times", |name| name.parse::<i64>().is_ok())?;
     for shelf in [Shelf::Waiting, Shelf::Held, Shelf::Failed] {
-        let segment = |name: &str| Segment::parse(name).is_some();
-        strays.extend(self::strays(&layout.shelf(shelf), "directories of tasks", segment)?);
+        look.strays(&layout.shelf(shelf), "directories of tasks", is_segment)?;
     }
     let mut aside = Vec::new();
-    for stray in strays {
+    for stray in look.found {
         if reject::reject(layout, &stray.path, &stray.reason)?.is_some() {
             aside.push(stray);
         }
     }
     Ok(aside)
+}
+
+/// One look at all of them.
+#[derive(Default)]
+struct Look {
+    found: Vec<Stray>,
+    passed_over: PassedOver,
+}
+
+impl Look {
+    fn listed<T>(&mut self, read: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
+        Ok(self.passed_over.or_pass_over(read)?.unwrap_or_default())
+    }
+
+    fn strays(
+        &mut self,
+        dir: &Path,
+        what: &str,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<(), Error> {
+        let found = self.listed(strays(dir, what, is_ours))?;
+        self.found.extend(found);
+        Ok(())
+    }
 }
 
 fn strays(dir: &Path, what: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<Stray>, Error> {
