@@ -66,6 +66,8 @@ pub struct Promoter {
     known: BTreeMap<Segment, Freshness>,
     /// Met in this step, and what is wrong with each: to be ended when the rest is done.
     unreadable: Vec<(Found, String)>,
+    /// What went wrong with tasks at the last step: the same is not told again.
+    failing: HashMap<TaskId, String>,
     /// The second of the last step: what was due by then and is still there could not be released.
     stepped: Option<i64>,
 }
@@ -88,6 +90,7 @@ impl Promoter {
             looked_up: HashSet::new(),
             known: BTreeMap::new(),
             unreadable: Vec::new(),
+            failing: HashMap::new(),
             stepped: None,
         })
     }
@@ -123,7 +126,20 @@ impl Promoter {
         self.look_up()?;
         self.decide(ledger, &mut done)?;
         self.reject(ledger, &mut done)?;
+        self.tell_once(&mut done);
         Ok(done)
+    }
+
+    /// Leaves out what was told at the last step, and has not changed: it is tried once a second.
+    fn tell_once(&mut self, done: &mut Vec<Promotion>) {
+        let before = std::mem::take(&mut self.failing);
+        done.retain(|promotion| {
+            let Promotion::Failed(name, err) = promotion else { return true };
+            let text = err.to_string();
+            let is_news = before.get(&name.id) != Some(&text);
+            self.failing.insert(name.id, text);
+            is_news
+        });
     }
 
     fn delays(&mut self, now: Moment) -> Result<Vec<Promotion>, Error> {
