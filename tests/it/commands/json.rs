@@ -319,12 +319,15 @@ fn why_not_with_its_exit_codes() {
     pool.fake_gpus(&[FakeGpu::new("GPU-a")]);
     let _worker = pool.worker(&["--gpu", "0"]);
     pool.queue(&["wait", &id]).success();
+    // Its end is recorded before it is carried out.
+    until_place(&pool, id.parse().unwrap(), "gone");
     let gone = why(&pool, &[&id], 0);
     assert_eq!(gone["verdict"], "gone", "{gone}");
     // How it ended is told, and the command that helps.
     let failed = ["submit", "--class", "cpu", "--max-attempts", "1", "--", "fake-job", "exit=3"];
     let failed = pool.queue(&failed).id();
     pool.queue(&["wait", &failed]).code(100);
+    until_place(&pool, failed.parse().unwrap(), "failed a1f1d0");
     let gone = why(&pool, &[&failed], 0);
     assert_eq!(gone["verdict"], "gone", "{gone}");
     let again = format!("`queue retry {}` gives it another chance", &failed[28..]);
