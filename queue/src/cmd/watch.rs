@@ -4,13 +4,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::{EventKind, RecursiveMode};
 use queue::dir::signal::notice;
 
 /// Notices of changes below some directories. Where there can be none, each wait is shorter.
 pub(super) struct Watch {
     changed: Receiver<()>,
+    /// Kept where nothing can be noticed, too: nobody waits for a message that cannot come.
+    _ring: Sender<()>,
     watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -24,6 +26,7 @@ impl Watch {
     /// Notices changes in these directories and below.
     pub(super) fn on(dirs: &[&Path]) -> Self {
         let (ring, changed) = bounded(1);
+        let kept = ring.clone();
         let heard = move |event: notify::Result<notify::Event>| {
             let reading = |event: &notify::Event| matches!(event.kind, EventKind::Access(_));
             if !event.is_ok_and(|event| reading(&event) && !event.need_rescan()) {
@@ -32,7 +35,7 @@ impl Watch {
             }
         };
         let watcher = notice::watch(dirs, RecursiveMode::Recursive, heard).ok();
-        Self { changed, watcher }
+        Self { changed, _ring: kept, watcher }
     }
 
     /// Waits until something has changed, or may have.
@@ -61,5 +64,19 @@ impl Deadline {
     /// Whether it is over.
     pub(super) fn is_over(self) -> bool {
         self.left().is_some_and(|left| left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::TryRecvError;
+
+    use super::*;
+
+    #[test]
+    fn where_nothing_can_be_noticed_it_waits_all_the_same() {
+        let watch = Watch::on(&[Path::new("/there/is/no/such/directory")]);
+        assert!(watch.watcher.is_none());
+        assert_eq!(watch.changed.try_recv(), Err(TryRecvError::Empty));
     }
 }
