@@ -70,12 +70,17 @@ impl Deadline {
 #[cfg(test)]
 mod tests {
     use crossbeam_channel::TryRecvError;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;
 
+    /// A process in which no descriptor is left. Each test is a process of its own.
     #[test]
     fn where_nothing_can_be_noticed_it_waits_all_the_same() {
-        let watch = Watch::on(&[Path::new("/there/is/no/such/directory")]);
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+        let watch = Watch::on(&[Path::new("/")]);
+        setrlimit(Resource::Nofile, limit).unwrap();
         assert!(watch.watcher.is_none());
         assert_eq!(watch.changed.try_recv(), Err(TryRecvError::Empty));
     }
