@@ -81,6 +81,8 @@ words! {
         JobMayRun = "job.may_run",
         /// The disk is full.
         DiskFull = "disk.full",
+        /// A directory of tasks cannot be listed, so nobody takes what is in it.
+        DirectoryUnlisted = "directory.unlisted",
         /// A job prints so much that its log is cut.
         LogCut = "log.cut",
         /// Nothing is waiting.
@@ -139,6 +141,7 @@ impl Code {
             | Self::JobUnkillable
             | Self::JobMayRun
             | Self::DiskFull
+            | Self::DirectoryUnlisted
             | Self::LogCut
             | Self::QueueEmpty
             | Self::LaneIneligible

@@ -38,6 +38,7 @@ pub struct Core {
     count_jump: detect::count_jump::CountJump,
     scale: fleet::scale::Scale,
     disk: detect::disk::DiskSpace,
+    unlisted: detect::unlisted::UnlistedDirectories,
     gpus: detect::gpus::MissingGpus,
     monitor: report::monitor::MonitorLine,
     placer: place::Placer,
@@ -64,6 +65,7 @@ impl Core {
             imbalance: detect::imbalance::Imbalances::new(settings),
             count_jump: detect::count_jump::CountJump::default(),
             disk: detect::disk::DiskSpace::new(settings),
+            unlisted: detect::unlisted::UnlistedDirectories::default(),
             gpus: detect::gpus::MissingGpus::default(),
             monitor: report::monitor::MonitorLine::new(settings),
             placer: place::Placer::new(settings),
@@ -112,6 +114,7 @@ impl Core {
     fn observed(&mut self, at: At, seen: &Snapshot, out: &mut Vec<Command>) {
         self.activity.look(at, seen);
         self.disk.look(at, seen, out);
+        self.unlisted.look(at, seen, out);
         self.gpus.look(at, seen, out);
         self.hung.look(at, seen, out);
         let hung = self.hung.names();
@@ -131,6 +134,7 @@ impl Core {
 
     fn warnings(&self) -> Vec<Warning> {
         let mut all = self.disk.warnings();
+        all.extend(self.unlisted.warnings());
         all.extend(self.gpus.warnings());
         all.extend(self.hung.warnings());
         all.extend(self.settling.warnings());

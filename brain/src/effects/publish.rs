@@ -119,15 +119,15 @@ impl Publisher {
 fn counts(seen: &Snapshot, observer: &Observer) -> StateCounts {
     let counts = seen.counts.as_deref();
     StateCounts {
-        pending: counts.map(|counts| counts.pending),
-        processing: counts.map(|counts| counts.processing),
-        delayed: counts.map(|counts| counts.delayed),
-        waiting: counts.map(|counts| counts.waiting),
-        held: counts.map(|counts| counts.held),
-        failed: counts.map(|counts| counts.failed),
+        pending: counts.and_then(|counts| counts.known("pending", counts.pending)),
+        processing: counts.and_then(|counts| counts.known("processing", counts.processing)),
+        delayed: counts.and_then(|counts| counts.known("delayed", counts.delayed)),
+        waiting: counts.and_then(|counts| counts.known("waiting", counts.waiting)),
+        held: counts.and_then(|counts| counts.known("held", counts.held)),
+        failed: counts.and_then(|counts| counts.known("failed", counts.failed)),
         complete: observer.complete,
         cancelled: observer.cancelled,
-        rejected: counts.map(|counts| counts.rejected),
+        rejected: counts.and_then(|counts| counts.known("rejected", counts.rejected)),
     }
 }
 

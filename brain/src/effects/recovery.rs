@@ -4,8 +4,10 @@
 use std::time::{Duration, Instant};
 
 use queue::dir::batch::roll_forward;
-use queue::dir::disk::{listing, reject, reserve};
-use queue::dir::layout::Shelf;
+use queue::dir::disk::listing::{self, PassedOver};
+use queue::dir::disk::place::Place;
+use queue::dir::disk::{reject, reserve};
+use queue::dir::find::places;
 use queue::dir::ledger::append::Ledger;
 use queue::dir::operate;
 use queue::dir::recover::promote::{Promoter, Promotion};
@@ -92,13 +94,12 @@ impl Recovery {
     fn reject_foreign(&self, events: &mut Vec<Event>) -> Result<(), Error> {
         let layout = self.pool.layout();
         let mut foreign = Vec::new();
-        for shelf in Shelf::ALL {
-            for (_segment, names) in listing::on_shelf(layout, shelf)? {
-                foreign.extend(names.foreign);
+        let mut passed_over = PassedOver::default();
+        for place in places::all(layout, &mut passed_over)? {
+            if let Place::Delayed { .. } | Place::Shelf { .. } = place {
+                let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+                foreign.extend(names.unwrap_or_default().foreign);
             }
-        }
-        for due in listing::due_times(layout)? {
-            foreign.extend(listing::tasks_in(&layout.delayed().join(due.to_string()))?.foreign);
         }
         for path in foreign {
             let reason = "its name is not the name of a task file";

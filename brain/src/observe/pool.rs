@@ -8,9 +8,10 @@ use std::sync::Arc;
 use queue::dir::claim::limit_slots;
 use queue::dir::disk::freshness::Freshness;
 use queue::dir::disk::lane_files::read_requirements;
-use queue::dir::disk::listing;
+use queue::dir::disk::listing::{self, PassedOver};
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::counts::Counter;
+use queue::dir::find::places::pending_places;
 use queue::dir::layout::Layout;
 use queue::dir::ledger::follow::Follower;
 use queue::dir::ledger::lines::Damaged;
@@ -257,9 +258,11 @@ impl Observer {
     /// What is claimed, and by whom. Each task file is read once.
     pub(crate) fn processing(&mut self) -> Result<Vec<Held>, Error> {
         let mut all = Vec::new();
+        let mut passed_over = PassedOver::default();
         for worker in listing::holders(self.pool.layout())? {
             let place = Place::Processing { worker: worker.clone() };
-            for name in listing::tasks_in(&place.dir(self.pool.layout()))?.tasks {
+            let names = listing::tasks_in(&place.dir(self.pool.layout()));
+            for name in passed_over.or_pass_over(names)?.unwrap_or_default().tasks {
                 let found = Found { place: place.clone(), name };
                 let task = match self.tasks.get(&name) {
                     Some(task) => task.clone(),
@@ -379,12 +382,11 @@ pub(crate) const GOAL: &str = "for";
 /// The pending tasks of one lane.
 pub(crate) fn pending(layout: &Layout, lane: &LaneName) -> Result<Vec<Found>, Error> {
     let mut all = Vec::new();
-    for priority in listing::priorities(layout, lane)? {
-        for segment in listing::segments(&layout.pending_priority(lane, priority))? {
-            let place = Place::Pending { lane: lane.clone(), priority, segment };
-            let names = listing::tasks_in(&place.dir(layout))?.tasks;
-            all.extend(names.into_iter().map(|name| Found { place: place.clone(), name }));
-        }
+    let mut passed_over = PassedOver::default();
+    for place in pending_places(layout, lane, &mut passed_over)? {
+        let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+        let names = names.unwrap_or_default().tasks.into_iter();
+        all.extend(names.map(|name| Found { place: place.clone(), name }));
     }
     Ok(all)
 }

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use super::claim::cursor::{Cursor, Pass, Wish};
 use super::claim::one::{self, Claim, NotEnded};
+use super::disk::listing::PassedOver;
+use super::disk::place::Place;
 use super::find::places;
 use super::ledger::append::Ledger;
 use super::presence::lease::{Lease, this_process};
@@ -80,6 +82,14 @@ pub(crate) fn record(lease: &Lease, ledger: &Ledger) -> Record {
     let since = shared::time::Moment::now();
     let working = Record::of(worker, this_process(), writer.life.clone(), since);
     Record { writers: vec![writer], ..working }
+}
+
+/// All places, each of which can be looked into.
+pub(crate) fn all_places(pool: &Pool) -> Vec<Place> {
+    let mut passed_over = PassedOver::default();
+    let places = places::all(pool.layout(), &mut passed_over).unwrap();
+    assert!(passed_over.is_empty(), "{passed_over:?}");
+    places
 }
 
 /// The state of a task that must be somewhere, and its name there.

@@ -6,14 +6,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use shared::id::{BatchId, TaskId};
-use shared::outcome::Outcome;
+use shared::outcome::{Next, Outcome};
 use shared::task::Task;
 
-use super::disk::listing;
+use super::disk::listing::{self, PassedOver};
 use super::disk::place::{Found, Place};
 use super::find::{ledger_counts, places};
 use super::layout::{Layout, Shelf};
-use super::ledger::search;
+use super::ledger::search::{self, LastLines};
 use super::submit::keys;
 use crate::Error;
 use crate::wire::ledger_line::Line;
@@ -100,24 +100,32 @@ fn or_key(
 
 fn find_all(layout: &Layout, texts: &[&str]) -> Result<Vec<Result<Named, Miss>>, Error> {
     let whole: HashSet<TaskId> = texts.iter().filter_map(|text| text.parse().ok()).collect();
-    let whole = known(layout, whole)?;
+    let mut passed_over = PassedOver::default();
+    let whole = known(layout, whole, &mut passed_over)?;
     let is_whole = |text: &&str| text.parse().is_ok_and(|id| whole.contains(&id));
     let parts = texts.iter().filter(|text| !is_whole(text)).filter_map(|text| digits_of(text));
-    let parts = Parts::find(layout, parts)?;
+    let mut parts = Parts::find(layout, parts)?;
+    parts.passed_over.extend(passed_over);
     let name = |text: &&str| match (text.parse::<TaskId>(), digits_of(text)) {
         (Ok(id), _) if whole.contains(&id) => Ok(Ok(Named::Task(id))),
-        (_, Some(digits)) => parts.hits[&digits].judge(layout, text),
+        (_, Some(digits)) => parts.hits[&digits].judge(layout, text, &parts.passed_over),
         (_, None) => Ok(Err(Miss::NoId((*text).to_owned()))),
     };
     texts.iter().map(name).collect()
 }
 
 /// Those of these tasks that are in the pool or in its history.
-fn known(layout: &Layout, mut ids: HashSet<TaskId>) -> Result<HashSet<TaskId>, Error> {
-    let there = places::find_all(layout, &ids)?;
+fn known(
+    layout: &Layout,
+    mut ids: HashSet<TaskId>,
+    passed_over: &mut PassedOver,
+) -> Result<HashSet<TaskId>, Error> {
+    let there = places::find_some(layout, &ids, passed_over)?;
     let mut known: HashSet<TaskId> = there.into_keys().collect();
     ids.retain(|id| !known.contains(id));
-    known.extend(search::last_of(layout, &ids)?.into_keys());
+    let LastLines { last, damaged } = search::last_of(layout, &ids)?;
+    // Also a line that cannot be understood is about a task that there was.
+    known.extend(last.into_keys().chain(damaged.into_keys()));
     Ok(known)
 }
 
@@ -136,6 +144,7 @@ const WHOLE: usize = 32;
 struct Parts {
     hits: HashMap<String, Hits>,
     lengths: BTreeSet<usize>,
+    passed_over: PassedOver,
 }
 
 /// What has one part.
@@ -158,7 +167,7 @@ impl Parts {
         }
         // A whole id that no task has was looked for already.
         if found.lengths.iter().any(|length| *length < WHOLE) {
-            found.tasks(layout)?;
+            found.passed_over = found.tasks(layout)?;
         }
         Ok(found)
     }
@@ -174,17 +183,20 @@ impl Parts {
         Ok(())
     }
 
-    fn tasks(&mut self, layout: &Layout) -> Result<(), Error> {
+    /// Returns what had to be passed over.
+    fn tasks(&mut self, layout: &Layout) -> Result<PassedOver, Error> {
         let mut see = |id: TaskId| {
             self.with(&id.to_string(), |hits| {
                 hits.tasks.insert(id);
             });
         };
-        for place in places::all(layout)? {
-            let names = listing::tasks_in(&place.dir(layout))?.tasks;
-            names.into_iter().for_each(|name| see(name.id));
+        let mut passed_over = PassedOver::default();
+        for place in places::all(layout, &mut passed_over)? {
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            names.unwrap_or_default().tasks.into_iter().for_each(|name| see(name.id));
         }
-        ledger_counts::each_id(layout, see)
+        ledger_counts::each_id(layout, see)?;
+        Ok(passed_over)
     }
 
     /// Shows the hits of each part that this id begins or ends with. Dashes do not count.
@@ -203,14 +215,20 @@ impl Parts {
 }
 
 impl Hits {
-    fn judge(&self, layout: &Layout, text: &str) -> Result<Result<Named, Miss>, Error> {
+    fn judge(
+        &self,
+        layout: &Layout,
+        text: &str,
+        passed_over: &PassedOver,
+    ) -> Result<Result<Named, Miss>, Error> {
         let text = text.to_owned();
         let (tasks, batches): (Vec<_>, Vec<_>) =
             (self.tasks.iter().collect(), self.batches.iter().collect());
         Ok(match (&tasks[..], &batches[..]) {
             ([id], []) => Ok(Named::Task(**id)),
             ([], [batch]) => Ok(Named::Batch(**batch, members(layout, **batch)?)),
-            ([], []) => Err(Miss::Unknown(text)),
+            // Unless it is where nobody may look.
+            ([], []) => passed_over.none_was().map(|()| Err(Miss::Unknown(text)))?,
             (_, _) => {
                 let ids = tasks.iter().map(ToString::to_string);
                 let all = ids.chain(batches.iter().map(|batch| format!("batch {batch}")));
@@ -285,15 +303,17 @@ pub const fn ended_state(outcome: Outcome) -> &'static str {
 pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> {
     // Between the look at the places and the look at history it may have been put back.
     for _look in 0..3 {
-        if let Some(found) = places::find(layout, id)? {
+        let found = places::find(layout, id);
+        if let Ok(Some(found)) = found {
             return Ok(Some(Standing::There(found)));
         }
         match crate::dir::ledger::search::history_of(layout, id)?.last()? {
-            Some(last) if last.next.ends_task() => {
+            // What has ended for good is in no place, also in none that cannot be looked into.
+            Some(last) if last.next.ends_task() && (found.is_ok() || last.next == Next::End) => {
                 return Ok(Some(Standing::Ended(Box::new(last))));
             }
-            Some(_put_back) => {}
-            None => return Ok(None),
+            Some(_put_back) => drop(found?),
+            None => return found.map(|_nowhere| None),
         }
     }
     Ok(None)

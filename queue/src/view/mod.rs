@@ -22,7 +22,7 @@ use crate::dir::find::counts::Counter;
 use crate::dir::find::ledger_counts;
 use crate::dir::signal::control;
 use crate::wire::brake::Brake;
-use crate::wire::counts::Counts;
+use crate::wire::counts::{Counts, Unlisted};
 use crate::wire::heartbeat::growing_log;
 
 pub use brain::Brain;
@@ -32,19 +32,19 @@ pub use worker::{Life, Worker, gpu_warning, worker, worker_warning, workers};
 /// than it is old.
 const MANY: u64 = 300_000;
 
-/// How many tasks are in each state, as scripts read it.
+/// How many tasks are in each state, as scripts read it. `None` is unknown, which is not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "named as the states are")]
 pub struct States {
-    pub pending: u64,
-    pub processing: u64,
-    pub delayed: u64,
-    pub waiting: u64,
-    pub held: u64,
-    pub failed: u64,
+    pub pending: Option<u64>,
+    pub processing: Option<u64>,
+    pub delayed: Option<u64>,
+    pub waiting: Option<u64>,
+    pub held: Option<u64>,
+    pub failed: Option<u64>,
     pub complete: u64,
     pub cancelled: u64,
-    pub rejected: u64,
+    pub rejected: Option<u64>,
 }
 
 /// The whole pool at one moment.
@@ -91,15 +91,15 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
     };
     let ended = ended(pool, brain.fresh(at))?;
     let states = States {
-        pending: counts.pending,
-        processing: counts.processing,
-        delayed: counts.delayed,
-        waiting: counts.waiting,
-        held: counts.held,
-        failed: counts.failed,
+        pending: counts.known("pending", counts.pending),
+        processing: counts.known("processing", counts.processing),
+        delayed: counts.known("delayed", counts.delayed),
+        waiting: counts.known("waiting", counts.waiting),
+        held: counts.known("held", counts.held),
+        failed: counts.known("failed", counts.failed),
         complete: ended.complete,
         cancelled: ended.cancelled,
-        rejected: counts.rejected,
+        rejected: counts.known("rejected", counts.rejected),
     };
     Ok(View {
         at,
@@ -203,7 +203,8 @@ impl View {
         found.extend(self.disk_full());
         found.extend(self.cut_logs());
         found.extend(self.brain.hung(self.at));
-        let open = self.states.pending + self.states.delayed + self.states.waiting;
+        found.extend(self.counts.unlisted.iter().map(unlisted));
+        let open = self.counts.pending + self.counts.delayed + self.counts.waiting;
         if !self.brain.alive && open > 0 {
             found.push(self.brain_absent());
         }
@@ -251,6 +252,19 @@ impl View {
             )
         })
     }
+}
+
+/// A directory that cannot be listed, as a reason.
+fn unlisted(dir: &Unlisted) -> Reason {
+    let Unlisted { path, problem, state } = dir;
+    let text = format!(
+        "`{path}` cannot be listed ({problem}): how many tasks are {state} there is unknown"
+    );
+    let fix = format!("chmod u+rwx '{path}'");
+    Reason::new(Code::DirectoryUnlisted, text)
+        .evidence("path", path.clone())
+        .evidence("state", state.clone())
+        .fix(fix)
 }
 
 /// The pause of the pool as a reason.

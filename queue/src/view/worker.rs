@@ -11,7 +11,7 @@ use shared::task::TaskName;
 use shared::time::Moment;
 
 use crate::dir::Pool;
-use crate::dir::disk::listing;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::lock::Holder;
 use crate::dir::presence::{heartbeats, lease};
 use crate::wire::fate::Kept;
@@ -226,7 +226,9 @@ pub fn worker(
     let record = lease::read(pool.layout(), &name)?;
     // A heartbeat that cannot be read says nothing; the worker writes the next one soon.
     let heartbeat = heartbeats::read(pool, &name).ok().flatten();
-    let held = listing::tasks_in(&pool.layout().processing_of(&name))?.tasks;
+    // What it holds is unknown where that cannot be listed; whoever counts the tasks says so.
+    let held = listing::tasks_in(&pool.layout().processing_of(&name));
+    let held = PassedOver::default().or_pass_over(held)?.unwrap_or_default().tasks;
     if record.is_none() && heartbeat.is_none() && held.is_empty() && holder == Holder::NoFile {
         return Ok(None);
     }

@@ -165,7 +165,11 @@ const fn weight(code: Code) -> u8 {
         Code::ClassNoWorker | Code::GpuNone | Code::VramNever | Code::WorkerNeverStarted => 1,
         Code::HeldPerson | Code::HeldApproval | Code::HeldBrake => 2,
         Code::WaitingDependency | Code::DelayedUntil => 3,
-        Code::DiskFull | Code::LogCut | Code::JobUnkillable | Code::JobMayRun => 4,
+        Code::DiskFull
+        | Code::DirectoryUnlisted
+        | Code::LogCut
+        | Code::JobUnkillable
+        | Code::JobMayRun => 4,
         Code::Paused | Code::LimitReached => 5,
         Code::ClaimStalled | Code::ClaimLoopStalled | Code::WorkerHung | Code::BrainHung => 6,
         Code::WorkerDead

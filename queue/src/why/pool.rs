@@ -5,6 +5,7 @@ use shared::reason::Reason;
 
 use super::{Explanation, Look, Subject, Word, in_order, task};
 use crate::Error;
+use crate::dir::disk::listing::PassedOver;
 use crate::dir::find::places;
 
 /// The pool as a whole.
@@ -12,7 +13,7 @@ pub fn why_pool(look: &Look<'_>) -> Result<Explanation, Error> {
     let subject = Subject { kind: "pool", id: look.pool.root().display().to_string() };
     let (mut reasons, mut blocked, mut impossible, mut claimable) = (Vec::new(), 0, 0, 0);
     let heads = look.view.counts.lanes.iter().filter_map(|lane| lane.head).collect();
-    let heads = places::find_all(look.pool.layout(), &heads)?;
+    let heads = places::find_some(look.pool.layout(), &heads, &mut PassedOver::default())?;
     for lane in &look.view.counts.lanes {
         let Some(head) = lane.head.and_then(|head| heads.get(&head)) else { continue };
         let Some(verdict) = task::why_found(look, head)? else { continue };
@@ -36,17 +37,21 @@ pub fn why_pool(look: &Look<'_>) -> Result<Explanation, Error> {
             reasons.push(warning);
         }
     }
-    let states = &look.view.states;
+    let counts = &look.view.counts;
     let pending = |number: u64| counted(number, "pending task");
     let (word, text) = if blocked + impossible + claimable == 0 {
-        match states.processing {
-            0 => (Word::Idle, "no task is pending and none runs".to_owned()),
-            running => (Word::Busy, format!("no task is pending, {running} running")),
+        match (counts.processing, counts.unlisted.first()) {
+            (_, Some(dir)) => {
+                let path = &dir.path;
+                (Word::Blocked, format!("no task is known to wait; what is in `{path}` is unknown"))
+            }
+            (0, None) => (Word::Idle, "no task is pending and none runs".to_owned()),
+            (running, None) => (Word::Busy, format!("no task is pending, {running} running")),
         }
     } else if claimable > 0 {
         (Word::Claimable, format!("{} can be taken now", pending(claimable)))
-    } else if blocked > 0 && states.processing > 0 {
-        (Word::Busy, format!("{} running, {} behind them", states.processing, pending(blocked)))
+    } else if blocked > 0 && counts.processing > 0 {
+        (Word::Busy, format!("{} running, {} behind them", counts.processing, pending(blocked)))
     } else if blocked > 0 {
         (Word::Blocked, format!("{} cannot be taken now", pending(blocked)))
     } else {

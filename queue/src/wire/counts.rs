@@ -21,6 +21,20 @@ pub struct Counts {
     pub failed: u64,
     pub rejected: u64,
     pub lanes: Vec<LaneCount>,
+    /// Directories that could not be listed. What is in them is missing in the numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlisted: Vec<Unlisted>,
+}
+
+/// A directory of tasks that could not be listed: what is in it is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Unlisted {
+    /// The state in which the tasks there are.
+    pub state: String,
+    /// The directory.
+    pub path: String,
+    /// What the system said.
+    pub problem: String,
 }
 
 /// One lane with pending tasks.
@@ -43,6 +57,14 @@ pub struct LaneCount {
 }
 
 impl Counts {
+    /// How many tasks are in the state of this name, `at_least` of which were counted. `None` where
+    /// a directory of theirs could not be listed: that is not 0.
+    #[must_use]
+    pub fn known(&self, state: &str, at_least: u64) -> Option<u64> {
+        let is_whole = self.unlisted.iter().all(|unlisted| unlisted.state != state);
+        is_whole.then_some(at_least)
+    }
+
     /// Pending tasks per class.
     #[must_use]
     pub fn by_class(&self) -> BTreeMap<Class, u64> {

@@ -294,6 +294,10 @@ events! {
             => ("Health: {}", Value::Object(figures.clone()));
     }
     "queue.pool" {
+        "directory.unlisted" Warning DirectoryUnlisted { path: String, error: String, count: u64 }
+            => ("What is in {path} is unknown, and the tasks there wait: it cannot be listed: {error}");
+        "directory.listed" Info DirectoryListed { path: String, seconds: f64 }
+            => ("{path} can be listed again, after {}", span(*seconds));
         "ledger.damaged" Warning LedgerDamaged { path: PathBuf, offset: u64, problem: String }
             => ("Passed over a damaged line of history, so what it says is unknown: {} at byte {offset}: {problem}", path.display());
         "pool.created" Info PoolCreated { path: PathBuf }

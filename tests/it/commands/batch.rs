@@ -281,3 +281,33 @@ fn a_hundred_thousand_tasks_in_one_file() {
     let ledger = pool.ledger();
     assert!(ledger.iter().all(|line| first.contains(line["id"].as_str().unwrap())), "the oldest");
 }
+
+/// What cannot be read is unknown and not missing: submitted again it would run a second time.
+#[test]
+fn a_batch_whose_history_is_damaged_is_not_submitted_again() {
+    let pool = quick("");
+    let file = pool.home().join("batch.jsonl");
+    fs::write(&file, "{\"shell\": \"true\", \"class\": \"cpu\"}\n").unwrap();
+    let submit = ["submit", "--json", "--key", "night", "--batch", file.to_str().unwrap()];
+    let _worker = pool.worker(&["--cpu", "--name", "w"]);
+    let id = ids(&pool.queue(&submit).success().json()).remove(0);
+    pool.queue(&["wait", &id]).success();
+    let days = fs::read_dir(pool.dir().join("ledger")).unwrap();
+    let files = days.flat_map(|day| fs::read_dir(day.unwrap().path()).unwrap());
+    let ledger = files.map(|file| file.unwrap().path()).next().unwrap();
+    let whole = fs::read_to_string(&ledger).unwrap();
+    fs::write(&ledger, whole.replace("\"succeeded\"", "\"succXeded\"")).unwrap();
+    for command in [&submit[..], &["show", &id], &["wait", &id]] {
+        let told = pool.queue(command).code(1).stderr;
+        assert!(told.contains("the line at byte 0 (unknown variant"), "{told}");
+    }
+    let told = pool.queue(&["results", "night"]).code(100).stderr;
+    assert!(told.contains("unknown ("), "{told}");
+    let listed = pool.queue(&["ls", "--state", "succeeded"]).success();
+    assert!(listed.stderr.contains("1 line of history cannot be understood"), "{listed}");
+    let checks = pool.queue(&["doctor", "--json"]).code(1).json();
+    let history = checks["checks"].as_array().unwrap().iter().find(|c| c["name"] == "history");
+    assert_eq!(history.unwrap()["ok"], false);
+    fs::write(&ledger, whole).unwrap();
+    assert_eq!(ids(&pool.queue(&submit).success().json()), [id], "it is there already");
+}

@@ -13,6 +13,7 @@ use queue::dir::find::counts::Counter;
 use queue::dir::find::load_requests;
 use queue::eligible::{self, SlotKind};
 use queue::wire::counts::LaneCount;
+use queue::wire::counts::Unlisted;
 use queue::wire::heartbeat::{ClaimReport, growing_log};
 use queue::wire::lane::{LaneName, Requirements};
 use shared::emit;
@@ -324,6 +325,9 @@ fn see(note: Note, lost: &mut u64) {
         Note::LeftAlone(name, err) => {
             let doing = format!("claiming {}", name.id.short());
             emit!(Event::ProcessFailed { doing, error: err.to_string() });
+        }
+        Note::Unlisted(Unlisted { path, problem: error, .. }) => {
+            emit!(Event::DirectoryUnlisted { path, error, count: 1 });
         }
         Note::Obscure(lane, err) => {
             let doing = format!("Nobody takes tasks of lane {lane}");

@@ -26,7 +26,7 @@ impl CountJump {
     /// Takes in a look.
     pub fn look(&mut self, seen: &Snapshot, out: &mut Vec<Command>) {
         let Some(counts) = &seen.counts else { return };
-        let now = counts.pending;
+        let Some(now) = counts.known("pending", counts.pending) else { return };
         let Some(kind) = self.last.replace(now).and_then(|last| jump(last, now)) else { return };
         let mut figures = Map::new();
         figures.insert("count".into(), json!(now));

@@ -9,3 +9,4 @@ pub mod hung;
 pub mod imbalance;
 pub mod stuck;
 pub mod unclaimed;
+pub mod unlisted;

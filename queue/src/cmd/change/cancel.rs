@@ -181,7 +181,9 @@ impl Canceller<'_> {
 
     /// Says of those that have ended how. Returns the others, which are being put back.
     fn history(&mut self, gone: &HashSet<TaskId>) -> Result<Vec<TaskId>, Stop> {
-        let last = search::last_of(self.pool.layout(), gone)?;
+        let lines = search::last_of(self.pool.layout(), gone)?;
+        lines.all_was_read()?;
+        let last = lines.last;
         if let Some(id) = gone.iter().find(|id| !last.contains_key(id)) {
             return Err(Stop::no_match(format!("no task `{id}`")));
         }

@@ -204,10 +204,10 @@ fn refused(state: &'static str) -> Came {
 
 /// The last lines of these tasks, which are nowhere any more.
 fn ended(layout: &Layout, gone: &HashSet<TaskId>) -> Result<HashMap<TaskId, Brief>, Stop> {
-    let last = search::last_of(layout, gone)?;
+    let lines = search::last_of(layout, gone)?;
+    lines.all_was_read()?;
+    let last = lines.last;
     if let Some(id) = gone.iter().find(|id| !last.contains_key(id)) {
-        // A line that cannot be understood may be about it: then that is said.
-        search::history_of(layout, *id)?.last()?;
         return Err(Stop::no_match(format!("no task `{id}`")));
     }
     Ok(last)

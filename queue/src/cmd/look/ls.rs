@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use clap::Args;
 use queue::Pool;
-use queue::dir::disk::listing;
+use queue::dir::disk::listing::{self, PassedOver};
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::places;
 use queue::dir::layout::Shelf;
@@ -146,9 +146,13 @@ impl Lister<'_> {
         // Names first, in the order in which tasks move, so that none is missed; a task that
         // moved meanwhile is met twice, and where it was met last counts.
         let mut listed: Vec<(Place, Vec<TaskName>)> = Vec::new();
-        for place in places::all(&layout)? {
-            let names = listing::tasks_in(&place.dir(&layout))?.tasks;
-            listed.push((place, names));
+        let mut passed_over = PassedOver::default();
+        for place in places::all(&layout, &mut passed_over)? {
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(&layout)))?;
+            listed.push((place, names.unwrap_or_default().tasks));
+        }
+        for err in passed_over.errors() {
+            warn(format!("{err}; the tasks in it are unknown, and missing here"));
         }
         let mut seen = HashSet::new();
         for (_place, names) in listed.iter_mut().rev() {

@@ -49,21 +49,32 @@ fn to_json(view: &View, settings: &Settings) -> Value {
     })
 }
 
+/// How many there are, as far as is known.
+fn many(known: Option<u64>, at_least: u64) -> String {
+    known.map_or_else(|| format!("unknown (at least {at_least})"), |count| count.to_string())
+}
+
 fn show(app: &mut App, view: &View, settings: &Settings) -> Result<(), Stop> {
-    let states = &view.states;
+    let (states, counts) = (&view.states, &view.counts);
     let classes = view.counts.by_class();
     let classes: Vec<_> = classes.iter().map(|(class, n)| format!("{class}: {n}")).collect();
     let classes =
         if classes.is_empty() { String::new() } else { format!(" ({})", classes.join(", ")) };
     app.out.line(format!(
         "pending {}{classes}, processing {}, delayed {}, waiting {}, held {}",
-        states.pending, states.processing, states.delayed, states.waiting, states.held
+        many(states.pending, counts.pending),
+        many(states.processing, counts.processing),
+        many(states.delayed, counts.delayed),
+        many(states.waiting, counts.waiting),
+        many(states.held, counts.held)
     ))?;
-    let failed = format!("failed {}", states.failed);
-    let failed = if states.failed > 0 { app.out.paint(Tone::Bad, &failed) } else { failed };
+    let failed = format!("failed {}", many(states.failed, counts.failed));
+    let failed = if counts.failed > 0 { app.out.paint(Tone::Bad, &failed) } else { failed };
     app.out.line(format!(
         "{failed}, complete {}, cancelled {}, rejected {}",
-        states.complete, states.cancelled, states.rejected
+        states.complete,
+        states.cancelled,
+        many(states.rejected, counts.rejected)
     ))?;
     let brain = view.brain.to_json();
     let standby = view.brain.standby.map(|pid| format!("; pid {pid} stands by"));

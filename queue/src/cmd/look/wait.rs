@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use queue::Pool;
+use queue::dir::disk::listing::PassedOver;
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::places;
 use queue::dir::layout::Shelf;
@@ -122,7 +123,8 @@ impl Ends {
         let layout = pool.layout();
         // Before the look-up, so that no end falls between the two.
         let follower = Follower::from_now(layout)?;
-        let there = places::find_all(layout, &ids)?;
+        let mut passed_over = PassedOver::default();
+        let there = places::find_some(layout, &ids, &mut passed_over)?;
         // Between the line about an end and what it says lies a flush, and may lie a crash.
         let may_have_ended = |id: &TaskId| match there.get(id).map(|found| &found.place) {
             Some(Place::Pending { .. } | Place::Delayed { .. }) => false,
@@ -130,11 +132,16 @@ impl Ends {
             Some(Place::Processing { .. } | Place::Ending { .. }) | None => true,
         };
         let asked: HashSet<TaskId> = ids.iter().copied().filter(may_have_ended).collect();
-        let last = search::last_of(layout, &asked)?;
+        let lines = search::last_of(layout, &asked)?;
         let mut ends = Self { open: ids, ended: HashMap::new(), follower };
         for id in asked {
-            match (there.get(&id), last.get(&id)) {
-                (None, None) => return Err(Stop::no_match(format!("no task `{id}`"))),
+            match (there.get(&id), lines.last.get(&id)) {
+                // Unless it is where nobody may look, or the line about it cannot be understood.
+                (None, None) => {
+                    passed_over.none_was()?;
+                    lines.all_was_read()?;
+                    return Err(Stop::no_match(format!("no task `{id}`")));
+                }
                 (found, brief) => ends.ended.extend(end_of(found, brief).map(|end| (id, end))),
             }
         }

@@ -43,6 +43,8 @@ pub(super) struct Known {
 pub(super) fn known(layout: &Layout, batch: BatchId) -> Result<Known, Error> {
     let members = members::of_batch(layout, batch)?;
     let answers = BatchEnds::of(layout, members.iter().map(|member| member.id).collect())?;
+    // What is unknown is not missing: it would run a second time.
+    answers.all_was_read()?;
     let mut done = HashMap::new();
     for (index, member) in members.iter().enumerate() {
         if let Some(key) = member.key.filter(|_key| is_done(answers.slot(index))) {

@@ -18,9 +18,10 @@ use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
-use crate::dir::disk::listing;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::layout::Layout;
 use crate::dir::ledger::append::Ledger;
+use crate::wire::counts::Unlisted;
 use crate::wire::lane::{LaneName, Requirements};
 
 pub use crate::store::Wish;
@@ -56,6 +57,8 @@ pub struct Cursor {
     lanes: Vec<LaneView>,
     /// Lanes of which it was told that they cannot be understood.
     obscure: BTreeSet<LaneName>,
+    /// What was told of directories that cannot be listed.
+    unlisted: BTreeSet<String>,
     /// Tasks that are left to others.
     passed_over: HashSet<TaskId>,
     /// What is claimed next, as far as it was read ahead.
@@ -66,14 +69,14 @@ impl Cursor {
     /// A view of the pool's pending tasks for one worker, with the ledger of its life.
     #[must_use]
     pub fn new(pool: &Pool, worker: &Name, ledger: Arc<Ledger>) -> Self {
-        let (freshness, lanes, obscure) = (Freshness::UNKNOWN, Vec::new(), BTreeSet::new());
         Self {
             pool: pool.clone(),
             worker: worker.clone(),
             ledger,
-            freshness,
-            lanes,
-            obscure,
+            freshness: Freshness::UNKNOWN,
+            lanes: Vec::new(),
+            obscure: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
             passed_over: HashSet::new(),
             prefetched: None,
         }
@@ -88,6 +91,23 @@ impl Cursor {
     pub fn pass(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<Pass, Error> {
         // A pool.toml that cannot be read changes nothing: the brain says it, and each command.
         let _as_before = self.pool.follow_limits();
+        let (mut told, mut met) = (std::mem::take(&mut self.unlisted), BTreeSet::new());
+        let mut once = |note: Note| {
+            if let Note::Unlisted(Unlisted { path, .. }) = &note {
+                met.insert(path.clone());
+                if !told.insert(path.clone()) {
+                    return;
+                }
+            }
+            see(note);
+        };
+        let pass = self.both_looks(wish, &mut once);
+        // All was looked at: what was not met by that can be listed again.
+        self.unlisted = if matches!(pass, Ok(Pass::Nothing { .. })) { met } else { told };
+        pass
+    }
+
+    fn both_looks(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<Pass, Error> {
         let before = match self.look(wish, LookDepth::Cached, see)? {
             // Which lanes are closed is not kept meanwhile: there may be thousands.
             Pass::Nothing { lost, .. } => lost,
@@ -139,7 +159,13 @@ impl Cursor {
     /// Reads the task that is claimed next, unless others are faster, as far as that can be told
     /// without listing anything. For whoever waits for something else.
     pub fn prefetch(&mut self, wish: &Wish<'_>, see: &mut dyn FnMut(Note)) -> Result<(), Error> {
-        self.refresh(LookDepth::Cached, see)?;
+        let mut see = |note| {
+            // Said by the pass that comes.
+            if !matches!(note, Note::Unlisted(_)) {
+                see(note);
+            }
+        };
+        self.refresh(LookDepth::Cached, &mut see)?;
         let heads = self.order(wish.classes).into_iter().filter_map(|(index, priority)| {
             let lane = self.lanes.get(index).filter(|lane| (wish.open)(&lane.requirements))?;
             let row = lane.rows.get(&priority)?;
@@ -204,9 +230,11 @@ impl Cursor {
             self.relist_lanes(&layout, see)?;
         }
         self.freshness = now;
+        let mut passed_over = PassedOver::default();
         for lane in &mut self.lanes {
-            lane.refresh(&layout, look)?;
+            lane.refresh(&layout, look, &mut passed_over)?;
         }
+        passed_over.unlisted("pending").into_iter().for_each(|dir| see(Note::Unlisted(dir)));
         Ok(())
     }
 

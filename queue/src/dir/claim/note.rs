@@ -4,6 +4,7 @@ use shared::task::TaskName;
 
 use super::limit_slots::UsedUp;
 use crate::Error;
+use crate::wire::counts::Unlisted;
 use crate::wire::lane::LaneName;
 
 /// What is seen on the way to a claim, one by one.
@@ -21,4 +22,6 @@ pub enum Note {
     LeftAlone(TaskName, Error),
     /// What a lane requires cannot be read, so nobody takes from it. Told once, until it can.
     Obscure(LaneName, Error),
+    /// A directory cannot be listed, so what is in it is unknown, and not taken. Told once.
+    Unlisted(Unlisted),
 }

@@ -14,8 +14,9 @@ use super::one::{self, Claim, ClaimTarget, Claimer, Try};
 use super::prefetch::Prefetched;
 use crate::Error;
 use crate::dir::disk::freshness::Freshness;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::publish::remove_empty_dir;
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::reject;
 use crate::dir::layout::{Layout, Segment};
 use crate::wire::lane::{LaneName, Requirements};
 
@@ -80,11 +81,21 @@ impl LaneView {
         Self { name, requirements, freshness: Freshness::UNKNOWN, rows: BTreeMap::new() }
     }
 
-    pub(super) fn refresh(&mut self, layout: &Layout, look: LookDepth) -> Result<(), Error> {
+    /// What cannot be listed counts as empty, and is looked at again the next time.
+    pub(super) fn refresh(
+        &mut self,
+        layout: &Layout,
+        look: LookDepth,
+        passed_over: &mut PassedOver,
+    ) -> Result<(), Error> {
         let dir = layout.pending().join(self.name.as_str());
-        let now = self.freshness.glance(&dir)?;
+        let mut now = self.freshness.glance(&dir)?;
         if look == LookDepth::Afresh || !now.is_current() {
-            let priorities = listing::priorities(layout, &self.name)?;
+            let priorities = passed_over.or_pass_over(listing::priorities(layout, &self.name))?;
+            if priorities.is_none() {
+                now = now.unread();
+            }
+            let priorities = priorities.unwrap_or_default();
             self.rows.retain(|priority, _row| priorities.contains(priority));
             for priority in priorities {
                 self.rows.entry(priority).or_default();
@@ -92,7 +103,7 @@ impl LaneView {
         }
         self.freshness = now;
         for (priority, row) in &mut self.rows {
-            row.refresh(&layout.pending_priority(&self.name, *priority), look)?;
+            row.refresh(&layout.pending_priority(&self.name, *priority), look, passed_over)?;
         }
         Ok(())
     }
@@ -165,15 +176,24 @@ impl LaneView {
 }
 
 impl Row {
-    fn refresh(&mut self, dir: &Path, look: LookDepth) -> Result<(), Error> {
-        let now = self.freshness.glance(dir)?;
+    fn refresh(
+        &mut self,
+        dir: &Path,
+        look: LookDepth,
+        passed_over: &mut PassedOver,
+    ) -> Result<(), Error> {
+        let Some(now) = passed_over.or_pass_over(self.freshness.glance(dir))? else {
+            *self = Self::default();
+            return Ok(());
+        };
         if look == LookDepth::Cached && now.is_current() {
             return Ok(());
         }
-        self.segments = listing::segments(dir)?.into();
+        let segments = passed_over.or_pass_over(listing::segments(dir))?;
+        self.freshness = if segments.is_some() { now } else { now.unread() };
+        self.segments = segments.unwrap_or_default().into();
         // Mostly there is one.
         self.segments.shrink_to_fit();
-        self.freshness = now;
         // Names of a directory that is not the oldest any more come after those that are older.
         if look == LookDepth::Afresh || self.listed.as_ref() != self.segments.front() {
             self.names.clear();
@@ -193,7 +213,16 @@ impl Row {
             && let Some(segment) = self.segments.front().cloned()
         {
             let path = dir.join(segment.dir_name());
-            self.list(layout, &path, see)?;
+            let mut passed_over = PassedOver::default();
+            let listed = self.list(layout, &path, see);
+            if passed_over.or_pass_over(listed)?.is_none() {
+                // Whoever lists it afresh meets it again; those behind it can be had.
+                let dirs = passed_over.unlisted("pending");
+                dirs.into_iter().for_each(|dir| see(Note::Unlisted(dir)));
+                self.freshness = Freshness::UNKNOWN;
+                self.segments.pop_front();
+                continue;
+            }
             self.listed = Some(segment);
             if self.names.is_empty() {
                 // Used up, and listed just now: nothing there. What came meanwhile keeps the

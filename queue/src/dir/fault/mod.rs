@@ -4,13 +4,13 @@
 use std::path::Path;
 
 #[cfg(not(test))]
-pub(crate) use nothing::{did, here, is_own_process, look, step, wait_until};
+pub(crate) use nothing::{did, here, is_own_process, listing, look, step, wait_until};
 #[cfg(test)]
 mod plan;
 #[cfg(test)]
 pub(crate) use plan::{
-    Done, Gate, Stop, count_looks, did, fail_at, fail_where, here, is_own_process, look, mark,
-    obey, plug_in, pull_after, record, recorded, step, wait_until, what_failed,
+    Done, Gate, Stop, count_looks, did, fail_at, fail_where, here, is_own_process, listing, look,
+    mark, obey, plug_in, pull_after, record, recorded, refuse, step, wait_until, what_failed,
 };
 
 /// A change to the disk that has just been made, or a flush that has just come back.
@@ -45,6 +45,11 @@ mod nothing {
 
     #[inline]
     pub(crate) const fn step(_what: &'static str) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) const fn listing(_dir: &std::path::Path) -> std::io::Result<()> {
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -82,6 +82,7 @@ struct State {
     failed: Option<&'static str>,
     record: Option<Vec<Done>>,
     gate: Option<Gate>,
+    refused: Option<PathBuf>,
 }
 
 /// What is planned for a thread, and for the threads that it starts.
@@ -123,6 +124,17 @@ pub(crate) fn fail_at(n: u32, errno: rustix::io::Errno) {
 pub(crate) fn fail_where(what: &'static str, errno: rustix::io::Errno) {
     let plan = Plan::FailsAt(what, errno.raw_os_error());
     with(|state| (state.plan, state.failed) = (plan, None));
+}
+
+/// Lets nobody list this directory any more, as if it had no permission; all may again with `None`.
+pub(crate) fn refuse(dir: Option<PathBuf>) {
+    with(|state| state.refused = dir);
+}
+
+/// To be called before a directory is listed.
+pub(crate) fn listing(dir: &Path) -> io::Result<()> {
+    let refused = with(|state| state.refused.as_deref() == Some(dir));
+    if refused { Err(rustix::io::Errno::ACCESS.into()) } else { Ok(()) }
 }
 
 /// Makes everything work again, like a restart.

@@ -19,12 +19,12 @@ use shared::time::Moment;
 use super::places;
 use crate::Error;
 use crate::dir::batch::roll_forward;
-use crate::dir::disk::listing;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::Place;
 use crate::dir::layout::{Layout, Shelf};
-use crate::dir::ledger::lines::{each_line, read_line};
+use crate::dir::ledger::lines::{Damaged, each_line, read_line};
 use crate::error::At as _;
-use crate::wire::ledger_line::{self, Brief, HEAD, Line, Unread, id_in};
+use crate::wire::ledger_line::{self, Brief, HEAD, Line, Unread};
 
 /// How one task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,9 @@ pub struct BatchEnds {
     /// How far each file was read, and its number.
     read: BTreeMap<PathBuf, (u32, u64)>,
     open: usize,
-    damaged: usize,
+    /// The first line that may be about one of them, and cannot be understood.
+    damaged: Option<Damaged>,
+    passed_over: PassedOver,
 }
 
 /// So often an unknown task is looked for.
@@ -87,8 +89,9 @@ impl BatchEnds {
         let slots = vec![Slot::Unknown; ids.len()];
         let open = ids.len();
         let (files, read) = (Vec::new(), BTreeMap::new());
-        let damaged = 0;
-        let mut answers = Self { ids, places, slots, first_day, files, read, open, damaged };
+        let (damaged, passed_over) = (None, PassedOver::default());
+        let mut answers =
+            Self { ids, places, slots, first_day, files, read, open, damaged, passed_over };
         for look in 0..LOOKS {
             answers.look_for_open(layout)?;
             answers.poll(layout)?;
@@ -120,15 +123,21 @@ impl BatchEnds {
         self.open
     }
 
-    /// Lines of history that are, or may be, about these tasks, and cannot be understood: how a
-    /// task ended that is [`Slot::Unknown`] may stand there.
-    #[must_use]
-    pub fn damaged(&self) -> usize {
-        self.damaged
+    /// An error where what became of a task is unknown, because something could not be read: a line
+    /// of history that may be about it, or a place where it may be. Then it is not known either that
+    /// there is nothing.
+    pub fn all_was_read(&self) -> Result<(), Error> {
+        if !self.slots.contains(&Slot::Unknown) {
+            return Ok(());
+        }
+        self.passed_over.none_was()?;
+        let what = "what became of a task of the batch";
+        self.damaged.as_ref().map_or(Ok(()), |damaged| Err(damaged.error(what)))
     }
 
     fn look_for_open(&mut self, layout: &Layout) -> Result<(), Error> {
-        for place in places::all(layout)? {
+        let mut passed_over = PassedOver::default();
+        for place in places::all(layout, &mut passed_over)? {
             if matches!(place, Place::Shelf { shelf: Shelf::Failed, .. }) {
                 continue;
             }
@@ -139,7 +148,8 @@ impl BatchEnds {
                 | Place::Delayed { .. }
                 | Place::Shelf { .. } => place.state(),
             };
-            for name in listing::tasks_in(&place.dir(layout))?.tasks {
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            for name in names.unwrap_or_default().tasks {
                 let Some(index) = self.places.get(&name.id) else { continue };
                 let slot = &mut self.slots[*index as usize];
                 if *slot == Slot::Unknown {
@@ -147,6 +157,7 @@ impl BatchEnds {
                 }
             }
         }
+        self.passed_over = passed_over;
         Ok(())
     }
 
@@ -181,8 +192,10 @@ impl BatchEnds {
             }
             Err(Unread::Torn) => {}
             Err(Unread::Damaged(_)) => {
-                let ours = id_in(line).is_none_or(|id| self.places.contains_key(&id));
-                self.damaged += usize::from(ours);
+                let damaged = read_line::<Brief>(path, offset, line).err();
+                let ours =
+                    damaged.filter(|it| it.task.is_none_or(|id| self.places.contains_key(&id)));
+                self.damaged = self.damaged.take().or(ours);
             }
         })
     }

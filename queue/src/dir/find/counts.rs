@@ -11,10 +11,10 @@ use crate::Error;
 use crate::dir::brake;
 use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
-use crate::dir::disk::listing;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::layout::{Layout, Shelf};
 use crate::wire::brake::BrakeKey;
-use crate::wire::counts::{Counts, LaneCount};
+use crate::wire::counts::{Counts, LaneCount, Unlisted};
 use crate::wire::lane::{LaneName, Requirements};
 
 /// Counts of directories, remembered by modification time, and what lanes are.
@@ -22,6 +22,8 @@ use crate::wire::lane::{LaneName, Requirements};
 pub struct Counter {
     known: HashMap<PathBuf, Known>,
     lanes: HashMap<LaneName, Needs>,
+    /// What the look that is going on could not list.
+    passed_over: PassedOver,
     round: u64,
 }
 
@@ -52,28 +54,39 @@ struct Pending {
 }
 
 impl Counter {
-    /// Counts all places but `ending/`; lists only the directories that have changed since.
+    /// Counts all places but `ending/`; lists only the directories that have changed since. Those
+    /// that cannot be listed are passed over, and named.
     pub fn take(&mut self, layout: &Layout) -> Result<Counts, Error> {
         self.round += 1;
         let mut counts = Counts::default();
-        for lane in listing::lanes(layout)? {
+        let lanes = self.or_none(listing::lanes(layout))?;
+        for lane in lanes {
             let Some(mut lane) = self.lane(layout, lane)? else { continue };
             let held = self.held_back(layout, &lane)?;
             counts.held += held;
             lane.pending -= held;
             counts.lanes.push(lane);
         }
+        counts.unlisted.extend(self.unlisted("pending"));
         counts.pending = counts.lanes.iter().map(|lane| lane.pending).sum();
-        for worker in listing::holders(layout)? {
-            counts.processing += self.count(&layout.processing_of(&worker))?.0;
+        let holders = self.or_none(listing::holders(layout))?;
+        counts.processing = self.sum(holders.iter().map(|worker| layout.processing_of(worker)))?;
+        counts.unlisted.extend(self.unlisted("processing"));
+        let dues = self.or_none(listing::due_times(layout))?;
+        counts.delayed = self.sum(dues.iter().map(|due| layout.delayed().join(due.to_string())))?;
+        counts.unlisted.extend(self.unlisted("delayed"));
+        for (shelf, count) in [
+            (Shelf::Waiting, &mut counts.waiting),
+            (Shelf::Held, &mut counts.held),
+            (Shelf::Failed, &mut counts.failed),
+        ] {
+            let dir = layout.shelf(shelf);
+            let segments = self.or_none(listing::segments(&dir))?;
+            *count += self.sum(segments.iter().map(|segment| dir.join(segment.dir_name())))?;
+            counts.unlisted.extend(self.unlisted(shelf.as_str()));
         }
-        for due in listing::due_times(layout)? {
-            counts.delayed += self.count(&layout.delayed().join(due.to_string()))?.0;
-        }
-        counts.waiting = self.shelf(layout, Shelf::Waiting)?;
-        counts.held += self.shelf(layout, Shelf::Held)?;
-        counts.failed = self.shelf(layout, Shelf::Failed)?;
-        counts.rejected = rejected(layout)?;
+        counts.rejected = self.or_none(rejected(layout).map(|count| vec![count]))?.iter().sum();
+        counts.unlisted.extend(self.unlisted("rejected"));
         let round = self.round;
         self.known.retain(|_dir, known| known.round == round);
         self.lanes.retain(|_lane, needs| needs.round == round);
@@ -84,12 +97,15 @@ impl Counter {
     pub fn by_class(&mut self, layout: &Layout) -> Result<BTreeMap<Class, u64>, Error> {
         self.round += 1;
         let mut classes = BTreeMap::new();
-        for lane in listing::lanes(layout)? {
+        let lanes = self.or_none(listing::lanes(layout))?;
+        for lane in lanes {
             let pending = self.pending(layout, &lane)?.pending;
             if let Some(class) = class_of(&lane).filter(|_class| pending > 0) {
                 *classes.entry(class).or_default() += pending;
             }
         }
+        // Whoever counts the tasks says what was passed over.
+        self.passed_over = PassedOver::default();
         let round = self.round;
         self.known.retain(|_dir, known| known.round == round);
         Ok(classes)
@@ -97,9 +113,11 @@ impl Counter {
 
     fn pending(&mut self, layout: &Layout, lane: &LaneName) -> Result<Pending, Error> {
         let mut found = Pending::default();
-        for priority in listing::priorities(layout, lane)? {
+        let priorities = self.or_none(listing::priorities(layout, lane))?;
+        for priority in priorities {
             let dir = layout.pending_priority(lane, priority);
-            for segment in listing::segments(&dir)? {
+            let segments = self.or_none(listing::segments(&dir))?;
+            for segment in segments {
                 let (count, first) = self.count(&dir.join(segment.dir_name()))?;
                 if count > 0 {
                     found.priority_max = found.priority_max.max(priority);
@@ -151,16 +169,29 @@ impl Counter {
         Some(needs)
     }
 
-    fn shelf(&mut self, layout: &Layout, shelf: Shelf) -> Result<u64, Error> {
-        let dir = layout.shelf(shelf);
+    fn or_none<T>(&mut self, read: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
+        Ok(self.passed_over.or_pass_over(read)?.unwrap_or_default())
+    }
+
+    /// What was passed over since this was asked last.
+    fn unlisted(&mut self, state: &str) -> Vec<Unlisted> {
+        std::mem::take(&mut self.passed_over).unlisted(state)
+    }
+
+    fn sum(&mut self, dirs: impl Iterator<Item = PathBuf>) -> Result<u64, Error> {
         let mut total = 0;
-        for segment in listing::segments(&dir)? {
-            total += self.count(&dir.join(segment.dir_name()))?.0;
+        for dir in dirs {
+            total += self.count(&dir)?.0;
         }
         Ok(total)
     }
 
     fn count(&mut self, dir: &Path) -> Result<(u64, Option<TaskName>), Error> {
+        let counted = self.count_dir(dir);
+        Ok(self.passed_over.or_pass_over(counted)?.unwrap_or_default())
+    }
+
+    fn count_dir(&mut self, dir: &Path) -> Result<(u64, Option<TaskName>), Error> {
         let known = self.known.get(dir);
         let freshness = known.map_or(Freshness::UNKNOWN, |known| known.freshness).look(dir)?;
         let round = self.round;

@@ -9,10 +9,10 @@ use shared::outcome::{Next, Outcome};
 use super::places;
 use crate::Error;
 use crate::dir::Pool;
-use crate::dir::disk::listing;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::layout::Shelf;
-use crate::dir::ledger::search;
+use crate::dir::ledger::search::{self, LastLines};
 use crate::store::dependency::Dependency;
 
 /// How a task ended, with which attempt: a retried one ends again, and lines of several writers
@@ -41,12 +41,13 @@ pub(in crate::dir) fn states(
     pool: &Pool,
     mut wanted: HashSet<TaskId>,
 ) -> Result<HashMap<TaskId, Option<End>>, Error> {
-    let mut states = in_places(pool, &mut wanted)?;
+    let mut states = in_places(pool, &mut wanted, &mut PassedOver::default())?;
     if wanted.is_empty() {
         return Ok(states);
     }
-    let last = search::last_of(pool.layout(), &wanted)?;
-    for (id, brief) in last {
+    let LastLines { last, damaged } = search::last_of(pool.layout(), &wanted)?;
+    // How it ended with its last attempt is unknown where the line about that is damaged.
+    for (id, brief) in last.into_iter().filter(|(id, _brief)| !damaged.contains_key(id)) {
         let Some(outcome) = brief.end_of_task() else { continue };
         states.insert(id, Some(End { attempt: brief.attempt, outcome }));
         if brief.next == Next::End {
@@ -54,7 +55,11 @@ pub(in crate::dir) fn states(
         }
     }
     if !wanted.is_empty() {
-        states.extend(in_places(pool, &mut wanted)?);
+        let mut passed_over = PassedOver::default();
+        states.extend(in_places(pool, &mut wanted, &mut passed_over)?);
+        // What failed may have been retried, and be where nobody may look: then it is open.
+        let unknown = wanted.into_iter().filter(|_id| !passed_over.is_empty());
+        states.extend(unknown.map(|id| (id, None)));
     }
     Ok(states)
 }
@@ -62,10 +67,12 @@ pub(in crate::dir) fn states(
 fn in_places(
     pool: &Pool,
     wanted: &mut HashSet<TaskId>,
+    passed_over: &mut PassedOver,
 ) -> Result<HashMap<TaskId, Option<End>>, Error> {
     let mut states = HashMap::new();
-    for place in places::all(pool.layout())? {
-        for name in listing::tasks_in(&place.dir(pool.layout()))?.tasks {
+    for place in places::all(pool.layout(), passed_over)? {
+        let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(pool.layout())))?;
+        for name in names.unwrap_or_default().tasks {
             if wanted.remove(&name.id) {
                 let found = Found { place: place.clone(), name };
                 states.insert(name.id, end_of(pool, &found)?);

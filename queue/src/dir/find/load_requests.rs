@@ -9,9 +9,11 @@ use shared::reason::{Code, Reason};
 use shared::task::{Class, Payload, Task};
 use shared::time::Moment;
 
+use super::places::pending_places;
 use crate::Error;
-use crate::dir::disk::place::{Found, Place};
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::listing::{self, PassedOver};
+use crate::dir::disk::place::Found;
+use crate::dir::disk::reject;
 use crate::dir::layout::Layout;
 use crate::wire::heartbeat::Heartbeat;
 
@@ -49,16 +51,17 @@ impl Asked {
 pub fn pending(layout: &Layout) -> Result<Vec<Asked>, Error> {
     let mut asked = Vec::new();
     let start = format!("{}-", Class::Resource);
-    for lane in listing::lanes(layout)?.into_iter().filter(|l| l.as_str().starts_with(&start)) {
-        for priority in listing::priorities(layout, &lane)? {
-            for segment in listing::segments(&layout.pending_priority(&lane, priority))? {
-                let place = Place::Pending { lane: lane.clone(), priority, segment };
-                for name in listing::tasks_in(&place.dir(layout))?.tasks {
-                    let found = Found { place: place.clone(), name };
-                    // What cannot be read is put aside by whoever claims it.
-                    let task = found.read(layout).ok().flatten();
-                    asked.extend(task.as_ref().and_then(Asked::of));
-                }
+    // Whoever counts the tasks says what is passed over.
+    let mut passed_over = PassedOver::default();
+    let lanes = passed_over.or_pass_over(listing::lanes(layout))?.unwrap_or_default();
+    for lane in lanes.into_iter().filter(|lane| lane.as_str().starts_with(&start)) {
+        for place in pending_places(layout, &lane, &mut passed_over)? {
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            for name in names.unwrap_or_default().tasks {
+                let found = Found { place: place.clone(), name };
+                // What cannot be read is put aside by whoever claims it.
+                let task = found.read(layout).ok().flatten();
+                asked.extend(task.as_ref().and_then(Asked::of));
             }
         }
     }

@@ -6,3 +6,5 @@ pub mod dependencies;
 pub mod ledger_counts;
 pub mod load_requests;
 pub mod places;
+#[cfg(test)]
+mod tests;

@@ -173,17 +173,42 @@ pub(crate) fn recorded(layout: &Layout, attempts: &[TaskName]) -> Result<Recorde
     Ok(recorded)
 }
 
-/// The last line about each of these tasks, by attempt, of those that can be understood; nothing
-/// about those that have none. For those who do not act upon there being none.
-pub fn last_of(layout: &Layout, ids: &HashSet<TaskId>) -> Result<HashMap<TaskId, Brief>, Error> {
-    let mut last: HashMap<TaskId, Brief> = HashMap::new();
-    each_about(layout, ids, |_path, id, brief| {
-        let Ok(brief) = brief else { return };
-        if last.get(&id).is_none_or(|other| other.attempt <= brief.attempt) {
-            last.insert(id, brief);
+/// What the ledger says last about some tasks.
+#[derive(Debug, Default)]
+pub struct LastLines {
+    /// The last line about each, by attempt; nothing about those that have none.
+    pub last: HashMap<TaskId, Brief>,
+    /// Of those whose end is not among these lines, one that cannot be understood and may say it.
+    pub damaged: HashMap<TaskId, Damaged>,
+}
+
+impl LastLines {
+    /// An error where how one of them ended is unknown.
+    pub fn all_was_read(&self) -> Result<(), Error> {
+        let first = self.damaged.iter().min_by_key(|(id, _damaged)| **id);
+        let error = |(id, damaged): (&TaskId, &Damaged)| damaged.error(&format!("how {id} ended"));
+        first.map_or(Ok(()), |damaged| Err(error(damaged)))
+    }
+}
+
+/// The last lines about these tasks, with one reading of history.
+pub fn last_of(layout: &Layout, ids: &HashSet<TaskId>) -> Result<LastLines, Error> {
+    let mut lines = LastLines::default();
+    each_about(layout, ids, |_path, id, brief| match brief {
+        Ok(brief) => {
+            if lines.last.get(&id).is_none_or(|other| other.attempt <= brief.attempt) {
+                lines.last.insert(id, brief);
+            }
         }
+        Err(damaged) => drop(lines.damaged.insert(id, damaged)),
     })?;
-    Ok(last)
+    let LastLines { last, damaged } = &mut lines;
+    damaged.retain(|id, damaged| {
+        // What has ended for good has no later attempt; nor does an earlier one change anything.
+        let is_later = |brief: &Brief| damaged.attempt.is_none_or(|it| it > brief.attempt);
+        last.get(id).is_none_or(|brief| brief.next != Next::End && is_later(brief))
+    });
+    Ok(lines)
 }
 
 /// Shows the lines that are, or may be, about these tasks, and the file of each, with one reading of

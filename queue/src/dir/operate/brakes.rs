@@ -8,6 +8,7 @@ use shared::task::Class;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::members;
+use crate::dir::disk::listing::PassedOver;
 use crate::dir::find::places;
 use crate::dir::signal::doorbell;
 use crate::wire::brake::{Brake, BrakeKey};
@@ -55,7 +56,7 @@ pub fn brakes_of(pool: &Pool, ids: &HashSet<TaskId>) -> Result<Vec<HeldTasks>, E
 fn counted(pool: &Pool, brake: &Brake, ids: &HashSet<TaskId>) -> Result<HashSet<TaskId>, Error> {
     let mut tasks: HashSet<TaskId> =
         brake.tasks.iter().copied().filter(|id| ids.contains(id)).collect();
-    for (id, found) in places::find_all(pool.layout(), ids)? {
+    for (id, found) in places::find_some(pool.layout(), ids, &mut PassedOver::default())? {
         let task = found.read(pool.layout())?;
         if task.and_then(|task| BrakeKey::of(&task)).as_ref() == Some(&brake.key) {
             tasks.insert(id);

@@ -1,5 +1,7 @@
 //! Releasing what waits: delays that are over, dependencies that have ended. Done by the brain;
-//! without a brain by the deputy. Several may do it at once: each step is one rename.
+//! without a brain by the deputy. Several may do it at once: each step is one rename. A directory
+//! that cannot be listed is passed over and looked at again at the next step; whoever counts the
+//! tasks says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,9 +15,10 @@ use shared::time::Moment;
 use crate::Error;
 use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::publish::remove_empty_dir;
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::reject;
 use crate::dir::find::dependencies::{self, End};
 use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
@@ -87,6 +90,8 @@ pub struct Promoter {
     known: BTreeMap<Segment, Freshness>,
     /// Met in this step, and what is wrong with each: to be ended when the rest is done.
     unreadable: Vec<(Found, String)>,
+    /// What went wrong with tasks at the last step: the same is not told again.
+    failing: HashMap<TaskId, String>,
     /// The second of the last step: what was due by then and is still there could not be released.
     stepped: Option<i64>,
 }
@@ -110,6 +115,7 @@ impl Promoter {
             looked_up: HashSet::new(),
             known: BTreeMap::new(),
             unreadable: Vec::new(),
+            failing: HashMap::new(),
             stepped: None,
         }
     }
@@ -140,6 +146,7 @@ impl Promoter {
             self.decide(ledger, &mut done)?;
         }
         self.reject(ledger, &mut done)?;
+        self.tell_once(&mut done);
         Ok(done)
     }
 
@@ -171,17 +178,31 @@ impl Promoter {
         Ok(())
     }
 
+    /// Leaves out what was told at the last step, and has not changed: it is tried once a second.
+    fn tell_once(&mut self, done: &mut Vec<Promotion>) {
+        let before = std::mem::take(&mut self.failing);
+        done.retain(|promotion| {
+            let Promotion::Failed(name, err) = promotion else { return true };
+            let text = err.to_string();
+            let is_news = before.get(&name.id) != Some(&text);
+            self.failing.insert(name.id, text);
+            is_news
+        });
+    }
+
     fn delays(&mut self, now: Moment) -> Result<Vec<Promotion>, Error> {
         let pool = self.pool.clone();
         let (mut done, mut mover) = (Vec::new(), Mover::new(&pool));
         let layout = pool.layout();
-        for due in listing::due_times(layout)? {
+        let mut passed_over = PassedOver::default();
+        for due in passed_over.or_pass_over(listing::due_times(layout))?.unwrap_or_default() {
             let over = due <= now.unix_seconds();
             if !over && due <= self.latest_retry(now) {
                 continue;
             }
             let place = Place::Delayed { due };
-            let names = listing::tasks_in(&place.dir(layout))?;
+            let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+            let names = names.unwrap_or_default();
             self.put_aside(names.foreign, &mut done);
             // No pause before a retry is as long as that: the clock was set back since.
             let is_due = |name: &TaskName| over || name.attempt > 1;
@@ -254,7 +275,11 @@ impl Promoter {
     /// Learns of tasks that came to wait, and forgets those that went.
     fn discover(&mut self, done: &mut Vec<Promotion>) -> Result<(), Error> {
         let dir = self.pool.layout().shelf(Shelf::Waiting);
-        let segments: BTreeSet<Segment> = listing::segments(&dir)?.into_iter().collect();
+        let mut passed_over = PassedOver::default();
+        let Some(segments) = passed_over.or_pass_over(listing::segments(&dir))? else {
+            return Ok(());
+        };
+        let segments: BTreeSet<Segment> = segments.into_iter().collect();
         self.waiting.retain(|_id, waiting| segments.contains(&waiting.segment));
         self.known.retain(|segment, _freshness| segments.contains(segment));
         for segment in segments {
@@ -280,7 +305,10 @@ impl Promoter {
         path: &Path,
         done: &mut Vec<Promotion>,
     ) -> Result<Learnt, Error> {
-        let names = listing::tasks_in(path)?;
+        let mut passed_over = PassedOver::default();
+        let Some(names) = passed_over.or_pass_over(listing::tasks_in(path))? else {
+            return Ok(Learnt::Some);
+        };
         self.put_aside(names.foreign, done);
         let there: HashSet<_> = names.tasks.iter().map(|name| name.id).collect();
         self.waiting.retain(|id, task| task.segment != *segment || there.contains(id));

@@ -13,9 +13,10 @@ use crate::Error;
 use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
 use crate::dir::disk::lane_files::{ensure_lane, is_newer, read_requirements};
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::lock::{self, Holder};
 use crate::dir::disk::place::{Found, Place};
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::reject;
 use crate::dir::find::places;
 use crate::dir::layout::{Layout, Shelf};
 use crate::dir::ledger::carry_out;
@@ -32,6 +33,9 @@ pub struct Reconciled {
     pub lines: u64,
     /// Tasks that were put right.
     pub moved: u64,
+    /// Tasks and directories that could not be looked at, or not be put right, and are left as they
+    /// are. It is not done again for them: by then others have moved tasks on from where they were.
+    pub left: u64,
 }
 
 /// Lines this much older than the newest were carried out, and written to the disk, long before
@@ -72,29 +76,41 @@ pub(in crate::dir) fn once_per_boot(pool: &Pool) -> Result<Option<Reconciled>, E
     Ok(Some(reconciled))
 }
 
-/// Compares history and places.
+/// Compares history and places. What cannot be looked at (a directory without permission, a damaged
+/// line) does not keep the rest from it; a change that fails ends it, to be begun again.
 pub fn reconcile(pool: &Pool) -> Result<Reconciled, Error> {
     let layout = pool.layout();
-    roll_forward::forward_all(layout)?;
+    let mut passed_over = PassedOver::default();
+    // Whoever looks for a task of such a batch tries that again.
+    passed_over.or_pass_over(roll_forward::forward_all(layout))?;
     let lines = last_lines(layout)?;
-    let mut reconciled = Reconciled { lines: lines.len() as u64, moved: 0 };
-    for (id, copies) in everything(pool)? {
-        let found = keep_furthest(pool, copies)?;
-        let Some(brief) = lines.get(&id) else { continue };
-        if !is_undone(brief, &found) || is_held_by_living(pool, &found)? {
-            continue;
+    let mut reconciled = Reconciled { lines: lines.len() as u64, ..Reconciled::default() };
+    for (id, copies) in everything(pool, &mut passed_over)? {
+        match put_right(pool, lines.get(&id), copies) {
+            Ok(moved) => reconciled.moved += u64::from(moved),
+            Err(Error::Garbled { .. }) => reconciled.left += 1,
+            Err(err) => return Err(err),
         }
-        let Some(line) = crate::dir::ledger::search::line_of(layout, id, brief.attempt, None)?
-        else {
-            continue;
-        };
-        carry_out::carry_out(pool, &found.path(layout), &line.task, &line)?;
-        reconciled.moved += 1;
     }
-    for lane in listing::lanes(layout)? {
+    for lane in passed_over.or_pass_over(listing::lanes(layout))?.unwrap_or_default() {
         mend_lane(pool, &lane)?;
     }
+    reconciled.left += passed_over.errors().len() as u64;
     Ok(reconciled)
+}
+
+/// Carries out again what the last line about a task says. Whether there was anything to do.
+fn put_right(pool: &Pool, brief: Option<&Brief>, copies: Vec<Found>) -> Result<bool, Error> {
+    let layout = pool.layout();
+    let found = keep_furthest(pool, copies)?;
+    let Some(brief) = brief else { return Ok(false) };
+    if !is_undone(brief, &found) || is_held_by_living(pool, &found)? {
+        return Ok(false);
+    }
+    let line = crate::dir::ledger::search::line_of(layout, brief.id, brief.attempt, None)?;
+    let Some(line) = line else { return Ok(false) };
+    carry_out::carry_out(pool, &found.path(layout), &line.task, &line)?;
+    Ok(true)
 }
 
 /// Who finds a lane's file does not flush it, and whoever wrote it may have been about to: so a
@@ -105,19 +121,18 @@ fn mend_lane(pool: &Pool, lane: &LaneName) -> Result<(), Error> {
         return Ok(());
     }
     let mut known = HashSet::new();
-    for priority in listing::priorities(pool.layout(), lane)? {
-        for segment in listing::segments(&pool.layout().pending_priority(lane, priority))? {
-            let place = Place::Pending { lane: lane.clone(), priority, segment };
-            for name in listing::tasks_in(&place.dir(pool.layout()))?.tasks {
-                let found = Found { place: place.clone(), name };
-                // What is garbled is put aside by whoever claims it.
-                let Ok(Some(task)) = found.read(pool.layout()) else { continue };
-                if ensure_lane(pool.layout(), &pool.requirements_of(&task), &mut known)? == *lane {
-                    return Ok(());
-                }
-                // Other limits hold now than when it was submitted.
-                carry_out::to_pending(pool, &found.path(pool.layout()), &task, name)?;
+    let mut passed_over = PassedOver::default();
+    for place in places::pending_places(pool.layout(), lane, &mut passed_over)? {
+        let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(pool.layout())))?;
+        for name in names.unwrap_or_default().tasks {
+            let found = Found { place: place.clone(), name };
+            // What is garbled is put aside by whoever claims it.
+            let Ok(Some(task)) = found.read(pool.layout()) else { continue };
+            if ensure_lane(pool.layout(), &pool.requirements_of(&task), &mut known)? == *lane {
+                return Ok(());
             }
+            // Other limits hold now than when it was submitted.
+            carry_out::to_pending(pool, &found.path(pool.layout()), &task, name)?;
         }
     }
     Ok(())
@@ -172,10 +187,14 @@ fn is_held_by_living(pool: &Pool, found: &Found) -> Result<bool, Error> {
     }
 }
 
-fn everything(pool: &Pool) -> Result<HashMap<TaskId, Vec<Found>>, Error> {
+fn everything(
+    pool: &Pool,
+    passed_over: &mut PassedOver,
+) -> Result<HashMap<TaskId, Vec<Found>>, Error> {
     let mut all: HashMap<TaskId, Vec<Found>> = HashMap::new();
-    for place in places::all(pool.layout())? {
-        for name in listing::tasks_in(&place.dir(pool.layout()))?.tasks {
+    for place in places::all(pool.layout(), passed_over)? {
+        let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(pool.layout())))?;
+        for name in names.unwrap_or_default().tasks {
             all.entry(name.id).or_default().push(Found { place: place.clone(), name });
         }
     }

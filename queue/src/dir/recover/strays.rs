@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::listing::{self, PassedOver};
+use crate::dir::disk::reject;
 use crate::dir::layout::{Layout, Segment, Shelf, parse_priority};
 use crate::error::{At as _, OrGone as _};
 use crate::wire::lane::LaneName;
@@ -51,6 +52,8 @@ impl Strays {
 
 /// Puts aside whatever is in the upper three levels of `pending/`, or in the first one of `delayed/`
 /// and of the shelves, and is no directory of ours.
+///
+/// A directory that cannot be listed is passed over: whoever counts the tasks says so.
 pub fn put_aside(layout: &Layout) -> Result<Vec<Stray>, Error> {
     let mut strays = Findings::default();
     let lane = |name: &str| name.parse::<LaneName>().ok();
@@ -68,7 +71,7 @@ pub fn put_aside(layout: &Layout) -> Result<Vec<Stray>, Error> {
         strays.look(&dir, "directories of tasks", Segment::parse, nothing_below)?;
     }
     let mut aside = Vec::new();
-    for stray in strays.0 {
+    for stray in strays.strays {
         if reject::reject(layout, &stray.path, &stray.reason)?.is_some() {
             aside.push(stray);
         }
@@ -78,7 +81,10 @@ pub fn put_aside(layout: &Layout) -> Result<Vec<Stray>, Error> {
 
 /// Strays that were found.
 #[derive(Default)]
-struct Findings(Vec<Stray>);
+struct Findings {
+    strays: Vec<Stray>,
+    passed_over: PassedOver,
+}
 
 impl Findings {
     /// Looks at what is in `dir`, where only `what` belong, and goes on below each that is one.
@@ -89,7 +95,7 @@ impl Findings {
         parse: impl Fn(&str) -> Option<T>,
         mut below: impl FnMut(&mut Self, T) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        listing::each_entry(dir, |name| {
+        let looked = listing::each_entry(dir, |name| {
             let path = dir.join(&name);
             let Some(meta) = fs::symlink_metadata(&path).at("look at", &path).or_gone()? else {
                 return Ok(());
@@ -99,11 +105,12 @@ impl Findings {
                 None => {
                     let reason =
                         format!("only {what} belong there; submit tasks with `queue submit`");
-                    self.0.push(Stray { path, reason });
+                    self.strays.push(Stray { path, reason });
                     Ok(())
                 }
             }
-        })
+        });
+        self.passed_over.or_pass_over(looked).map(drop)
     }
 }
 

@@ -69,7 +69,7 @@ fn cost(count: usize) -> (u32, usize) {
     let found = all(&pool, &ids);
     let flushes = flushes(|| assert_eq!(cancel(&pool, &found), vec![Change::Done; count]));
     looks += count_looks(name_all);
-    let last = search::last_of(pool.layout(), &ids.iter().copied().collect()).unwrap();
+    let last = search::last_of(pool.layout(), &ids.iter().copied().collect()).unwrap().last;
     assert!(last.len() == count && last.values().all(|last| last.outcome == Outcome::Cancelled));
     (looks, flushes)
 }

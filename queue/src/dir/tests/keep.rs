@@ -279,7 +279,7 @@ fn seed_001_b42_settling_twice_remembers_on_which_machine_the_jobs_ran() {
         assert_eq!(record.process, there.process);
         assert_eq!(record.writers.len(), 2);
     }
-    let left = places::all(pool.layout()).unwrap();
+    let left = crate::dir::fixture::all_places(&pool);
     assert!(left.iter().any(|place| place.state() == "processing"), "its job may still run there");
 }
 

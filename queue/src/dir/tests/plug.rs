@@ -13,8 +13,7 @@ use crate::Error;
 use crate::dir::batch::roll_forward;
 use crate::dir::disk::listing;
 use crate::dir::disk::place::Found;
-use crate::dir::find::places;
-use crate::dir::fixture::{claim, cursor, end, ledger, name, pool_at, scratch};
+use crate::dir::fixture::{all_places, claim, cursor, end, ledger, name, pool_at, scratch};
 use crate::dir::ledger::append::Ledger;
 use crate::dir::ledger::follow::Follower;
 use crate::dir::operate::Ender;
@@ -167,7 +166,7 @@ pub(super) fn put_right(pool: &Pool) -> Result<(), Error> {
 
 pub(super) fn everything(pool: &Pool) -> Vec<Found> {
     let mut all = Vec::new();
-    for place in places::all(pool.layout()).unwrap() {
+    for place in all_places(pool) {
         let names = listing::tasks_in(&place.dir(pool.layout())).unwrap();
         assert_eq!(names.foreign, [] as [std::path::PathBuf; 0]);
         all.extend(names.tasks.into_iter().map(|name| Found { place: place.clone(), name }));

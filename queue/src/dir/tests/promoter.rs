@@ -79,3 +79,22 @@ fn what_cannot_be_released_is_no_reason_to_look_again_at_once() {
     assert!(matches!(&done[..], [Promotion::Due(_)]), "{done:?}");
     assert_eq!(promoter.next_due().unwrap(), Some(soon));
 }
+
+/// It is tried again at every step, each second, and would fill the log.
+#[test]
+fn what_cannot_be_released_is_told_once() {
+    let (_home, pool) = pool();
+    let delayed = pool.layout().delayed().join("1");
+    fs::create_dir_all(&delayed).unwrap();
+    put(&delayed, r#"{"shell": "true"}"#);
+    // Where its lane should be.
+    fs::remove_dir(pool.layout().pending()).unwrap();
+    fs::write(pool.layout().pending(), "somebody's").unwrap();
+    let (mut promoter, ledger) = (Promoter::new(&pool), ledger(&pool, "brain"));
+    let mut step = || promoter.step(&ledger, Moment::now()).unwrap();
+    assert!(matches!(step()[..], [Promotion::Failed(..)]));
+    assert!(step().is_empty(), "it was told");
+    fs::remove_file(pool.layout().pending()).unwrap();
+    fs::create_dir(pool.layout().pending()).unwrap();
+    assert!(matches!(step()[..], [Promotion::Due(_)]), "and tried all the same");
+}

@@ -233,16 +233,7 @@ impl Writer {
         if counts.failed > 0 || open > 0 || unknown > 0 {
             let gone = match unknown {
                 0 => String::new(),
-                gone => match answers.damaged() {
-                    0 => format!(", {gone} no longer in history"),
-                    lines => {
-                        let lines = counted(lines, "line");
-                        format!(
-                            ", how {gone} ended is unknown: {lines} of history cannot be \
-                             understood, and `queue doctor` shows where"
-                        )
-                    }
-                },
+                gone => format!(", {gone} {}", why_unknown(answers)),
             };
             let open = if open > 0 { format!(", {open} not ended") } else { String::new() };
             let (done, failed) = (counts.succeeded, counts.failed);
@@ -254,5 +245,13 @@ impl Writer {
             (0, 0, 0) => exit::OK,
             (0, ..) => exit::TASK_FAILED,
         })
+    }
+}
+
+/// Why it is not known what became of some tasks.
+fn why_unknown(answers: &BatchEnds) -> String {
+    match answers.all_was_read() {
+        Ok(()) => "no longer in history".to_owned(),
+        Err(err) => format!("unknown ({err})"),
     }
 }

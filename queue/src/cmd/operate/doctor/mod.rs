@@ -1,6 +1,7 @@
 //! `queue doctor`: is this place fit to be a pool? Everything is tried where the pool is: locks,
 //! renames and notices that work elsewhere may not work there.
 
+mod contents;
 mod owners;
 
 use std::fs::{self, File};
@@ -83,6 +84,8 @@ impl Doctor {
         ];
         if let Ok(pool) = &opened {
             checks.push(Check::of("owners", owners_of(pool)));
+            checks.push(Check::of("tasks", contents::tasks(pool)));
+            checks.push(Check::of("history", contents::history(pool)));
         }
         match owner::require(&root) {
             Ok(()) => {

@@ -14,7 +14,6 @@ use crate::dir::Pool;
 use crate::dir::batch::roll_forward;
 use crate::dir::claim::cursor::Pass;
 use crate::dir::claim::note::Note;
-use crate::dir::find::places;
 use crate::dir::fixture::{cursor, ledger, submit};
 use crate::dir::layout::Layout;
 use crate::dir::recover::promote::{self, Promotion};
@@ -30,7 +29,7 @@ type Place = fn(&Pool) -> PathBuf;
 
 fn beside(pool: &Pool, name: &str) -> PathBuf {
     let dir = |found: &crate::dir::disk::place::Place| found.dir(pool.layout());
-    let all = places::all(pool.layout()).unwrap();
+    let all = crate::dir::fixture::all_places(pool);
     let pending = all.iter().find(|place| place.state() == "pending").expect("one is pending");
     dir(pending).join(name)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use queue::Pool;
+use queue::dir::disk::listing::PassedOver;
 use queue::dir::find::places;
 use queue::dir::layout::Shelf;
 use shared::id::TaskId;
@@ -25,7 +26,7 @@ pub(crate) fn measure(args: &Args, place: &Place, report: &mut Report) {
     let count = args.pick(2_000, 20_000);
     let pool = place.pool("commands");
     submit_all(&pool, count, TRUE);
-    let there = places::all(pool.layout()).expect("list the places");
+    let there = places::all(pool.layout(), &mut PassedOver::default()).expect("list the places");
     let names = there.iter().flat_map(|place| {
         let dir = place.dir(pool.layout());
         queue::dir::disk::listing::tasks_in(&dir).expect("list the tasks").tasks
