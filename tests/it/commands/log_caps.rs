@@ -141,7 +141,9 @@ fn a_job_that_fills_the_disk_stops_nobody_else() {
     let _worker = pool.worker(&["--cpu", "--name", "w"]);
     let hog = submit(&pool, &["--class", "cpu"], &["bytes=200000000"]);
     let line = until_over(&pool, &hog);
-    assert_eq!(line["attempt"], 3, "all attempts had room for their logs: {line}");
+    // Whoever is quicker, the job or the cutting: no attempt is held up.
+    let is_done = line["outcome"] == "succeeded" || line["attempt"] == 3;
+    assert!(is_done, "all attempts had room for their logs: {line}");
     let other = submit(&pool, &["--class", "cpu"], &["say=x"]);
     pool.queue(&["wait", &other]).success();
     pool.until_true("the reserve", || pool.dir().join("reserve").is_file());

@@ -70,7 +70,7 @@ fn what_it_has_and_nobody_runs_is_given_back_and_counts_as_nothing() {
     let lines = lines_of(&pool, &id);
     let story: Vec<_> = lines.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
     assert_eq!(story, ["returned", "succeeded"], "{lines:?}");
-    assert_eq!(lines[0]["next_name"]["deaths"], lines[1]["next_name"]["deaths"], "{lines:?}");
+    assert!(lines[0]["next_name"].as_str().unwrap().contains(".a2f0d0"), "{lines:?}");
 }
 
 /// A cgroup whose processes may have so much memory; gone with this value, after them.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TryRecvError};
 use queue::dir::claim::one::Claim;
 use queue::dir::ledger::append::Ledger;
 use queue::wire::retry::Verdict;
@@ -79,6 +79,11 @@ impl AttemptContext {
             let (worker, seconds) = (self.worker_state.name().clone(), pause.as_secs_f64());
             emit!(Event::WorkerStarved { worker, error, seconds });
         }
+    }
+
+    /// Whether a signal has told the worker to stop.
+    pub(crate) fn is_told_to_stop(&self) -> bool {
+        self.stop_signal.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// A job was started.

@@ -147,6 +147,11 @@ impl Search {
             let free = |kind| state.backlog().keeps_up() && has_free(state, kind);
             state.is_open().then(|| (free(SlotKind::Gpu), free(SlotKind::Cpu)))
         });
+        // The signal is known before the main thread has taken note of it: what is given back because of
+        // it must not be taken again.
+        if self.context.is_told_to_stop() {
+            return false;
+        }
         match free {
             Some((gpu, cpu)) => gpu && self.look.gpu || cpu && self.look.cpu,
             None => {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser as _;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use queue::cli::servers::ServerSetup;
 use queue::cli::{Failure, Resolved, size_limit};
 use queue::dir::Pool;
@@ -160,7 +160,7 @@ fn live(plan: &Plan) -> Result<Next, Failure> {
     let signals = signals.received;
     work(&context, &resolved, Body { lease, me, gpu, signals, hurry })?;
     // Told to stop, it stops, whatever has come meanwhile.
-    let told = context.stop_signal.try_recv() == Err(TryRecvError::Disconnected);
+    let told = context.is_told_to_stop();
     let begins_anew = context.worker_state.look(|state| state.begins_anew);
     Ok(if begins_anew && !told { Next::BeginAnew } else { Next::End })
 }
