@@ -203,7 +203,7 @@ fn take_hold(mark: &Mark, found: FoundProcess) -> io::Result<Option<Held>> {
         Err(Errno::SRCH) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let same = Search::new(mark).look(found.pid).filter(|now| now.start_time == found.start_time);
+    let same = Search::new(mark).look(found.pid)?.filter(|now| now.start_time == found.start_time);
     Ok(same.map(|found| Held { found, pidfd, refused: false }))
 }
 

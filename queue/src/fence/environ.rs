@@ -35,7 +35,7 @@ pub(super) fn read(pid: u32, environ: &mut Vec<u8>) -> io::Result<()> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         wait_for(pid)?;
-        base = proc::base(pid).ok_or(io::ErrorKind::NotFound)?;
+        base = proc::base(pid)?.ok_or(io::ErrorKind::NotFound)?;
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn read(pid: u32, environ: &mut Vec<u8>) -> io::Result<()> {
 fn has_none(base: &Path) -> io::Result<bool> {
     /// What the kernel says instead of an address to who may not look.
     const CLOSED: u64 = 1;
-    let Some(stat) = proc::stat_at(base) else { return Ok(true) };
+    let Some(stat) = proc::look_at(base)? else { return Ok(true) };
     if stat.is_kernel_thread() || stat.is_over() {
         return Ok(true);
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
+use crate::error::is_shortage;
+
 /// A process, told apart from a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessIdentity {
@@ -103,9 +105,27 @@ pub fn stat(pid: u32) -> Option<Stat> {
 
 /// The same of a process or thread by its place in `/proc`.
 pub(super) fn stat_at(base: &Path) -> Option<Stat> {
+    look_at(base).ok().flatten()
+}
+
+/// The same, where gone or hidden must not be mistaken for what could not be looked at.
+///
+/// # Errors
+/// When there is no descriptor, or no memory, to look with.
+pub(super) fn look_at(base: &Path) -> io::Result<Option<Stat>> {
     // The name need not be UTF-8.
-    let bytes = fs::read(base.join("stat")).ok()?;
-    Stat::parse(&String::from_utf8_lossy(&bytes))
+    let bytes = unless_short(fs::read(base.join("stat")))?;
+    Ok(bytes.and_then(|bytes| Stat::parse(&String::from_utf8_lossy(&bytes))))
+}
+
+/// What was read; `None` where the process is gone or hidden. *Found nothing* would be a lie where
+/// nothing can be opened: that is an error.
+pub(super) fn unless_short<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(_gone_or_hidden) => Ok(None),
+    }
 }
 
 /// The process's place in `/proc`.
@@ -115,16 +135,16 @@ pub(super) fn process(pid: u32) -> PathBuf {
 
 /// The same; where the first thread has ended but others go on, a living
 /// thread's, because the first one's has nothing left to read.
-pub(super) fn base(pid: u32) -> Option<PathBuf> {
+pub(super) fn base(pid: u32) -> io::Result<Option<PathBuf>> {
     let process = process(pid);
-    if !stat(pid).is_some_and(|stat| stat.is_zombie()) {
-        return Some(process);
+    if !look_at(&process)?.is_some_and(|stat| stat.is_zombie()) {
+        return Ok(Some(process));
     }
-    let threads = fs::read_dir(process.join("task")).ok()?;
-    threads
+    let Some(threads) = unless_short(fs::read_dir(process.join("task")))? else { return Ok(None) };
+    Ok(threads
         .filter_map(Result::ok)
         .find(|thread| thread.file_name().to_str() != Some(&pid.to_string()))
-        .map(|thread| thread.path())
+        .map(|thread| thread.path()))
 }
 
 /// Which process has this number now.
@@ -223,6 +243,7 @@ pub(super) fn raw(pid: u32) -> Option<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
 
     #[test]
     fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
@@ -236,6 +257,19 @@ mod tests {
         );
         assert_eq!((stat.threads, stat.start_time, stat.memory), (3, 4242, 9999));
         assert_eq!((stat.program, stat.environ), (66, 7));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_for_want_of_descriptors_is_not_gone() {
+        for (errno, unknown) in [
+            (Errno::NOENT, false),
+            (Errno::ACCESS, false),
+            (Errno::MFILE, true),
+            (Errno::NFILE, true),
+        ] {
+            let looked: io::Result<Option<()>> = unless_short(Err(errno.into()));
+            assert_eq!(looked.is_err(), unknown, "{errno}");
+        }
     }
 
     #[test]

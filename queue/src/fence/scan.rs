@@ -30,17 +30,17 @@ pub enum Carries {
 /// Every living process of the run except ourselves. What cannot be read is skipped.
 ///
 /// # Errors
-/// When `/proc` cannot be listed.
+/// When `/proc` cannot be listed, or there is no descriptor to look with.
 pub fn processes(mark: &Mark) -> io::Result<Vec<FoundProcess>> {
     let mut search = Search::new(mark);
-    Ok(proc::all()?.filter_map(|pid| search.look(pid)).collect())
+    proc::all()?.filter_map(|pid| search.look(pid).transpose()).collect()
 }
 
 impl Mark {
     /// Whether this process's environment carries the task and the attempt.
     #[must_use]
     pub fn carried_by(&self, pid: u32) -> Carries {
-        Search::new(self).carried_by(pid)
+        Search::new(self).carried_by(pid).unwrap_or(Carries::Unreadable)
     }
 }
 
@@ -79,43 +79,46 @@ impl<'a> Search<'a> {
     }
 
     /// The process, if it is alive and of the run.
-    pub(super) fn look(&mut self, pid: u32) -> Option<FoundProcess> {
+    pub(super) fn look(&mut self, pid: u32) -> io::Result<Option<FoundProcess>> {
         if pid == self.own {
-            return None;
+            return Ok(None);
         }
-        let how = self.how(pid)?;
-        let stat = proc::stat(pid).filter(|stat| !stat.is_over())?;
+        let Some(how) = self.how(pid)? else { return Ok(None) };
+        let stat = proc::look_at(&proc::process(pid))?.filter(|stat| !stat.is_over());
+        let Some(stat) = stat else { return Ok(None) };
         let command = proc::command_line(pid);
-        Some(FoundProcess { pid, start_time: stat.start_time, command, how })
+        Ok(Some(FoundProcess { pid, start_time: stat.start_time, command, how }))
     }
 
-    fn how(&mut self, pid: u32) -> Option<How> {
-        let carries = self.carried_by(pid);
+    fn how(&mut self, pid: u32) -> io::Result<Option<How>> {
+        let carries = self.carried_by(pid)?;
         if carries == Carries::Yes {
-            return Some(How::Environment);
+            return Ok(Some(How::Environment));
         }
+        let process = proc::process(pid);
         if let Some(group) = self.mark.group
-            && proc::stat(pid).is_some_and(|stat| stat.group == group)
+            && proc::look_at(&process)?.is_some_and(|stat| stat.group == group)
         {
-            return Some(How::Group);
+            return Ok(Some(How::Group));
         }
         if carries == Carries::Unreadable
-            && proc::stat(pid).is_some_and(|stat| self.mark.suspicion.is_on(&stat))
+            && proc::look_at(&process)?.is_some_and(|stat| self.mark.suspicion.is_on(&stat))
         {
-            return Some(How::Suspicion);
+            return Ok(Some(How::Suspicion));
         }
         // Whose environment is closed to us, his descriptors are too.
-        let log = self.mark.log.filter(|_| carries == Carries::No)?;
+        let Some(log) = self.mark.log.filter(|_| carries == Carries::No) else { return Ok(None) };
         // Who has an environment has a living first thread, so that need not be asked.
-        let base = if self.environ.is_empty() { proc::base(pid)? } else { proc::process(pid) };
-        (writes_to(&base, log) && !self.is_one_of_ours(&base)).then_some(How::Log)
+        let base = if self.environ.is_empty() { proc::base(pid)? } else { Some(process) };
+        let Some(base) = base else { return Ok(None) };
+        Ok((writes_to(&base, log)? && !self.is_one_of_ours(&base)).then_some(How::Log))
     }
 
-    fn carried_by(&mut self, pid: u32) -> Carries {
-        match environ::read(pid, &mut self.environ) {
-            Ok(()) if self.environ_matches() => Carries::Yes,
-            Ok(()) => Carries::No,
-            Err(_gone_or_not_ours) => Carries::Unreadable,
+    fn carried_by(&mut self, pid: u32) -> io::Result<Carries> {
+        match proc::unless_short(environ::read(pid, &mut self.environ))? {
+            Some(()) if self.environ_matches() => Ok(Carries::Yes),
+            Some(()) => Ok(Carries::No),
+            None => Ok(Carries::Unreadable),
         }
     }
 
@@ -143,26 +146,31 @@ fn executable(base: &Path) -> Option<PathBuf> {
 }
 
 /// Whether any of its descriptors is this file, open for writing.
-fn writes_to(base: &Path, log: LogIdentity) -> bool {
-    let Ok(folder) = File::open(base.join("fd")) else { return false };
-    let Ok(entries) = fs::read_dir(base.join("fd")) else { return false };
-    entries.filter_map(Result::ok).any(|entry| {
+fn writes_to(base: &Path, log: LogIdentity) -> io::Result<bool> {
+    let folder = proc::unless_short(File::open(base.join("fd")))?;
+    let entries = proc::unless_short(fs::read_dir(base.join("fd")))?;
+    let (Some(folder), Some(entries)) = (folder, entries) else { return Ok(false) };
+    for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
         let same = statx(folder.as_fd(), &name, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)
             .is_ok_and(|file| {
                 file.stx_ino == log.ino
                     && makedev(file.stx_dev_major, file.stx_dev_minor) == log.dev
             });
-        same && is_for_writing(&base.join("fdinfo").join(&name))
-    })
+        if same && is_for_writing(&base.join("fdinfo").join(&name))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-fn is_for_writing(fdinfo: &Path) -> bool {
+fn is_for_writing(fdinfo: &Path) -> io::Result<bool> {
     const ACCESS_MODE: u32 = 0o3;
     const READ_ONLY: u32 = 0;
-    let Ok(text) = fs::read_to_string(fdinfo) else { return false };
-    text.lines()
+    let text = proc::unless_short(fs::read_to_string(fdinfo))?.unwrap_or_default();
+    Ok(text
+        .lines()
         .find_map(|line| line.strip_prefix("flags:"))
         .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
-        .is_some_and(|flags| flags & ACCESS_MODE != READ_ONLY)
+        .is_some_and(|flags| flags & ACCESS_MODE != READ_ONLY))
 }
