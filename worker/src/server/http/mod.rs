@@ -10,6 +10,7 @@
 //! was read. That is left to the next call, while the server works on its answer: so calls that
 //! follow each other use two connections in turn.
 
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use serde_json::Value;
 use shared::outcome::Cause;
 use ureq::Agent;
 use ureq::http::{Request, Response};
+use ureq::unversioned::transport::DefaultConnector;
 
 use super::error::{Refusal, words_of};
 use super::lines::{LineError, Lines};
@@ -177,7 +179,7 @@ impl Client {
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
             .build();
-        config.new_agent()
+        Agent::with_parts(config, DefaultConnector::default(), names::Names)
     }
 
     /// What a list or a ping answers, as JSON.
