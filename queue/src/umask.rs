@@ -1,4 +1,4 @@
-//! The umask of a program in a group's pool: what it makes there its group must be able to change,
+//! The umask of a program in a group's pool without a default ACL: what it makes there its group must be able to change,
 //! whatever umask its user has. What it starts (jobs, workers, model servers) gets the user's.
 //!
 //! Set once, at the start, so that nothing is ever there with other modes than it should have, and
@@ -16,6 +16,13 @@ static KNOWN: OnceLock<Known> = OnceLock::new();
 struct Known {
     users: Mode,
     ours: Mode,
+}
+
+/// The same without another umask: where the pool has a default ACL the kernel does not look at it.
+pub fn keep() {
+    let users = rustix::process::umask(Mode::RWXO);
+    rustix::process::umask(users);
+    let _known = KNOWN.set(Known { users, ours: users });
 }
 
 /// From now on this process makes files that its group can read and change, as far as it says so

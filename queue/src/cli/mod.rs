@@ -16,13 +16,13 @@ use shared::exit;
 use shared::log::StderrForm;
 use shared::settings::{self, Flags, GroupPool, Settings};
 
+use crate::Error;
 use crate::dir::disk::owner;
 use crate::dir::layout::Layout;
-use crate::dir::pool::marker;
+use crate::dir::pool::{default_acl, marker};
 use crate::dir::recover::reconcile::ready;
 use crate::dir::{Pool, Privacy, Rules};
 use crate::error::{help, is_shortage};
-use crate::{Error, umask};
 
 /// Under which heading the help lists the words that every program and command takes.
 pub const COMMON: &str = "Common options";
@@ -164,7 +164,7 @@ impl Resolved {
     /// Opens the pool, which must be there, for changing it.
     pub fn open_ready(&self) -> Result<Pool, Failure> {
         let pool = self.open()?;
-        self.adopt_umask();
+        self.share();
         Ok(ready(pool)?)
     }
 
@@ -174,17 +174,16 @@ impl Resolved {
             GroupPool::Private => Privacy::Owner,
             GroupPool::Shared => Privacy::Group,
         };
-        self.adopt_umask();
+        self.share();
         Ok(ready(Pool::create(&self.root, Rules::from(&self.settings), privacy)?)?)
     }
 
-    /// What is made in a group's pool is the group's, whatever the user's umask.
-    fn adopt_umask(&self) {
+    /// What is made in a group's pool is the group's, whatever the user's umask. One that is made
+    /// anew sees to that itself.
+    fn share(&self) {
         let is_groups = |meta: Metadata| Privacy::of(&meta) == Privacy::Group;
-        if self.settings.group_pool == GroupPool::Shared
-            || std::fs::metadata(&self.root).is_ok_and(is_groups)
-        {
-            umask::open_to_group();
+        if std::fs::metadata(&self.root).is_ok_and(is_groups) {
+            default_acl::share(&self.root);
         }
     }
 }

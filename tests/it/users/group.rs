@@ -1,5 +1,9 @@
 //! A pool of a group, whose users have whatever umask they have.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{getxattr_query, removexattr};
 use serde_json::Value;
 use tests::Pool;
 
@@ -46,6 +50,52 @@ fn each_may_do_what_the_other_may_whatever_their_umasks() {
             assert_eq!(owners["ok"], true, "{owners}");
         }
     }
+}
+
+/// A shell between the worker and its jobs would hide why one cannot be started.
+#[test]
+fn what_cannot_be_started_is_said_as_in_a_pool_of_ones_own() {
+    let Some(pool) = anns(&format!("{GROUPS}\nmax_attempts = 1")) else { return };
+    let script = pool.home().join("script");
+    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    super::chmod(&script, 0o755);
+    let id = submit(&pool, ANN, &[], &[script.to_str().unwrap()]);
+    let _worker = pool.start(&mut ANN.command(&pool, "worker", &["--cpu", "--name", "a"]));
+    let end = until_over(&pool, &id);
+    assert_eq!(end["cause"], "spawn_failed", "{end}");
+    assert!(end["error_message"].to_string().contains("/no/such/interpreter"), "{end}");
+}
+
+/// As one that was made before, or copied without its ACL.
+#[test]
+fn a_groups_pool_without_a_default_acl_gets_one_from_its_owner() {
+    let Some(pool) = anns(GROUPS) else { return };
+    submit(&pool, ANN, &["--hold"], &["true"]);
+    let acl = "system.posix_acl_default";
+    let has = || getxattr_query(pool.dir(), acl).is_ok_and(|length| length > 0);
+    if !has() {
+        tests::skip("needs a temporary folder on a file system with ACLs");
+        return;
+    }
+    for dir in directories(&pool.dir()) {
+        removexattr(dir, acl).unwrap();
+    }
+    // Bob may not: there the programs see to it, as where there are no ACLs.
+    let id = submit(&pool, BOB, &[], &["sh", "-c", "umask; id -u"]);
+    let worker = pool.start(&mut BOB.command(&pool, "worker", &["--cpu", "--name", "b"]));
+    until_over(&pool, &id);
+    let printed = format!("0022\n{}\n", BOB.uid);
+    assert_eq!(ANN.queue(&pool, &["output", &id]).success().stdout, printed);
+    worker.kill9();
+    assert!(!has() && owners(&pool, BOB)["ok"] == true);
+    submit(&pool, ANN, &["--hold"], &["true"]);
+    assert!(has() && getxattr_query(pool.dir().join("runs"), acl).is_ok());
+}
+
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    let below = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let below = below.filter(|path| path.is_dir()).flat_map(|path| directories(&path));
+    below.chain([dir.to_owned()]).collect()
 }
 
 #[test]

@@ -88,6 +88,8 @@ fn doctor_finds_what_root_left_anywhere_and_its_repair_works() {
         ANN.queue(&pool, &["submit", "--class", "cpu", "--hold", "--", "true"]).success();
         let left = pool.dir().join("pending/cpu-0123456789ab/05");
         fs::create_dir_all(&left).unwrap();
+        // With the ordinary umask, whatever the pool gives to what is made in it.
+        chmod(left.parent().unwrap(), 0o755);
         chmod(&left, 0o700);
         chown(&left, Some(0), Some(0)).unwrap();
         fs::write(pool.dir().join("locks/keys.lock"), "").unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::Error;
@@ -229,6 +229,24 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     fs::remove_dir_all(path).at("remove", path)?;
     fault::did(Did::RemovedTree(path));
     Ok(())
+}
+
+/// The attribute with a directory's default ACL: see acl(5).
+pub(in crate::dir) const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// Owner and group may do everything, others nothing. Version 2 (`linux/posix_acl_xattr.h`), then
+/// tag, rights, and an id that these have not.
+const OWNER_AND_GROUP: &[u8; 28] = b"\x02\0\0\0\
+    \x01\0\x07\0\xff\xff\xff\xff\
+    \x04\0\x07\0\xff\xff\xff\xff\
+    \x20\0\0\0\xff\xff\xff\xff";
+
+/// Gives a directory a default ACL: what is made in it has the mode that is asked for, whatever the
+/// umask, for the group too.
+pub(in crate::dir) fn share_with_group(dir: &Path) -> Result<(), Error> {
+    fault::step("set default ACL").at("set the default ACL of", dir)?;
+    rustix::fs::setxattr(dir, DEFAULT_ACL, OWNER_AND_GROUP, XattrFlags::empty())
+        .at("set the default ACL of", dir)
 }
 
 /// Makes a directory and its missing ancestors. Returns the topmost one whose entry is new.

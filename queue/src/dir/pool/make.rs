@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
+use super::default_acl;
 use super::marker::{self, Marked};
 use crate::Error;
 use crate::dir::disk::owner::Privacy;
@@ -71,6 +72,10 @@ pub(super) fn make_root(layout: &Layout, privacy: Privacy) -> Result<(), Error> 
     if meta.mode() & 0o7777 != privacy.mode() {
         let mode = fs::Permissions::from_mode(privacy.mode());
         fs::set_permissions(root, mode).at("set the permissions of", root)?;
+    }
+    match privacy {
+        Privacy::Owner => {}
+        Privacy::Group => default_acl::share(root),
     }
     spread(root);
     marker::write(layout)

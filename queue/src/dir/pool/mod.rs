@@ -2,6 +2,7 @@
 //! has its history been compared with its places since the machine started.
 
 pub mod audit;
+pub mod default_acl;
 mod make;
 pub mod marker;
 
