@@ -21,7 +21,7 @@ use crate::dir::layout::Shelf;
 use crate::dir::lookup::{self, Standing};
 use crate::store::dependency::{self, Dependency, Readiness};
 use crate::view::{self, Life};
-use crate::wire::fate::{Kept, Obstacle};
+use crate::wire::fate::Kept;
 use crate::wire::lane::Requirements;
 use crate::wire::ledger_line::Line;
 
@@ -194,15 +194,8 @@ fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -
 
 /// What keeps a task with a dead worker, and the way out.
 fn may_run(worker: &Name, kept: &Kept) -> Reason {
-    let code = match kept.obstacle {
-        Obstacle::Unkillable { .. } => Code::JobUnkillable,
-        Obstacle::Suspected { .. }
-        | Obstacle::LogHeld
-        | Obstacle::Elsewhere { .. }
-        | Obstacle::Unknown { .. } => Code::JobMayRun,
-    };
     let text = format!("{}; it is put back as soon as that has ended", kept.obstacle);
-    let mut reason = Reason::new(code, text).worker(worker);
+    let mut reason = Reason::new(kept.obstacle.code(), text).worker(worker);
     if let Ok(Value::Object(evidence)) = serde_json::to_value(&kept.obstacle) {
         reason.evidence = evidence;
     }

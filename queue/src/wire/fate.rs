@@ -1,8 +1,10 @@
 //! What became of a task whose worker died, and what keeps one where it is.
 
 use serde::{Deserialize, Serialize};
+use shared::event::Event;
 use shared::id::TaskId;
 use shared::outcome::Next;
+use shared::reason::Code;
 use shared::task::TaskName;
 
 /// What became of one task.
@@ -73,6 +75,45 @@ pub struct Kept {
     pub attempt: u32,
     /// Why it is not put back.
     pub obstacle: Obstacle,
+}
+
+impl Obstacle {
+    /// As a reason for the task.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Unkillable { .. } => Code::JobUnkillable,
+            Self::Suspected { .. }
+            | Self::LogHeld
+            | Self::Elsewhere { .. }
+            | Self::Unknown { .. } => Code::JobMayRun,
+        }
+    }
+}
+
+impl Kept {
+    /// An attempt that may still run.
+    #[must_use]
+    pub fn of(name: TaskName, obstacle: Obstacle) -> Self {
+        Self { task: name.id, attempt: name.attempt, obstacle }
+    }
+
+    /// How it is said: for the `count`th time, after so many seconds.
+    #[must_use]
+    pub fn event(self, seconds: f64, count: u64) -> Event {
+        let Self { task, attempt, obstacle } = self;
+        match obstacle {
+            Obstacle::Unkillable { pids } => {
+                Event::JobUnkillable { task, attempt, pids, seconds, count }
+            }
+            Obstacle::Suspected { .. }
+            | Obstacle::LogHeld
+            | Obstacle::Elsewhere { .. }
+            | Obstacle::Unknown { .. } => {
+                Event::JobMayRun { task, attempt, why: obstacle.to_string(), count }
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Obstacle {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use queue::dir::claim::one::Claim;
+use queue::dir::recover::settle::obstacle_of;
 use queue::fence::{self, LogLock, Mark};
-use queue::wire::fate::{Obstacle, Suspect};
+use queue::wire::fate::{Kept, Obstacle};
 use queue::wire::retry::Verdict;
 use shared::emit;
 use shared::event::{Event, Why as Reason};
@@ -240,17 +241,10 @@ struct Remaining {
 impl Remaining {
     /// Ends what can be found. What is in the way, where something is left.
     fn end(&self, patience: Duration) -> Result<Option<Obstacle>, std::io::Error> {
-        Ok(match fence::end(&self.mark, Duration::ZERO, patience)? {
-            fence::Ended::Gone { .. } => self.is_log_held().then_some(Obstacle::LogHeld),
-            fence::Ended::Unkillable(left) => {
-                let pids = left.iter().map(|process| process.pid).collect();
-                Some(Obstacle::Unkillable { pids })
-            }
-            fence::Ended::Refused(left) => {
-                let suspect =
-                    |one: fence::FoundProcess| Suspect { pid: one.pid, command: one.command };
-                Some(Obstacle::Suspected { processes: left.into_iter().map(suspect).collect() })
-            }
+        let ended = fence::end(&self.mark, Duration::ZERO, patience)?;
+        Ok(match obstacle_of(ended) {
+            Ok(_ended) => self.is_log_held().then_some(Obstacle::LogHeld),
+            Err(obstacle) => Some(obstacle),
         })
     }
 
@@ -264,22 +258,18 @@ impl Remaining {
 fn until_over(context: &AttemptContext, claim: &Claim, remaining: &Remaining) -> Option<()> {
     const PATIENCE: Duration = Duration::from_secs(60);
     const GLANCE: Duration = Duration::from_millis(200);
-    let (task, attempt) = (claim.name().id, claim.name().attempt);
     let since = Instant::now();
     for count in 1.. {
         match remaining.end(PATIENCE) {
             Ok(None) => break,
-            Ok(Some(Obstacle::Unkillable { pids })) => {
-                let seconds = since.elapsed().as_secs_f64();
-                emit!(Event::JobUnkillable { task, attempt, pids, seconds, count });
-                // That long was waited already.
-                match is_hurried(context, Duration::ZERO) {
-                    true => return None,
-                    false => continue,
-                }
-            }
             Ok(Some(obstacle)) => {
-                emit!(Event::JobMayRun { task, attempt, why: obstacle.to_string(), count });
+                let was_long = matches!(obstacle, Obstacle::Unkillable { .. });
+                let kept = Kept::of(claim.name(), obstacle);
+                emit!(kept.event(since.elapsed().as_secs_f64(), count));
+                // For those it was waited long already.
+                if was_long && !is_hurried(context, Duration::ZERO) {
+                    continue;
+                }
             }
             Err(error) => {
                 let (doing, error) = ("looking for a job's processes".into(), error.to_string());

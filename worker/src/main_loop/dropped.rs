@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use queue::dir::disk::listing;
 use queue::dir::recover::settle::{Patience, Settler};
-use queue::wire::fate::Fate;
+use queue::wire::fate::{Fate, Kept};
 use shared::emit;
 use shared::event::Event;
 use shared::task::TaskName;
@@ -64,10 +64,7 @@ fn give_back(context: &AttemptContext, name: TaskName) -> Result<(), queue::Erro
     let patience = Patience { grace: context.grace, give_up: GIVE_UP };
     let (task, attempt) = (name.id, name.attempt);
     match Settler::new(pool, &context.ledger, patience).take_up(worker, name)? {
-        Fate::Kept(obstacle) => {
-            let why = obstacle.to_string();
-            emit!(Event::JobMayRun { task, attempt, why, count: 1 });
-        }
+        Fate::Kept(obstacle) => emit!(Kept::of(name, obstacle).event(0.0, 1)),
         Fate::PutBack { .. } | Fate::Cancelled | Fate::Finished(_) | Fate::Rejected(_) => {
             emit!(Event::TaskDropped { task, attempt, worker: worker.clone() });
         }

@@ -10,7 +10,7 @@ use queue::dir::disk::lock::{self, Lock};
 use queue::dir::disk::publish;
 use queue::dir::presence::lease::{self, Lease};
 use queue::dir::recover::settle::{Settled, Settler};
-use queue::wire::fate::{Fate, Obstacle};
+use queue::wire::fate::{Fate, Kept};
 use queue::wire::lease_record::{Process, Record, Role};
 use serde::{Deserialize, Serialize};
 use shared::event::Event;
@@ -186,14 +186,8 @@ fn say(worker: &Name, settled: &Settled, took: Duration) {
                 }
             }
             Ok(Fate::Finished(_) | Fate::Cancelled | Fate::Rejected(_)) => ended += 1,
-            Ok(Fate::Kept(Obstacle::Unkillable { pids })) => {
-                let (task, attempt, pids) = (name.id, name.attempt, pids.clone());
-                let seconds = took.as_secs_f64();
-                emit!(Event::JobUnkillable { task, attempt, pids, seconds, count: 1 });
-            }
             Ok(Fate::Kept(obstacle)) => {
-                let (task, attempt, why) = (name.id, name.attempt, obstacle.to_string());
-                emit!(Event::JobMayRun { task, attempt, why, count: 1 });
+                emit!(Kept::of(*name, obstacle.clone()).event(took.as_secs_f64(), 1));
             }
             Err(err) => {
                 let doing = format!("settling {}", name.id.short());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use queue::wire::brain_state::Warning;
-use queue::wire::fate::{Fate, Obstacle};
+use queue::wire::fate::{Fate, Kept};
 use shared::event::{Ending, Event};
 use shared::name::Name;
 use shared::outcome::Next;
@@ -87,25 +87,13 @@ impl Deaths {
 
     fn fate(&mut self, at: At, task: TaskFate<'_>, out: &mut Vec<Command>) {
         let TaskFate { worker, name, fate } = task;
-        let (task, attempt) = (name.id, name.attempt);
         let tally = self.tallies.entry(worker.clone()).or_default();
         let key = (worker.clone(), name);
         match fate {
             Fate::Kept(obstacle) => {
                 let Some((count, seconds)) = self.kept.lasts(at, &key) else { return };
-                let event = match obstacle {
-                    Obstacle::Unkillable { pids } => {
-                        let pids = pids.clone();
-                        Event::JobUnkillable { task, attempt, pids, seconds, count }
-                    }
-                    Obstacle::Suspected { .. }
-                    | Obstacle::LogHeld
-                    | Obstacle::Elsewhere { .. }
-                    | Obstacle::Unknown { .. } => {
-                        Event::JobMayRun { task, attempt, why: obstacle.to_string(), count }
-                    }
-                };
-                say(out, event);
+                let kept = Kept::of(name, obstacle.clone());
+                say(out, kept.event(seconds, count));
             }
             Fate::Finished(_) | Fate::PutBack { .. } | Fate::Cancelled | Fate::Rejected(_) => {
                 match is_requeue(fate) {

@@ -79,15 +79,9 @@ impl Remains<'_> {
         let mark = Mark::new(self.name.id, self.name.attempt, &log).at("look at", &log)?;
         let mark = mark.with_suspicion(self.suspicion());
         let ended = fence::end(&mark, patience.grace, patience.give_up);
-        let ended = match ended.at("look for the processes of", &log)? {
-            Ended::Gone { ended } => pids(&ended),
-            Ended::Unkillable(left) => {
-                return Ok(Left::Perhaps(Obstacle::Unkillable { pids: pids(&left) }));
-            }
-            Ended::Refused(left) => {
-                let processes = left.into_iter().map(suspect).collect();
-                return Ok(Left::Perhaps(Obstacle::Suspected { processes }));
-            }
+        let ended = match obstacle_of(ended.at("look for the processes of", &log)?) {
+            Ok(ended) => ended,
+            Err(obstacle) => return Ok(Left::Perhaps(obstacle)),
         };
         match fence::log_lock(&log).at("look at", &log)? {
             LogLock::Free => Ok(Left::Nothing { ended }),
@@ -153,6 +147,18 @@ pub fn may_go_on(pool: &Pool, kept: &Kept) -> bool {
     let log = pool.layout().run_log(kept.task, kept.attempt);
     let was_held = kept.obstacle == Obstacle::LogHeld;
     was_held && fence::log_lock(&log).is_ok_and(|lock| lock != LogLock::Held)
+}
+
+/// The numbers of those that were ended, or what of the rest is in the way.
+pub fn obstacle_of(ended: Ended) -> Result<Vec<u32>, Obstacle> {
+    match ended {
+        Ended::Gone { ended } => Ok(pids(&ended)),
+        Ended::Unkillable(left) => Err(Obstacle::Unkillable { pids: pids(&left) }),
+        Ended::Refused(left) => {
+            let processes = left.into_iter().map(suspect).collect();
+            Err(Obstacle::Suspected { processes })
+        }
+    }
 }
 
 fn pids(processes: &[FoundProcess]) -> Vec<u32> {

@@ -37,7 +37,7 @@ use crate::wire::ledger_line::{Line, Writer};
 use crate::wire::reach::Reach;
 use crate::wire::retry::{self, Verdict};
 
-pub use super::remains::{Patience, may_go_on};
+pub use super::remains::{Patience, may_go_on, obstacle_of};
 
 /// What settling came to: the fate of each task, or the error that kept one where it is.
 #[derive(Debug)]
@@ -67,10 +67,7 @@ impl Settled {
     #[must_use]
     pub fn kept(&self) -> Vec<Kept> {
         let kept = |(name, fate): &(TaskName, Result<Fate, Error>)| match fate {
-            Ok(Fate::Kept(obstacle)) => {
-                let (task, attempt, obstacle) = (name.id, name.attempt, obstacle.clone());
-                Some(Kept { task, attempt, obstacle })
-            }
+            Ok(Fate::Kept(obstacle)) => Some(Kept::of(*name, obstacle.clone())),
             Ok(_) | Err(_) => None,
         };
         self.fates.iter().filter_map(kept).collect()
