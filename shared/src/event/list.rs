@@ -3,6 +3,7 @@
 //! A field `task` and a field `attempt` go to their own places in a log line, all others to
 //! `extra`. Sentences that requirements fix word by word are tested word by word.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
@@ -12,7 +13,7 @@ use super::parts::{
     Ending, Monitor, Scaling, StuckTask, Why, after_silence, aside, idle, name_list, place, share,
     span, stuck_list, tenths, within,
 };
-use super::placement::{Placement, again};
+use super::placement::{LoadOutlook, Placement, again, deferred, each};
 use crate::id::{BatchId, TaskId};
 use crate::llm::ModelVerb;
 use crate::name::Name;
@@ -264,16 +265,20 @@ events! {
             => ("Withdrew {verb} task: {} of {model} for {worker} ({why})", task.short());
         "models.load_failed" Warning LoadFailed { worker: Name, model: String, cause: Cause, failures: u32, again_seconds: Option<f64> }
             => ("Load of {model} on {worker} failed ({cause}), {}", again(*again_seconds));
-        "models.unconsumed" Warning LoadUnconsumed { model: String, seconds: f64, workers: Vec<Name>, count: u64 }
+        "models.unconsumed" Warning LoadUnconsumed { model: String, seconds: f64, workers: Vec<Name>, states: BTreeMap<Name, String>, count: u64 }
             => ("load_llm task available for {seconds:.0}s but workers {} still have no model", name_list(workers));
+        "models.wanted" Warning ModelWanted { model: String, seconds: f64, workers: Vec<Name>, states: BTreeMap<Name, String>, count: u64 }
+            => ("{model} wanted for {seconds:.0}s but workers {} still have no model: {}", name_list(workers), each(states));
         "models.unconsumed_cleared" Info LoadConsumed { model: String, seconds: f64 }
-            => ("load_llm of {model} is no longer waited for after {}", span(*seconds));
+            => ("{model} is no longer waited for after {}: those who should have it do, or cannot help any more, or no task needs it", span(*seconds));
+        "models.deferred" Info LoadDeferred { model: String, waiting: u64, llm_waiting: u64, loaded: u64, outlook: LoadOutlook }
+            => ("{}", deferred(model, *waiting, *llm_waiting, *loaded, outlook));
         "models.load_stuck" Warning LoadStuck { worker: Name, verb: ModelVerb, model: String, seconds: f64, limit: f64, count: u64, evidence: Map<String, Value> }
-            => ("{worker} has been {} {model} for {seconds:.0}s (limit {limit:.0}s) and is not done: others are asked", verb.doing());
+            => ("{worker} has been {} {model} for {seconds:.0}s (limit {limit:.0}s) and is not done: its server is asked for nothing else", verb.doing());
         "models.load_stuck_cleared" Info LoadUnstuck { worker: Name, verb: ModelVerb, model: String, seconds: f64 }
             => ("{worker} is no longer stuck in {} {model} after {}", verb.doing(), span(*seconds));
         "models.no_place" Warning NoPlaceForModel { model: String, waiting: u64, why: String, count: u64 }
-            => ("LLM tasks waiting ({waiting}) for {model}, and no server can load it: {why}");
+            => ("LLM tasks waiting ({waiting}) for {model}, and no server can load it now: {why}");
         "models.no_place_cleared" Info PlaceForModel { model: String, seconds: f64 }
             => ("{model} has a server again, or nothing waits for it any more, after {}", span(*seconds));
     }

@@ -14,7 +14,7 @@ use crate::id::TaskId;
 
 pub use list::Event;
 pub use parts::{AnswerFigures, Ending, Monitor, Scaling, Step, StuckTask, UnknownVariable, Why};
-pub use placement::{Placement, Purpose};
+pub use placement::{LoadOutlook, Placement, Purpose};
 pub use repeat::{Repeater, Repeaters, Say};
 
 crate::outcome::words! {

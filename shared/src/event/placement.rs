@@ -1,5 +1,6 @@
 //! A decision about where a model goes, with the sums that it was made from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -90,6 +91,48 @@ impl fmt::Display for Placement {
             None => write!(f, "ends in {})", tenths(self.end_after)),
         }
     }
+}
+
+/// When a model can be loaded that all who could load it have no time for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoadOutlook {
+    /// The workers that could, and are at other work.
+    pub busy: Vec<Name>,
+    /// In how many seconds the first of their scripts usually ends; `None` where that was never
+    /// measured.
+    pub seconds: Option<f64>,
+    /// In how many seconds its oldest task has waited as long as it may; not above 0 where it has.
+    pub due_seconds: f64,
+}
+
+/// `LLM tasks waiting (125) but no models loaded - worker-1, worker-2 are at other work: …`
+pub(super) fn deferred(
+    model: &str,
+    waiting: u64,
+    llm_waiting: u64,
+    loaded: u64,
+    outlook: &LoadOutlook,
+) -> String {
+    let what = match loaded {
+        0 => format!("LLM tasks waiting ({llm_waiting}) but no models loaded"),
+        _ => format!("LLM tasks waiting ({waiting}) but {model} is not loaded"),
+    };
+    let LoadOutlook { busy, seconds, due_seconds } = outlook;
+    let usual = seconds.map_or_else(String::new, |s| format!(", usually in {}", span(s)));
+    let due = match *due_seconds {
+        due if due > 0.0 => format!("and before all other work from {} on", span(due)),
+        _ => "and before all other work, as it has waited as long as it may".to_owned(),
+    };
+    let names: Vec<&str> = busy.iter().map(Name::as_str).collect();
+    let (names, are) = (names.join(", "), if busy.len() == 1 { "is" } else { "are" });
+    format!("{what} - {names} {are} at other work: a load can come when that ends{usual}, {due}")
+}
+
+/// `worker-1: asked 62s ago, and has not begun; worker-2: …`
+pub(super) fn each(states: &BTreeMap<Name, String>) -> String {
+    let each: Vec<String> =
+        states.iter().map(|(worker, state)| format!("{worker}: {state}")).collect();
+    each.join("; ")
 }
 
 /// When a load that failed is asked for again.

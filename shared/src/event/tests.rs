@@ -219,7 +219,9 @@ fn a_load_is_inserted_in_the_words_of_old_with_its_sums() {
 #[test]
 fn a_load_that_nobody_takes_is_reported_in_the_agreed_words() {
     let workers = vec![worker(), "worker-3".parse().unwrap()];
-    let event = Event::LoadUnconsumed { model: "m".into(), seconds: 62.3, workers, count: 1 };
+    let states = BTreeMap::new();
+    let (model, seconds, count) = ("m".to_owned(), 62.3, 1);
+    let event = Event::LoadUnconsumed { model, seconds, workers, states, count };
     assert_eq!(
         event.message(),
         "load_llm task available for 62s but workers ['worker-1', 'worker-3'] still have no model"

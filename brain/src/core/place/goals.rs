@@ -1,145 +1,181 @@
-//! What is expected of whom: a worker that was asked to load a model should have it soon. The
-//! expectation is about the goal, not about the request: it holds until the model is there or is
-//! not wanted any more, also when the request has failed meanwhile.
+//! What is expected of whom: a worker that could help with work that waits should hold its model
+//! soon. The expectation is about the goal, not about a request: it holds, whatever becomes of
+//! requests, until the worker has the model, cannot help any more, or nothing waits for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use queue::wire::brain_state::Warning;
 use shared::event::Event;
-use shared::llm::{Loads, ModelVerb};
 use shared::name::Name;
 
-use super::plan::Step;
-use super::world::{Stage, WorkKind, World};
+use super::lack::{Lack, Meaning};
+use super::plan;
+use super::world::{Demand, Member, Place, WorkKind, World};
 use crate::core::detect::condition::Conditions;
 use crate::core::words::at::At;
 use crate::core::words::command::{Command, say};
 
-/// Models that workers should have, and models that nobody can have.
+/// The models that workers should have, and do not have yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Goals {
-    /// Since when, in seconds on the brain's clock; before that began where an earlier brain asked.
-    since: BTreeMap<(Name, String), f64>,
-    unconsumed: Conditions<String>,
-    nowhere: Conditions<String>,
+    open: BTreeMap<Goal, Unmet>,
+    late: Conditions<String>,
+    /// Whether an earlier look was taken in.
+    began: bool,
 }
 
-/// What was decided in one look, and from what.
-pub(crate) struct Planned<'a> {
-    pub(crate) world: &'a World,
-    pub(crate) steps: &'a [Step],
-    /// A goal that is not met after this long is said.
-    pub(crate) warn: Duration,
+/// This worker should have this model.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Goal {
+    model: String,
+    worker: Name,
+}
+
+/// Why it has not, and since when: in seconds on the brain's clock, before that began where tasks
+/// waited already.
+#[derive(Clone, Debug)]
+struct Unmet {
+    since: f64,
+    lack: Lack,
+}
+
+/// The goals for one model that have been open for too long.
+struct Late<'a> {
+    model: &'a str,
+    seconds: f64,
+    workers: Vec<(&'a Name, &'a Lack)>,
 }
 
 impl Goals {
-    /// Takes in a look and what was asked for in it.
-    pub(crate) fn look(&mut self, at: At, planned: Planned<'_>, out: &mut Vec<Command>) {
-        let Planned { world, steps, warn } = planned;
-        self.note(at, world, steps);
-        self.forget(world);
-        let mut late: BTreeMap<String, (f64, Vec<Name>)> = BTreeMap::new();
-        for ((worker, model), since) in &self.since {
-            let age = at.now.as_secs_f64() - since;
-            let taken = world.asked.iter().any(|asked| {
-                asked.worker == *worker && asked.model == *model && asked.stage == Stage::Taken
-            });
-            // What is being loaded makes progress, for as long as it may take.
-            if age >= warn.as_secs_f64() && !taken {
-                let entry = late.entry(model.clone()).or_default();
-                entry.0 = entry.0.max(age);
-                entry.1.push(worker.clone());
+    /// Takes in a look. A goal that is not met after `warn` is said.
+    pub(crate) fn look(&mut self, at: At, world: &World, warn: Duration, out: &mut Vec<Command>) {
+        let mut open = BTreeMap::new();
+        for place in &world.places {
+            for member in &place.members {
+                open.extend(self.of_member(at, world, place, member));
             }
         }
-        for (model, (age, workers)) in &late {
-            if let Some(count) = self.unconsumed.holds(at, model) {
-                let (model, seconds, workers) = (model.clone(), *age, workers.clone());
-                say(out, Event::LoadUnconsumed { model, seconds, workers, count });
+        self.open = open;
+        self.began = true;
+        let late = late(&self.open, at, warn);
+        for goals in &late {
+            if let Some(count) = self.late.holds(at, &goals.model.to_owned()) {
+                goals.say(count, out);
             }
         }
-        for (model, seconds) in self.unconsumed.keep(at, |model| late.contains_key(model)) {
+        let is_late = |model: &String| late.iter().any(|goals| goals.model == model);
+        for (model, seconds) in self.late.keep(at, is_late) {
             let seconds = seconds + warn.as_secs_f64();
             say(out, Event::LoadConsumed { model, seconds });
         }
-        self.nowhere(at, world, out);
     }
 
-    fn note(&mut self, at: At, world: &World, steps: &[Step]) {
-        let loads = world.asked.iter().filter(|asked| asked.verb == ModelVerb::Load);
-        for asked in loads {
-            let key = (asked.worker.clone(), asked.model.clone());
-            // A brain that has just started knows from the task since when.
-            self.since.entry(key).or_insert(at.now.as_secs_f64() - asked.age);
-        }
-        for step in steps {
-            // A worker has one goal at a time.
-            self.since.retain(|(worker, model), _since| {
-                *worker != step.worker || (step.verb == ModelVerb::Load && *model == step.model)
-            });
-            if step.verb == ModelVerb::Load {
-                self.since
-                    .entry((step.worker.clone(), step.model.clone()))
-                    .or_insert(at.now.as_secs_f64());
-            }
-        }
-    }
-
-    /// What is met, what nobody wants any more, and what cannot be.
-    fn forget(&mut self, world: &World) {
-        self.since.retain(|(worker, model), _since| {
-            let place = world.places.iter().find(|place| place.workers.contains(worker));
-            let kind = WorkKind::Model(model.clone());
-            let demand = world.demands.iter().find(|demand| demand.kind == kind);
-            place.is_some_and(|place| {
-                (place.is_usable() || world.is_stuck(worker, model))
-                    && !place.has_loaded(model)
-                    && world.wanted.contains(model)
-                    && demand.is_none_or(|demand| !world.is_hopeless(place, demand))
-            })
-        });
-    }
-
-    /// Work whose model no server can load.
-    fn nowhere(&mut self, at: At, world: &World, out: &mut Vec<Command>) {
-        let mut nowhere = BTreeSet::new();
+    /// The goals of one worker in this look.
+    fn of_member(
+        &self,
+        at: At,
+        world: &World,
+        place: &Place,
+        member: &Member,
+    ) -> Vec<(Goal, Unmet)> {
+        let mut goals = Vec::new();
         for demand in &world.demands {
             let WorkKind::Model(model) = &demand.kind else { continue };
-            let served = world.places.iter().any(|place| place.serves(&demand.kind));
-            let mut places = world
-                .places
-                .iter()
-                .filter(|place| place.is_usable() && place.loads == Loads::OnRequest);
-            let open = places.clone().any(|place| world.hindrance(place, demand).is_none());
-            if served || open {
-                continue;
-            }
-            nowhere.insert(model.clone());
-            if let Some(count) = self.nowhere.holds(at, model) {
-                let why = places.next().and_then(|place| world.hindrance(place, demand));
-                let why = why.unwrap_or_else(|| "no model server answers".to_owned());
-                let (model, waiting) = (model.clone(), demand.tasks);
-                say(out, Event::NoPlaceForModel { model, waiting, why, count });
-            }
+            let lack = world.lack(place, member, demand);
+            let Some(lack) = lack.filter(|lack| lack.meaning() == Meaning::Open) else { continue };
+            let goal = Goal { model: model.clone(), worker: member.name.clone() };
+            let known = self.open.get(&goal).map(|unmet| unmet.since);
+            let since = known.or_else(|| {
+                let arises = lack.is_requested() || plan::would_help(world, place, demand);
+                arises.then(|| at.now.as_secs_f64() - self.age(world, place, member, demand))
+            });
+            goals.extend(since.map(|since| (goal, Unmet { since, lack })));
         }
-        for (model, seconds) in self.nowhere.keep(at, |model| nowhere.contains(model)) {
-            say(out, Event::PlaceForModel { model, seconds });
-        }
+        // What a limit holds back now waits all the same.
+        let waits = |model: &String| {
+            let kind = WorkKind::Model(model.clone());
+            world.wanted.contains(model)
+                && !world.demands.iter().any(|demand| demand.kind == kind)
+                && !place.has_loaded(model)
+        };
+        let held_back = self
+            .open
+            .iter()
+            .filter(|(goal, _unmet)| goal.worker == member.name && waits(&goal.model));
+        goals.extend(held_back.map(|(goal, unmet)| (goal.clone(), unmet.clone())));
+        goals
+    }
+
+    /// For how long a goal that is seen now for the first time has been one, in seconds. A brain
+    /// that has just started knows it from what was asked, from the tasks and from the worker.
+    fn age(&self, world: &World, place: &Place, member: &Member, demand: &Demand) -> f64 {
+        let asked = world.asked.iter().find(|asked| {
+            place.member(&asked.worker).is_some()
+                && demand.kind == WorkKind::Model(asked.model.clone())
+        });
+        let asked = asked.map_or(0.0, |asked| asked.age);
+        let waited = if self.began { 0.0 } else { demand.age.min(member.idle_seconds) };
+        asked.max(waited)
     }
 
     /// What somebody should know.
-    pub(crate) fn warnings(&self) -> Vec<Warning> {
-        let late = self.unconsumed.all().map(|(model, since)| {
-            let workers = self.since.keys().filter(|(_worker, goal)| goal == model);
-            let workers: Vec<&str> = workers.map(|(worker, _goal)| worker.as_str()).collect();
-            let text = format!("{model} was asked of {} and is not loaded", workers.join(", "));
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = Warning> {
+        self.late.all().map(|(model, since)| {
+            let own = self.open.iter().filter(|(goal, _unmet)| goal.model == *model);
+            let each: Vec<String> =
+                own.map(|(goal, unmet)| format!("{}: {}", goal.worker, unmet.lack)).collect();
+            let text = format!("{model} is wanted and not loaded: {}", each.join("; "));
             Warning { code: "model.load_unconsumed".into(), text, since }
-        });
-        let nowhere = self.nowhere.all().map(|(model, since)| Warning {
-            code: "model.no_place".into(),
-            text: format!("tasks wait for {model}, and no server can load it"),
-            since,
-        });
-        late.chain(nowhere).collect()
+        })
+    }
+}
+
+/// The goals that have been open for at least `warn`, by model.
+fn late<'a>(open: &'a BTreeMap<Goal, Unmet>, at: At, warn: Duration) -> Vec<Late<'a>> {
+    let mut all: Vec<Late<'a>> = Vec::new();
+    for (goal, unmet) in open {
+        let seconds = at.now.as_secs_f64() - unmet.since;
+        if seconds < warn.as_secs_f64() {
+            continue;
+        }
+        // Goals are in the order of their models.
+        match all.last_mut().filter(|last| last.model == goal.model) {
+            Some(last) => {
+                last.seconds = last.seconds.max(seconds);
+                last.workers.push((&goal.worker, &unmet.lack));
+            }
+            None => all.push(Late {
+                model: &goal.model,
+                seconds,
+                workers: vec![(&goal.worker, &unmet.lack)],
+            }),
+        }
+    }
+    all
+}
+
+impl Late<'_> {
+    /// In the words of old for those of whom the load is asked, in others for those it is not.
+    fn say(&self, count: u64, out: &mut Vec<Command>) {
+        let (asked, others): (Vec<_>, Vec<_>) =
+            self.workers.iter().partition(|(_name, lack)| lack.is_requested());
+        for (workers, requested) in [(asked, true), (others, false)] {
+            if workers.is_empty() {
+                continue;
+            }
+            let (model, seconds) = (self.model.to_owned(), self.seconds);
+            let states = workers.iter().map(|(name, lack)| ((*name).clone(), lack.to_string()));
+            let states: BTreeMap<Name, String> = states.collect();
+            let workers = states.keys().cloned().collect();
+            say(
+                out,
+                if requested {
+                    Event::LoadUnconsumed { model, seconds, workers, states, count }
+                } else {
+                    Event::ModelWanted { model, seconds, workers, states, count }
+                },
+            );
+        }
     }
 }

@@ -4,7 +4,10 @@
 //! - `plan`: what is asked of whom, a pure function of the world; in it `choose`, and `deadline`: what
 //!   must be begun now, so that nothing waits longer than it may
 //! - `withdraw`: requests whose goal is gone
+//! - `lack`: why a worker does not have a model that is wanted
 //! - `goals`: what is expected and does not come
+//! - `nowhere`: models that no server can load now
+//! - `deferred`: loads that have to wait for scripts
 //! - `history`: loads that failed
 //! - `stuck_loads`: loads that do not end
 //!
@@ -12,8 +15,11 @@
 //! outstanding is read from the pool, what is loaded from heartbeats, what was measured from the
 //! ledger: a brain that takes over decides as the last one would have.
 
+mod deferred;
 mod goals;
 mod history;
+mod lack;
+mod nowhere;
 mod observe;
 mod plan;
 mod stuck_loads;
@@ -37,7 +43,9 @@ use super::words::at::At;
 use super::words::command::{Command, say};
 use super::words::placement::{ModelRequest, PlacementDecision};
 use super::words::snapshot::{Paused, Snapshot};
-use goals::{Goals, Planned};
+use deferred::Deferred;
+use goals::Goals;
+use nowhere::Nowhere;
 use observe::View;
 use plan::Step;
 use stuck_loads::StuckLoads;
@@ -75,6 +83,8 @@ pub(crate) struct Placer {
     rules: Rules,
     measured: ModelStats,
     goals: Goals,
+    nowhere: Nowhere,
+    deferred: Deferred,
     stuck_loads: StuckLoads,
     /// When each worker was last asked for something.
     asked: BTreeMap<Name, Moment>,
@@ -87,6 +97,8 @@ impl Placer {
             rules: Rules::new(settings),
             measured: ModelStats::default(),
             goals: Goals::default(),
+            nowhere: Nowhere::default(),
+            deferred: Deferred::default(),
             stuck_loads: StuckLoads::default(),
             asked: BTreeMap::new(),
         }
@@ -123,6 +135,7 @@ impl Placer {
             say(out, Event::RequestWithdrawn { task, worker, verb, model, why });
             out.push(Command::Withdraw(asked.name));
         }
+        self.stuck_loads.look(at, &world, out);
         let mut steps = match seen.pool {
             Paused::No => plan::plan(&world, &self.rules),
             Paused::Pool => Vec::new(),
@@ -132,9 +145,9 @@ impl Placer {
             self.asked.insert(step.worker.clone(), at.wall);
             tell(at, seen.cycle, step, out);
         }
-        self.stuck_loads.look(at, &world, out);
-        let planned = Planned { world: &world, steps: &steps, warn: self.rules.load_warn };
-        self.goals.look(at, planned, out);
+        self.goals.look(at, &world, self.rules.load_warn, out);
+        self.nowhere.look(at, &world, out);
+        self.deferred.look(at, &world, out);
     }
 
     fn measure(&mut self, seen: &Snapshot, out: &mut Vec<Command>) {
@@ -166,7 +179,7 @@ impl Placer {
 
     /// What somebody should know.
     pub(crate) fn warnings(&self) -> Vec<Warning> {
-        self.goals.warnings()
+        self.goals.warnings().chain(self.nowhere.warnings()).collect()
     }
 }
 

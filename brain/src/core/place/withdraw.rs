@@ -2,7 +2,7 @@
 
 use shared::llm::ModelVerb;
 
-use super::world::{Asked, Place, Stage, Standing, WorkKind, World};
+use super::world::{Access, Asked, Stage, Standing, WorkKind, World};
 
 /// Each with the reason, in words.
 pub(crate) fn withdrawals(world: &World) -> Vec<(&Asked, &'static str)> {
@@ -11,15 +11,22 @@ pub(crate) fn withdrawals(world: &World) -> Vec<(&Asked, &'static str)> {
 }
 
 fn gone(world: &World, asked: &Asked) -> Option<&'static str> {
-    let own = |place: &&Place| place.workers.contains(&asked.worker);
-    let Some(place) = world.places.iter().find(own) else {
-        return Some("its worker is gone, or takes nothing");
-    };
-    match place.standing {
-        Standing::Out => return Some("its model server does not answer"),
-        Standing::Hung(ModelVerb::Load) => return Some("its model server hangs in a load"),
-        Standing::Hung(ModelVerb::Unload) => return Some("its model server hangs in an unload"),
-        Standing::Steady | Standing::Moving(_) | Standing::Unclear => {}
+    let mut places = world.places.iter();
+    let found = places.find_map(|place| Some((place, place.member(&asked.worker)?)));
+    let Some((place, member)) = found else { return Some("its worker is gone") };
+    match (member.access, &place.standing) {
+        (Access::Closed(why), _) => return Some(why),
+        (Access::Open, Standing::Out) => return Some("its model server does not answer"),
+        (_, Standing::Hung(ModelVerb::Load)) => return Some("its model server hangs in a load"),
+        (_, Standing::Hung(ModelVerb::Unload)) => {
+            return Some("its model server hangs in an unload");
+        }
+        (Access::Silent, _) if !place.workers.is_empty() => {
+            return Some("its worker sends no heartbeats, and another one has the same server");
+        }
+        // A worker that goes on takes it then, and nobody else could.
+        (Access::Silent, _)
+        | (Access::Open, Standing::Steady | Standing::Moving(_) | Standing::Unclear) => {}
     }
     match asked.verb {
         ModelVerb::Load if place.has_loaded(&asked.model) => Some("it is loaded"),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
-use shared::llm::{HeldState, Loads, ModelVerb, bare_name};
+use shared::llm::{Health, HeldState, Loads, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::Cause;
 use shared::task::TaskName;
@@ -86,8 +86,8 @@ pub(crate) struct Asked {
 pub(crate) enum Stage {
     /// Nobody has taken it.
     Waiting,
-    /// Its worker is at it.
-    Taken,
+    /// Its worker is at it, for so many seconds.
+    Taken { seconds: f64 },
     /// Its worker has been at it for longer than it may.
     Stuck(StuckLoad),
 }
@@ -114,6 +114,42 @@ pub(crate) enum Doing {
     Something,
 }
 
+/// A living worker of a place, also one that cannot be asked for anything now.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) name: Name,
+    pub(crate) access: Access,
+    /// What its GPU runs, other than loads and unloads.
+    pub(crate) busy: Option<Busy>,
+    /// For how long it has had nothing to do, by its own clock.
+    pub(crate) idle_seconds: f64,
+}
+
+/// Whether a worker can be asked for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Open,
+    /// It sends no heartbeats, and would take what was asked when it goes on.
+    Silent,
+    /// It takes nothing, for this reason.
+    Closed(&'static str),
+}
+
+/// What a worker's GPU runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Busy {
+    /// For how long, where its heartbeat says it.
+    pub(crate) seconds: Option<f64>,
+}
+
+/// What a server refused to load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Refusal {
+    pub(crate) cause: Cause,
+    /// In how many seconds it is asked again; `None`: not by itself.
+    pub(crate) again: Option<f64>,
+}
+
 /// A model that a server has in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Resident {
@@ -127,6 +163,12 @@ pub(crate) struct Resident {
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) host: String,
+    pub(crate) address: String,
+    pub(crate) health: Health,
+    /// For how long it has been so.
+    pub(crate) health_seconds: f64,
+    /// Its living workers.
+    pub(crate) members: Vec<Member>,
     /// Those that can be asked, idle ones first.
     pub(crate) workers: Vec<Name>,
     pub(crate) standing: Standing,
@@ -142,10 +184,15 @@ pub(crate) struct Place {
     pub(crate) takes_scripts: bool,
     pub(super) known: Option<BTreeSet<String>>,
     /// Models that it cannot have now, and why.
-    pub(super) refused: BTreeMap<String, Cause>,
+    pub(super) refused: BTreeMap<String, Refusal>,
 }
 
 impl Place {
+    /// The living worker of this name that uses its server.
+    pub(crate) fn member(&self, worker: &Name) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == *worker)
+    }
+
     /// Whether its model answers.
     pub(crate) fn has_loaded(&self, model: &str) -> bool {
         self.held.iter().any(|held| held.model == model && held.state == HeldState::Loaded)
@@ -186,18 +233,13 @@ pub(crate) struct World {
     /// Idle workers and all workers that take scripts and have no model server.
     pub(crate) helpers: (u64, u64),
     pub(crate) sizes: BTreeMap<String, u64>,
+    /// How long loads of a model were measured to take.
+    pub(crate) load_seconds: BTreeMap<String, f64>,
+    /// How long a script was measured to run.
+    pub(crate) script_seconds: Option<f64>,
 }
 
 impl World {
-    /// Whether this worker hangs in loading this model.
-    pub(crate) fn is_stuck(&self, worker: &Name, model: &str) -> bool {
-        self.asked.iter().any(|asked| {
-            asked.worker == *worker
-                && asked.model == model
-                && matches!(asked.stage, Stage::Stuck(_))
-        })
-    }
-
     /// LLM tasks that wait, of all models.
     pub(crate) fn llm_waiting(&self) -> u64 {
         let models = self.demands.iter().filter(|demand| demand.kind != WorkKind::Scripts);
@@ -210,35 +252,19 @@ impl World {
         held.filter(|held| held.state == HeldState::Loaded).count() as u64
     }
 
-    /// Why this place could never, or cannot now, be prepared for this work. `None`: it can.
-    pub(crate) fn hindrance(&self, place: &Place, demand: &Demand) -> Option<String> {
-        if let Some(only) = &demand.only
-            && !place.workers.iter().any(|worker| only.contains(worker))
-        {
-            return Some("only other workers can take its tasks".to_owned());
-        }
-        let WorkKind::Model(model) = &demand.kind else {
-            return (!place.takes_scripts).then(|| "it takes no scripts".to_owned());
-        };
-        if let Some(cause) = place.refused.get(model) {
-            return Some(format!("the last load failed ({cause})"));
-        }
-        if place.known.as_ref().is_some_and(|known| !known.contains(model)) {
-            return Some("its server does not know the model".to_owned());
-        }
-        match (self.sizes.get(model), place.room) {
-            (Some(size), Some(room)) if *size > room => {
-                Some("the model is larger than the GPU memory that others leave".to_owned())
+    /// Whether this place could be prepared for this work now.
+    pub(crate) fn can_prepare(&self, place: &Place, demand: &Demand) -> bool {
+        let named = |only: &BTreeSet<Name>| place.workers.iter().any(|name| only.contains(name));
+        demand.only.as_ref().is_none_or(named)
+            && match &demand.kind {
+                WorkKind::Scripts => place.takes_scripts,
+                WorkKind::Model(model) => self.refusal(place, model).is_none(),
             }
-            (Some(_) | None, _) => None,
-        }
     }
 
-    /// Whether waiting alone will not change that.
-    pub(crate) fn is_hopeless(&self, place: &Place, demand: &Demand) -> bool {
-        let WorkKind::Model(model) = &demand.kind else { return false };
-        let cause = place.refused.get(model);
-        cause.is_some_and(|cause| matches!(cause, Cause::ModelMissing | Cause::Oom))
+    /// Whether the model is certainly larger than what others leave of its GPU.
+    pub(super) fn is_too_large(&self, place: &Place, model: &str) -> bool {
+        self.sizes.get(model).zip(place.room).is_some_and(|(size, room)| *size > room)
     }
 
     /// Whether a model certainly fits beside what the place holds.

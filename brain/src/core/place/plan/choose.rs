@@ -34,7 +34,7 @@ impl Planner<'_> {
             && place.loads == Loads::OnRequest
             && !self.taken[index]
             && !pointless
-            && self.world.hindrance(place, wanted).is_none()
+            && self.world.can_prepare(place, wanted)
     }
 
     fn has_room(&self, place: &Place, wanted: &Demand) -> bool {

@@ -45,6 +45,21 @@ pub(crate) fn plan(world: &World, rules: &Rules) -> Vec<Step> {
     planner.steps
 }
 
+/// Whether one more place for this work is worth its load: always where nobody serves it.
+pub(crate) fn would_help(world: &World, place: &Place, demand: &Demand) -> bool {
+    let serving = world.places.iter().filter(|other| other.serves(&demand.kind));
+    let slots: u64 = serving.map(|other| other.slots).sum();
+    slots == 0 || shortens(demand, slots, place)
+}
+
+/// Whether the work ends sooner with this place beside so many slots that serve it.
+#[expect(clippy::cast_precision_loss, reason = "slots are few")]
+fn shortens(demand: &Demand, slots: u64, place: &Place) -> bool {
+    let end = |slots: u64| demand.work() / slots as f64;
+    demand.most.is_none_or(|most| slots < most)
+        && end(slots + place.slots) + demand.load < end(slots)
+}
+
 /// What is asked of whom, and for what purpose.
 struct Order {
     worker: Name,
@@ -179,9 +194,8 @@ impl<'a> Planner<'a> {
     }
 
     fn is_worth(&self, place: usize, demand: usize) -> bool {
-        let limited = self.world.demands[demand].most;
-        limited.is_none_or(|most| self.capacity[demand] < most)
-            && self.end_with(&self.world.places[place], demand) < self.end(demand)
+        let place = &self.world.places[place];
+        shortens(&self.world.demands[demand], self.capacity[demand], place)
     }
 
     /// Asks a place to be prepared for this work. `false` where too much is loaded at once.

@@ -311,62 +311,6 @@ fn requests_whose_goal_is_gone_are_withdrawn() {
 }
 
 #[test]
-fn a_load_that_does_not_begin_is_reported_at_growing_intervals_until_its_goal_is_met() {
-    let mut stage = stage(3);
-    waits(&mut stage, &[llm("m", 125)]);
-    stage.look();
-    holds(&mut stage, "worker-2", "m", 1);
-    let open = |worker| request(worker, ModelVerb::Load, "m", "m");
-    stage.seen.requests = vec![open("worker-1"), open("worker-3")];
-    let keep_alive = |stage: &mut Stage| {
-        for worker in ["worker-1", "worker-2", "worker-3"] {
-            stage.beat(worker, |_same| {});
-        }
-    };
-    stage.pass(59);
-    let before = stage.core.view().warnings.clone();
-    assert!(before.iter().all(|warning| warning.code != "model.load_unconsumed"), "{before:?}");
-    let mut lines = Vec::new();
-    for _turn in 0..8 {
-        keep_alive(&mut stage);
-        lines.extend(words(&stage.pass(30), "models.unconsumed"));
-    }
-    let line = |seconds| {
-        format!(
-            "load_llm task available for {seconds}s but workers ['worker-1', 'worker-3'] still \
-             have no model"
-        )
-    };
-    assert_eq!(lines, [line(60), line(120), line(180)]);
-    let warned = stage.core.view().warnings.clone();
-    assert!(warned.iter().any(|warning| warning.code == "model.load_unconsumed"));
-    // One is met, the other one is being loaded: that is progress.
-    keep_alive(&mut stage);
-    holds(&mut stage, "worker-1", "m", 1);
-    stage.seen.processing = vec![stage.seen.requests[1].clone()];
-    stage.seen.requests.clear();
-    let said = names(&stage.pass(2));
-    assert_eq!(said, ["models.unconsumed_cleared"]);
-}
-
-#[test]
-fn a_goal_outlives_the_request_that_failed() {
-    let mut stage = stage(1);
-    waits(&mut stage, &[llm("m", 125)]);
-    stage.look();
-    stage.now += Duration::from_secs(2);
-    request_ended(&mut stage, "worker-1", "m", Some(Cause::ServerError));
-    set(&mut stage, "worker-1", |server| server.health_since = Moment::from_unix_millis(1));
-    let mut lines = Vec::new();
-    for _turn in 0..3 {
-        set(&mut stage, "worker-1", |_server| {});
-        lines.extend(words(&stage.pass(20), "models.unconsumed"));
-    }
-    let expected = "load_llm task available for 60s but workers ['worker-1'] still have no model";
-    assert_eq!(lines, [expected]);
-}
-
-#[test]
 fn what_was_measured_is_remembered_and_what_others_measured_counts() {
     let mut stage = stage(1);
     request_ended(&mut stage, "worker-1", "m", None);
@@ -394,6 +338,8 @@ fn only_the_workers_that_tasks_are_addressed_to_are_asked() {
 pub(super) mod deadline;
 #[cfg(test)]
 pub(super) mod fixture;
+#[cfg(test)]
+pub(super) mod goals;
 #[cfg(test)]
 pub(super) mod stuck_loads;
 #[cfg(test)]

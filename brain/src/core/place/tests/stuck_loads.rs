@@ -48,8 +48,7 @@ fn a_load_that_does_not_end_is_said_with_evidence_and_others_are_asked() {
         let expected: &[&str] = if stuck { &["worker-2 load_llm m"] } else { &[] };
         assert_eq!(asked(&commands), expected, "{usual} {seconds}");
         let said = words(&commands, "models.load_stuck");
-        let text =
-            "worker-1 has been loading m for 301s (limit 300s) and is not done: others are asked";
+        let text = "worker-1 has been loading m for 301s (limit 300s) and is not done: its server is asked for nothing else";
         assert_eq!(said, if stuck { vec![text.to_owned()] } else { vec![] });
     }
 }

@@ -1,5 +1,7 @@
 //! Looking: how the world is drawn from a snapshot of the pool.
 
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use queue::eligible::{self, Candidate};
@@ -7,14 +9,15 @@ use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lane::Requirements;
 use queue::wire::model_stats::ModelStats;
 use serde_json::json;
-use shared::llm::{Health, HeldState, Loads, ModelServer, ModelVerb, bare_name};
+use shared::llm::{Health, HeldState, ModelServer, ModelVerb, bare_name};
 use shared::name::Name;
 use shared::outcome::{Cause, Outcome};
 use shared::task::Class;
 
 use super::Rules;
 use super::world::{
-    Asked, Demand, Doing, Place, Resident, Stage, Standing, StuckLoad, WorkKind, World,
+    Access, Asked, Demand, Doing, Member, Place, Refusal, Resident, Stage, Standing, StuckLoad,
+    WorkKind, World,
 };
 use crate::core::words::at::At;
 use crate::core::words::snapshot::{Held, Lane, Snapshot};
@@ -59,7 +62,14 @@ impl View<'_> {
             helpers: self.helpers(),
             asked,
             sizes: sizes.collect(),
+            load_seconds: self.measured_loads(),
+            script_seconds: self.measured.scripts.seconds(),
         }
+    }
+
+    fn measured_loads(&self) -> BTreeMap<String, f64> {
+        let models = self.measured.models.iter();
+        models.filter_map(|(name, model)| Some((name.clone(), model.loads.seconds()?))).collect()
     }
 
     fn asked(&self) -> Vec<Asked> {
@@ -95,8 +105,9 @@ impl View<'_> {
     fn taken(&self, held: &Held) -> Stage {
         let own = self.seen.workers.get(&held.worker).and_then(|worker| worker.own_heartbeat());
         let run = own.and_then(|own| own.runs(held.name));
-        let (Some(own), Some(run)) = (own, run) else { return Stage::Taken };
-        let Some(started) = run.started_at else { return Stage::Taken };
+        let begun = Stage::Taken { seconds: 0.0 };
+        let (Some(own), Some(run)) = (own, run) else { return begun };
+        let Some(started) = run.started_at else { return begun };
         // Both by the worker's clock: ours may be minutes ahead of it, or behind.
         let seconds = own.at.seconds_since(started);
         let model = held.task.as_ref().and_then(|task| task.model.as_deref());
@@ -104,7 +115,7 @@ impl View<'_> {
             model.and_then(|model| self.measured.of(model)).and_then(|model| model.loads.seconds());
         let limit = (measured.unwrap_or(0.0) * FACTOR).max(self.rules.stuck_after);
         if seconds <= limit {
-            return Stage::Taken;
+            return Stage::Taken { seconds };
         }
         let mut evidence = run.evidence.clone();
         evidence.insert("limit_seconds".into(), json!(limit));
@@ -129,11 +140,7 @@ impl View<'_> {
     }
 
     fn is_open(&self, heartbeat: &Heartbeat) -> bool {
-        let ability = &heartbeat.ability;
-        ability.paused.is_none()
-            && ability.draining.is_none()
-            && ability.gpu_state.is_fit()
-            && !self.hung.contains(&heartbeat.worker)
+        self.access(heartbeat) == Access::Open
     }
 
     /// The disk says what a worker has: its heartbeat may be a moment old.
@@ -253,12 +260,9 @@ impl View<'_> {
         // The one that looked last knows best what their server holds.
         let newest = members.iter().max_by_key(|heartbeat| heartbeat.at)?;
         let server = newest.ability.server.as_ref()?;
-        let takes = |heartbeat: &Heartbeat| {
-            let classes = &heartbeat.ability.classes;
-            classes.contains(&Class::Resource) || server.loads == Loads::Fixed
-        };
-        let able = members.iter().filter(|member| self.is_open(member) && takes(member));
-        let mut able: Vec<&Heartbeat> = able.copied().collect();
+        let all: Vec<Member> = members.iter().map(|member| self.member(member, server)).collect();
+        let able = members.iter().zip(&all).filter(|(_beat, all)| all.access == Access::Open);
+        let mut able: Vec<&Heartbeat> = able.map(|(beat, _all)| *beat).collect();
         able.sort_by_key(|member| (self.uses_gpu(&member.worker), member.worker.clone()));
         let busy = members.iter().any(|member| self.uses_gpu(&member.worker));
         let held = self.held(newest, server);
@@ -270,6 +274,10 @@ impl View<'_> {
         };
         Some(Place {
             host: newest.process.host.clone(),
+            address: server.address.clone(),
+            health: server.health,
+            health_seconds: newest.at.seconds_since(server.health_since),
+            members: all,
             workers: able.iter().map(|member| member.worker.clone()).collect(),
             standing,
             loads: server.loads,
@@ -345,19 +353,23 @@ impl View<'_> {
 
     /// What its server refused lately. A missing model is not asked for again until the server
     /// lists it, one that is too large until it was loaded after all; others after a while.
-    fn refused(&self, heartbeat: &Heartbeat, server: &ModelServer) -> BTreeMap<String, Cause> {
+    fn refused(&self, heartbeat: &Heartbeat, server: &ModelServer) -> BTreeMap<String, Refusal> {
         let mut refused = BTreeMap::new();
+        let lasts = |cause| matches!(cause, Cause::ModelMissing | Cause::Oom);
         for failed in &server.failed_loads {
-            if matches!(failed.cause, Cause::ModelMissing | Cause::Oom) {
-                refused.insert(bare_name(&failed.model).to_owned(), failed.cause);
+            if lasts(failed.cause) {
+                let refusal = Refusal { cause: failed.cause, again: None };
+                refused.insert(bare_name(&failed.model).to_owned(), refusal);
             }
         }
         for (model, measured) in &self.measured.models {
             let Some(failures) = measured.failures.get(&heartbeat.worker) else { continue };
             let listed = failures.cause == Cause::ModelMissing && server.knows(model) == Some(true);
             let waited = self.at.wall.seconds_since(failures.at);
-            if !listed && waited < super::history::back_off(failures.count) {
-                refused.insert(model.clone(), failures.cause);
+            let left = super::history::back_off(failures.count) - waited;
+            if !listed && left > 0.0 {
+                let again = (!lasts(failures.cause)).then_some(left);
+                refused.insert(model.clone(), Refusal { cause: failures.cause, again });
             }
         }
         refused
