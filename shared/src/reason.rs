@@ -3,6 +3,8 @@
 //! The worker's claim pass, the brain's checks and `queue why` build the same values, so that no
 //! two of them can give different answers.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -103,6 +105,39 @@ words! {
 }
 
 impl Code {
+    /// Less is more decisive: what never changes by itself, what a person has set, what has to end,
+    /// what is about one worker only.
+    #[must_use]
+    pub const fn weight(self) -> u8 {
+        match self {
+            Self::DependencyFailed | Self::ModelMissing | Self::ModelTooBig => 0,
+            Self::ClassNoWorker | Self::GpuNone | Self::VramNever | Self::WorkerNeverStarted => 1,
+            Self::HeldPerson | Self::HeldApproval | Self::HeldBrake => 2,
+            Self::WaitingDependency | Self::DelayedUntil => 3,
+            Self::DiskFull
+            | Self::DirectoryUnlisted
+            | Self::LogCut
+            | Self::JobUnkillable
+            | Self::JobMayRun => 4,
+            Self::Paused | Self::LimitReached => 5,
+            Self::ClaimStalled | Self::ClaimLoopStalled | Self::WorkerHung | Self::BrainHung => 6,
+            Self::WorkerDead
+            | Self::WorkerStarved
+            | Self::WorkerBacksOff
+            | Self::GpuQuarantined
+            | Self::ServerWedged
+            | Self::ServerDown
+            | Self::Thermal
+            | Self::VramShort
+            | Self::ModelLoading
+            | Self::ModelNotLoaded => 7,
+            Self::WorkerBusy | Self::WorkerDraining | Self::Draining | Self::RacesLost => 8,
+            Self::LaneIneligible | Self::QueueEmpty => 9,
+            Self::ClassNotTaken | Self::WorkerAddressed => 10,
+            Self::BrainAbsent | Self::Unknown => 11,
+        }
+    }
+
     /// Whether waiting alone, with the pool as it is now, cannot remove it.
     #[must_use]
     pub const fn is_impossible(self) -> bool {
@@ -238,6 +273,15 @@ impl Reason {
         self.fix = Some(command.into());
         self
     }
+}
+
+/// Puts what decides most first, and says nothing twice.
+#[must_use]
+pub fn in_order(mut reasons: Vec<Reason>) -> Vec<Reason> {
+    let mut told = HashSet::new();
+    reasons.retain(|reason| told.insert((reason.code, reason.worker.clone(), reason.text.clone())));
+    reasons.sort_by_key(|reason| reason.code.weight());
+    reasons
 }
 
 #[cfg(test)]

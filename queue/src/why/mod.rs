@@ -13,10 +13,8 @@ mod task;
 mod tests;
 mod worker;
 
-use std::collections::HashSet;
-
 use serde::Serialize;
-use shared::reason::{Code, Reason};
+use shared::reason::Reason;
 use shared::settings::Settings;
 use shared::time::Moment;
 
@@ -146,45 +144,5 @@ fn ended_word(standing: &Standing) -> &'static str {
         "cancelled" => "was cancelled",
         "succeeded" => "succeeded",
         _ => "failed",
-    }
-}
-
-/// Puts what decides most first, and says nothing twice.
-fn in_order(mut reasons: Vec<Reason>) -> Vec<Reason> {
-    let mut told = HashSet::new();
-    reasons.retain(|reason| told.insert((reason.code, reason.worker.clone(), reason.text.clone())));
-    reasons.sort_by_key(|reason| weight(reason.code));
-    reasons
-}
-
-/// Less is more decisive: what never changes by itself, what a person has set, what has to end,
-/// what is about one worker only.
-const fn weight(code: Code) -> u8 {
-    match code {
-        Code::DependencyFailed | Code::ModelMissing | Code::ModelTooBig => 0,
-        Code::ClassNoWorker | Code::GpuNone | Code::VramNever | Code::WorkerNeverStarted => 1,
-        Code::HeldPerson | Code::HeldApproval | Code::HeldBrake => 2,
-        Code::WaitingDependency | Code::DelayedUntil => 3,
-        Code::DiskFull
-        | Code::DirectoryUnlisted
-        | Code::LogCut
-        | Code::JobUnkillable
-        | Code::JobMayRun => 4,
-        Code::Paused | Code::LimitReached => 5,
-        Code::ClaimStalled | Code::ClaimLoopStalled | Code::WorkerHung | Code::BrainHung => 6,
-        Code::WorkerDead
-        | Code::WorkerStarved
-        | Code::WorkerBacksOff
-        | Code::GpuQuarantined
-        | Code::ServerWedged
-        | Code::ServerDown
-        | Code::Thermal
-        | Code::VramShort
-        | Code::ModelLoading
-        | Code::ModelNotLoaded => 7,
-        Code::WorkerBusy | Code::WorkerDraining | Code::Draining | Code::RacesLost => 8,
-        Code::LaneIneligible | Code::QueueEmpty => 9,
-        Code::ClassNotTaken | Code::WorkerAddressed => 10,
-        Code::BrainAbsent | Code::Unknown => 11,
     }
 }

@@ -2,9 +2,10 @@
 
 use shared::llm::{HeldState, is_same_model};
 use shared::quantity::counted;
+use shared::reason::in_order;
 use shared::task::Class;
 
-use super::{Explanation, Look, Subject, Word, in_order, lane};
+use super::{Explanation, Look, Subject, Word, lane};
 use crate::Error;
 use crate::view::Worker;
 use crate::wire::lane::Requirements;

@@ -1,9 +1,9 @@
 //! What holds up the pool: for each lane with pending tasks, why its first task is not taken.
 
 use shared::quantity::counted;
-use shared::reason::Reason;
+use shared::reason::{Reason, in_order};
 
-use super::{Explanation, Look, Subject, Word, in_order, task};
+use super::{Explanation, Look, Subject, Word, task};
 use crate::Error;
 use crate::dir::disk::listing::PassedOver;
 use crate::dir::find::places;

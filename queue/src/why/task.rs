@@ -8,11 +8,11 @@ use shared::id::TaskId;
 use shared::name::Name;
 use shared::outcome::{Cause, Next};
 use shared::quantity::counted;
-use shared::reason::{Code, Reason};
+use shared::reason::{Code, Reason, in_order};
 use shared::task::{On, Task};
 use shared::time::Moment;
 
-use super::{Explanation, Look, Subject, Word, how_it_ended, in_order, lane, task_subject};
+use super::{Explanation, Look, Subject, Word, how_it_ended, lane, task_subject};
 use crate::Error;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::place::{Found, Place};

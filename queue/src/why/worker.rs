@@ -1,9 +1,9 @@
 //! Why a worker takes nothing.
 
 use shared::quantity::counted;
-use shared::reason::{Code, Reason};
+use shared::reason::{Code, Reason, in_order};
 
-use super::{Explanation, Look, Subject, Word, in_order};
+use super::{Explanation, Look, Subject, Word};
 use crate::Error;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::presence::heartbeats;
@@ -56,7 +56,7 @@ fn alive(look: &Look<'_>, beat: &Heartbeat) -> Result<(Word, String, Vec<Reason>
         let candidate = Candidate::from(beat);
         let closed = eligible::reasons(candidate, &requirements);
         let used_up = used_up(look, &requirements.limits)?;
-        match closed.into_iter().chain(used_up).next() {
+        match in_order(closed.into_iter().chain(used_up).collect()).into_iter().next() {
             None => open += lane.pending,
             Some(first) if holds_for_all(first.code) => {}
             Some(first) => {

@@ -84,6 +84,8 @@ impl Found {
         if reasons.is_empty() {
             reasons.push(Reason::new(Code::QueueEmpty, "nothing is waiting"));
         }
+        // As `queue why` tells them.
+        reasons.sort_by_key(|reason| reason.code.weight());
         reasons
     }
 }

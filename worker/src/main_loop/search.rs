@@ -1,6 +1,5 @@
 //! Looking for work, by whichever thread has a slot to fill; one at a time.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use queue::dir::claim::cursor::{Cursor, Pass, Wish};
 use queue::dir::claim::limit_slots;
 use queue::dir::claim::note::Note;
 use queue::dir::claim::one::Claim;
-use queue::dir::find::counts::Counter;
+use queue::dir::find::counts::{Counter, Waiting};
 use queue::dir::find::load_requests;
 use queue::eligible::{self, SlotKind};
 use queue::wire::counts::LaneCount;
@@ -202,18 +201,24 @@ impl Search {
         }
         match pass {
             Pass::Claimed { claim, lane } => Ok(Some(self.take(claim, lane))),
-            Pass::Nothing { lost, closed, limited } => {
+            Pass::Nothing { lost, mut closed, mut limited } => {
                 self.look = Look::NONE;
-                let queue = if closed.is_empty() && limited.is_empty() {
-                    BTreeMap::new()
+                let waiting = if closed.is_empty() && limited.is_empty() {
+                    Waiting::default()
                 } else {
-                    self.counter.by_class(self.context.surroundings.pool.layout())?
+                    self.counter.waiting(self.context.surroundings.pool.layout())?
                 };
+                // A lane keeps its directories for a while after its last task.
+                closed.retain(|(lane, _needs)| waiting.lanes.contains(lane));
+                limited.retain(|(lane, _used_up)| waiting.lanes.contains(lane));
                 let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
                     true => load_requests::pending(self.context.surroundings.pool.layout())?,
                     false => Vec::new(),
                 };
-                self.report(&state, &Found { lost, closed, limited, queue, asked });
+                self.report(
+                    &state,
+                    &Found { lost, closed, limited, queue: waiting.by_class, asked },
+                );
                 Ok(None)
             }
         }

@@ -1,7 +1,7 @@
 //! Counting: how many tasks are where. A directory is counted again only when it has changed, so
 //! that counting a backlog of a million costs one look per directory of 4,096.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use shared::task::{Class, TaskName};
@@ -53,6 +53,15 @@ struct Pending {
     head: Option<TaskName>,
 }
 
+/// What is pending.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// Tasks per class.
+    pub by_class: BTreeMap<Class, u64>,
+    /// The lanes that have tasks.
+    pub lanes: HashSet<LaneName>,
+}
+
 impl Counter {
     /// Counts all places but `ending/`; lists only the directories that have changed since. Those
     /// that cannot be listed are passed over, and named.
@@ -93,22 +102,23 @@ impl Counter {
         Ok(counts)
     }
 
-    /// Pending tasks per class, by the lanes' names alone: nothing is kept of each lane.
-    pub fn by_class(&mut self, layout: &Layout) -> Result<BTreeMap<Class, u64>, Error> {
+    /// What is pending, by the lanes' names alone.
+    pub fn waiting(&mut self, layout: &Layout) -> Result<Waiting, Error> {
         self.round += 1;
-        let mut classes = BTreeMap::new();
+        let mut waiting = Waiting::default();
         let lanes = self.or_none(listing::lanes(layout))?;
         for lane in lanes {
             let pending = self.pending(layout, &lane)?.pending;
             if let Some(class) = class_of(&lane).filter(|_class| pending > 0) {
-                *classes.entry(class).or_default() += pending;
+                *waiting.by_class.entry(class).or_default() += pending;
+                waiting.lanes.insert(lane);
             }
         }
         // Whoever counts the tasks says what was passed over.
         self.passed_over = PassedOver::default();
         let round = self.round;
         self.known.retain(|_dir, known| known.round == round);
-        Ok(classes)
+        Ok(waiting)
     }
 
     fn pending(&mut self, layout: &Layout, lane: &LaneName) -> Result<Pending, Error> {
