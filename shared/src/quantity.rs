@@ -35,6 +35,12 @@ impl Span {
         Self(Duration::from_secs(seconds))
     }
 
+    /// To the next whole second, for people; less than none is none.
+    #[must_use]
+    pub fn rounded(seconds: f64) -> Self {
+        Self(Duration::try_from_secs_f64(seconds.max(0.0).round()).unwrap_or(Duration::MAX))
+    }
+
     fn from_seconds(seconds: f64) -> Option<Self> {
         (0.0..=LONGEST).contains(&seconds).then(|| Self(Duration::from_secs_f64(seconds)))
     }

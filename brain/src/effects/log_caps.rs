@@ -59,5 +59,5 @@ fn is_left(seen: &Snapshot, held: &Held) -> bool {
 }
 
 fn looks(worker: &Worker) -> bool {
-    worker.is_alive() && !matches!(worker.process, Some('T' | 't'))
+    worker.is_alive() && !worker.is_stopped()
 }

@@ -112,6 +112,7 @@ impl Brain {
             .and_then(|lanes| self.step("read requests", |brain| brain.observer.requests(lanes)));
         let processing = self.step("list what runs", |brain| brain.observer.processing())?;
         let workers = self.step("read heartbeats", |brain| brain.observer.workers(&lives))?;
+        let unattended = self.unattended.look(self.pool.layout(), &processing, &workers);
         self.step("follow the ledger", |brain| brain.observer.follow());
         for Damaged { path, offset, problem, .. } in self.observer.damaged() {
             emit!(Said::LedgerDamaged { path, offset, problem });
@@ -126,6 +127,7 @@ impl Brain {
             lanes: lanes.unwrap_or_default(),
             workers,
             processing,
+            unattended,
             requests: requests.unwrap_or_default(),
             past: ended.past,
             ended: ended.news,

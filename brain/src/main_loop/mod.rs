@@ -40,6 +40,7 @@ use crate::effects::recovery::Recovery;
 use crate::message::{Message, Report};
 use crate::observe::gpu_readings;
 use crate::observe::pool::{Observer, last_state};
+use crate::observe::unattended::Unattended;
 use health::{Guard, Named};
 use signals::Signal;
 
@@ -85,6 +86,7 @@ pub(crate) struct Brain {
     observer: Observer,
     recovery: Recovery,
     log_caps: LogCaps,
+    unattended: Unattended,
     watchers: Watchers,
     places: Vec<Name>,
     /// What the last brain had started.
@@ -129,6 +131,7 @@ impl Brain {
             observer: Observer::new(&pool, before.as_ref()),
             recovery: Recovery::new(&pool, settings.reserve_size),
             log_caps: LogCaps::new(&pool),
+            unattended: Unattended::new(settings.heartbeat_interval.0),
             bell: Listener::new(pool.layout(), &Bells::Brain),
             places: fleet.places(),
             core: Core::new(&settings, fleet),

@@ -2,3 +2,4 @@
 
 pub(super) mod gpu_readings;
 pub(super) mod pool;
+pub(super) mod unattended;

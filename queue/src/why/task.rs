@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shared::id::TaskId;
 use shared::name::Name;
 use shared::outcome::{Cause, Next};
-use shared::quantity::counted;
+use shared::quantity::{Span, counted};
 use shared::reason::{Code, Reason, in_order};
 use shared::task::{On, Task};
 use shared::time::Moment;
@@ -168,16 +168,19 @@ fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -
         reasons.insert(0, may_run(worker, kept));
         return look.verdict(subject, Word::Blocked, text, reasons);
     }
+    let stuck = stuck(look, found.name.id);
     let (word, text) = match life {
         Some(Life::Alive | Life::Unproven) => {
             let run = seen.into_iter().flat_map(view::Worker::current);
             let run = run.into_iter().find(|run| run.task_id == found.name.id);
             let since = run.and_then(|run| run.started_at);
             let since = since.map(|since| format!(" since {}", since.local())).unwrap_or_default();
-            (Word::Running, format!("{worker} runs it{since}, attempt {}", found.name.attempt))
+            let attempt = found.name.attempt;
+            (Word::Running, format!("{worker} runs it{since}, attempt {attempt}{stuck}"))
         }
         Some(Life::Hung { .. }) => {
-            (Word::Running, format!("{worker} has it and lives, but its heartbeat stands still"))
+            let text = format!("{worker} has it and lives, but its heartbeat stands still{stuck}");
+            (Word::Running, text)
         }
         Some(Life::Dead { settling: Some(by) }) => {
             (Word::Blocked, format!("{worker} died with it; {by} is putting it back"))
@@ -190,6 +193,16 @@ fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -
         }
     };
     look.verdict(subject, word, text, reasons)
+}
+
+/// That it makes no progress, where it does not.
+fn stuck(look: &Look<'_>, id: TaskId) -> String {
+    let stuck = look.view.stuck(look.settings);
+    let own = stuck.iter().find(|stuck| stuck["task_id"].as_str() == Some(&id.to_string()));
+    let seconds = own.and_then(|own| own["seconds"].as_f64());
+    seconds.map_or_else(String::new, |seconds| {
+        format!("; it is stuck: no progress for {}", Span::rounded(seconds))
+    })
 }
 
 /// What keeps a task with a dead worker, and the way out.

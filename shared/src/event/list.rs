@@ -240,7 +240,11 @@ events! {
         "detect.stuck" Warning StuckTasks { tasks: Vec<StuckTask>, count: u64 }
             => ("Stuck tasks detected: {}", stuck_list(tasks));
         "detect.stuck_cleared" Info StuckCleared { task: TaskId, attempt: u32, seconds: f64 }
-            => ("Task {} makes progress again, or has ended, after {}", task.short(), span(*seconds));
+            => ("Task {} makes progress again after {}", task.short(), span(*seconds));
+        "detect.stuck_over" Info StuckOver { task: TaskId, attempt: u32, seconds: f64 }
+            => ("Task {} was stuck for {}, and this attempt is over", task.short(), span(*seconds));
+        "detect.progress_unknown" Info ProgressUnknown { task: TaskId, attempt: u32, worker: Name, error: String }
+            => ("Whether {} on {worker}, which is silent, makes progress is unknown: {error}", task.short());
         "detect.stall_stop" Warning StallStop { task: TaskId, attempt: u32, worker: Name, seconds: f64 }
             => ("Asked {worker} to end stalled task: {} (no progress for {})", task.short(), span(*seconds));
         "detect.slow" Info SlowTask { task: TaskId, attempt: u32, worker: Name, seconds: f64, evidence: Map<String, Value> }

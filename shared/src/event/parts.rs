@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -281,8 +280,7 @@ pub(super) fn idle(seconds: Option<f64>) -> String {
 
 /// Seconds as people read them: `1h 5m`, `42s`.
 pub(super) fn span(seconds: f64) -> String {
-    let whole = Duration::try_from_secs_f64(seconds.max(0.0).round()).unwrap_or(Duration::MAX);
-    Span(whole).to_string()
+    Span::rounded(seconds).to_string()
 }
 
 /// Like [`span`], with tenths of a second where it is short.

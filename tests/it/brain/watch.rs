@@ -152,7 +152,35 @@ fn a_task_without_progress_is_reported_with_evidence_and_left_alone() {
     assert_eq!(said(&pool, "detect.stuck", "").len(), 1, "001-B6: once, not every cycle");
     assert_eq!(place(&pool, id), "processing a1f0d0", "without a limit it is left alone");
     gate.release();
-    until_said(&pool, "detect.stuck_cleared", &id.to_string());
+    until_succeeded(&pool, id);
+    // It may be over before anybody sees it get on.
+    pool.until_log("brain", |line| {
+        let over = ["detect.stuck_cleared", "detect.stuck_over"];
+        over.iter().any(|name| line["event"] == *name) && line["task_id"] == id.to_string()
+    });
+}
+
+/// A worker that is stopped says nothing of its job: the brain looks for itself.
+#[test]
+fn a_quiet_task_of_a_stopped_worker_is_stuck_and_so_says_why() {
+    let pool = stuck_pool("");
+    let _brain = pool.brain(&["--no-spawn"]);
+    let worker = cpu_worker(&pool, "w");
+    let gate = pool.fifo("gate");
+    let id = submit(&pool, job(&["mark=runs", &gate.word()]));
+    let held = gate.until_reached();
+    pool.until_true("the worker to know its job's processes", || {
+        pool.heartbeat("w").is_some_and(|beat| beat["current"][0]["pgid"].is_u64())
+    });
+    worker.stop();
+    let stuck = pool.until_event("brain", "detect.stuck");
+    assert_eq!(stuck["extra"]["tasks"][0]["evidence"]["seen_by"], "brain", "{stuck}");
+    pool.until_true("queue why to say so", || {
+        let why = pool.queue(&["why", &id.to_string()]).stdout;
+        why.contains("it is stuck: no progress for ")
+    });
+    worker.cont();
+    held.release();
     until_succeeded(&pool, id);
 }
 

@@ -16,15 +16,21 @@ use shared::task::TaskName;
 use super::condition::Conditions;
 use crate::core::words::at::At;
 use crate::core::words::command::{Command, say};
-use crate::core::words::snapshot::{Held, Snapshot};
+use crate::core::words::snapshot::{Held, Signs, Snapshot};
+
+/// A task that did something within this part of `stuck_after` makes progress; one that has been
+/// quiet for longer does neither that, nor is it stuck yet.
+const MOVES: f64 = 10.0;
 
 /// What is known about the progress of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 enum Progress {
     /// None for so many seconds, of so many that it runs.
     None { seconds: f64, runs_for: Option<f64>, evidence: Map<String, Value> },
-    /// Nobody can tell: it is stopped, not readable, or its worker says nothing.
+    /// Nobody can tell: it is stopped, or its worker says nothing of it.
     Unknown,
+    /// Its worker says nothing, and neither can it be seen from here, for this reason.
+    Unseen(String),
 }
 
 /// Finds tasks without progress, and has those ended that are past their stall limit.
@@ -37,6 +43,10 @@ pub struct StuckTasks {
     stuck: Conditions<(Name, TaskName)>,
     slow: BTreeSet<TaskName>,
     asked: BTreeSet<TaskName>,
+    /// What was seen of those whose worker does not look after them.
+    unattended: BTreeMap<TaskName, Watched>,
+    /// Those of which it was said that nobody can tell.
+    obscure: BTreeSet<TaskName>,
     view: BTreeMap<(Name, TaskName), Stuck>,
 }
 
@@ -44,6 +54,15 @@ pub struct StuckTasks {
 struct First {
     at: Duration,
     beat: Option<u64>,
+}
+
+/// The last change of what the brain itself sees of an attempt.
+#[derive(Clone, Debug)]
+struct Watched {
+    signs: Signs,
+    since: Duration,
+    /// For how long it had been quiet before, as its worker said last, in seconds.
+    before: f64,
 }
 
 /// For how long a task has made no progress, and what says so.
@@ -63,6 +82,8 @@ impl StuckTasks {
             stuck: Conditions::default(),
             slow: BTreeSet::new(),
             asked: BTreeSet::new(),
+            unattended: BTreeMap::new(),
+            obscure: BTreeSet::new(),
             view: BTreeMap::new(),
         }
     }
@@ -73,17 +94,29 @@ impl StuckTasks {
         let (mut list, mut count) = (Vec::new(), None);
         for held in &seen.processing {
             let alive = seen.workers.get(&held.worker).is_some_and(|worker| worker.is_alive());
-            if !alive || hung.contains(&held.worker) {
+            let silent = hung.contains(&held.worker);
+            if !alive || silent && !seen.unattended.contains_key(&held.name) {
                 continue;
             }
-            let progress = self.progress(at, seen, held);
-            let Progress::None { seconds, runs_for, evidence } = progress else { continue };
-            self.ask(held, seen.run_of(held), seconds, out);
+            let (seconds, runs_for, evidence) = match self.progress(at, seen, held) {
+                Progress::None { seconds, runs_for, evidence } => (seconds, runs_for, evidence),
+                Progress::Unknown => continue,
+                Progress::Unseen(error) => {
+                    self.unseen(held, error, out);
+                    continue;
+                }
+            };
+            // Who does not look cannot be asked.
+            if !seen.unattended.contains_key(&held.name) {
+                self.ask(held, seen.run_of(held), seconds, out);
+            }
             if seconds >= self.after.as_secs_f64() {
                 list.push(self.quiet(at, held, Quiet { seconds, evidence }, &mut count));
             } else {
                 self.moving(at, held, out);
-                self.slow(held, runs_for, evidence, out);
+                if seconds < self.after.as_secs_f64() / MOVES {
+                    self.slow(held, runs_for, evidence, out);
+                }
             }
         }
         // One line for all, when one of them is to be spoken of.
@@ -101,8 +134,12 @@ impl StuckTasks {
         self.view.retain(|key, _stuck| there.contains(key));
         self.slow.retain(|name| names.contains(name));
         self.asked.retain(|name| names.contains(name));
+        self.unattended.retain(|name, _watched| seen.unattended.contains_key(name));
+        self.obscure.retain(|name| seen.unattended.contains_key(name));
         for ((_worker, name), seconds) in self.stuck.keep(at, |key| there.contains(key)) {
-            say(out, cleared(name, seconds + self.after.as_secs_f64()));
+            let (task, attempt) = (name.id, name.attempt);
+            let seconds = seconds + self.after.as_secs_f64();
+            say(out, Event::StuckOver { task, attempt, seconds });
         }
     }
 
@@ -111,6 +148,10 @@ impl StuckTasks {
         let beat = heartbeat.map(|heartbeat| heartbeat.seq);
         let key = (held.worker.clone(), held.name);
         let first = self.first.entry(key).or_insert(First { at: at.now, beat });
+        if let Some(signs) = seen.unattended.get(&held.name) {
+            let run = seen.run_of(held);
+            return self.watch(at, held, run, signs);
+        }
         match (heartbeat, seen.run_of(held)) {
             (Some(heartbeat), Some(run)) => of_run(heartbeat, run),
             // Its worker lives and does not know of it: nobody works on it.
@@ -121,6 +162,35 @@ impl StuckTasks {
                 Progress::None { seconds, runs_for: None, evidence }
             }
             (Some(_), None) | (None, _) => Progress::Unknown,
+        }
+    }
+
+    /// What the brain sees by itself.
+    fn watch(&mut self, at: At, held: &Held, run: Option<&Run>, signs: &Signs) -> Progress {
+        let before = run.and_then(|run| run.quiet_seconds).unwrap_or(0.0);
+        let new = || Watched { signs: signs.clone(), since: at.now, before };
+        let watched = self.unattended.entry(held.name).or_insert_with(new);
+        if watched.signs != *signs {
+            *watched = Watched { signs: signs.clone(), since: at.now, before: 0.0 };
+        }
+        let (output, cpu_ticks) = match signs {
+            Signs::Seen { output, cpu_ticks } => (*output, *cpu_ticks),
+            Signs::Stopped => return Progress::Unknown,
+            Signs::Unseen(error) => return Progress::Unseen(error.clone()),
+        };
+        let seconds = at.now.saturating_sub(watched.since).as_secs_f64() + watched.before;
+        let mut evidence = Map::new();
+        evidence.insert("output_bytes".into(), json!(output));
+        evidence.insert("cpu_ticks".into(), json!(cpu_ticks));
+        evidence.insert("seen_by".into(), json!("brain"));
+        Progress::None { seconds, runs_for: None, evidence }
+    }
+
+    /// Says once that nobody can tell whether it gets on.
+    fn unseen(&mut self, held: &Held, error: String, out: &mut Vec<Command>) {
+        let (task, attempt, worker) = (held.name.id, held.name.attempt, held.worker.clone());
+        if self.obscure.insert(held.name) {
+            say(out, Event::ProgressUnknown { task, attempt, worker, error });
         }
     }
 
@@ -140,7 +210,9 @@ impl StuckTasks {
         let key = (held.worker.clone(), held.name);
         self.view.remove(&key);
         if let Some(lasted) = self.stuck.ended(at, &key) {
-            say(out, cleared(held.name, lasted + self.after.as_secs_f64()));
+            let (task, attempt) = (held.name.id, held.name.attempt);
+            let seconds = lasted + self.after.as_secs_f64();
+            say(out, Event::StuckCleared { task, attempt, seconds });
         }
     }
 
@@ -192,6 +264,61 @@ fn of_run(heartbeat: &Heartbeat, run: &Run) -> Progress {
     Progress::None { seconds, runs_for, evidence }
 }
 
-fn cleared(name: TaskName, seconds: f64) -> Event {
-    Event::StuckCleared { task: name.id, attempt: name.attempt, seconds }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fixture::{Stage, names, words};
+
+    fn signs(output: u64, ticks: u64) -> Signs {
+        Signs::Seen { output, cpu_ticks: Some(ticks) }
+    }
+
+    /// A worker that was stopped with a job, of which the brain sees this, for so many seconds
+    /// each; what was said of the job.
+    fn said(seen: &[(Signs, u64)]) -> Vec<&'static str> {
+        let mut stage = Stage::new(&Settings::default());
+        stage.add_worker("worker-1", Some(1));
+        let task = stage.runs("worker-1", Some(30.0));
+        stage.look();
+        let mut said = Vec::new();
+        for (signs, seconds) in seen {
+            stage.seen.unattended = BTreeMap::from([(task, signs.clone())]);
+            let commands = stage.pass(*seconds);
+            said.extend(names(&commands).into_iter().filter(|name| name.starts_with("detect.")));
+        }
+        said
+    }
+
+    #[test]
+    fn a_task_of_a_worker_that_is_silent_is_stuck_when_its_time_is_up() {
+        // It had been quiet for 30 s when its worker was stopped.
+        assert!(said(&[(signs(5, 7), 269)]).is_empty());
+        assert_eq!(said(&[(signs(5, 7), 271)]), ["detect.stuck"]);
+        // What it writes, or computes, is progress.
+        for moved in [signs(6, 7), signs(5, 8)] {
+            assert!(said(&[(signs(5, 7), 260), (moved.clone(), 299)]).is_empty());
+            let again = [(signs(5, 7), 260), (moved, 301), (signs(9, 9), 1)];
+            assert_eq!(said(&again), ["detect.stuck", "detect.stuck_cleared"]);
+        }
+    }
+
+    #[test]
+    fn only_a_job_that_is_stopped_itself_is_spared_and_what_cannot_be_seen_is_said_once() {
+        assert!(said(&[(Signs::Stopped, 900)]).is_empty());
+        let unseen = Signs::Unseen("its processes cannot be seen from here".into());
+        assert_eq!(said(&[(unseen, 900)]), ["detect.progress_unknown"]);
+    }
+
+    #[test]
+    fn nobody_says_of_a_quiet_task_that_it_makes_progress() {
+        for (quiet, slow) in [(299.0, 0), (31.0, 0), (29.0, 1)] {
+            let mut stage = Stage::new(&Settings::default());
+            stage.add_worker("worker-1", Some(1));
+            stage.runs("worker-1", Some(quiet));
+            stage.beat("worker-1", |beat| {
+                beat.at = shared::time::Moment::from_unix_millis(301_000);
+            });
+            assert_eq!(words(&stage.pass(5), "detect.slow").len(), slow, "{quiet}");
+        }
+    }
 }

@@ -2,7 +2,6 @@
 //! goals that are not met, models that nobody can load, loads that have to wait for scripts.
 
 use std::fmt;
-use std::time::Duration;
 
 use shared::llm::{Health, Loads, ModelVerb};
 use shared::quantity::Span;
@@ -190,23 +189,32 @@ impl fmt::Display for Lack {
             Self::Fixed => f.write_str("its server loads nothing on request"),
             Self::Closed(why) => f.write_str(why),
             Self::Loading { seconds, usual: Some(usual) } => {
-                write!(f, "loading for {}, usually {}", span(*seconds), span(*usual))
+                write!(
+                    f,
+                    "loading for {}, usually {}",
+                    Span::rounded(*seconds),
+                    Span::rounded(*usual)
+                )
             }
             Self::Loading { seconds, usual: None } => {
-                write!(f, "loading for {}; how long that takes was never measured", span(*seconds))
+                write!(
+                    f,
+                    "loading for {}; how long that takes was never measured",
+                    Span::rounded(*seconds)
+                )
             }
             Self::Asked { seconds, silent: false } => {
-                write!(f, "asked {} ago, and has not begun", span(*seconds))
+                write!(f, "asked {} ago, and has not begun", Span::rounded(*seconds))
             }
             Self::Asked { seconds, silent: true } => {
-                write!(f, "asked {} ago, and sends no heartbeats", span(*seconds))
+                write!(f, "asked {} ago, and sends no heartbeats", Span::rounded(*seconds))
             }
             Self::Silent => f.write_str("not asked: it sends no heartbeats"),
             Self::Down { health: Health::Wedged, address, seconds } => {
-                write!(f, "not asked: {address} has been wedged for {}", span(*seconds))
+                write!(f, "not asked: {address} has been wedged for {}", Span::rounded(*seconds))
             }
             Self::Down { address, seconds, .. } => {
-                write!(f, "not asked: {address} has been down for {}", span(*seconds))
+                write!(f, "not asked: {address} has been down for {}", Span::rounded(*seconds))
             }
             Self::NotYet => f.write_str("not asked: its server has not been heard of yet"),
             Self::Hangs { verb, model } => {
@@ -217,7 +225,11 @@ impl fmt::Display for Lack {
                 f.write_str("the model is larger than the GPU memory that others leave")
             }
             Self::Refused(Refusal { cause, again: Some(seconds) }) => {
-                write!(f, "the last load failed ({cause}), asked again in {}", span(*seconds))
+                write!(
+                    f,
+                    "the last load failed ({cause}), asked again in {}",
+                    Span::rounded(*seconds)
+                )
             }
             Self::Refused(Refusal { cause, again: None }) => {
                 write!(f, "the last load failed ({cause})")
@@ -228,9 +240,4 @@ impl fmt::Display for Lack {
             Self::Turn => f.write_str("not asked: it waits its turn"),
         }
     }
-}
-
-/// Seconds as people read them.
-fn span(seconds: f64) -> Span {
-    Span(Duration::try_from_secs_f64(seconds.max(0.0).round()).unwrap_or(Duration::MAX))
 }

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub workers: BTreeMap<Name, Worker>,
     /// What is claimed, and by whom.
     pub processing: Vec<Held>,
+    /// What was seen of claimed tasks whose worker lives and does not look after them.
+    pub unattended: BTreeMap<TaskName, Signs>,
     /// Loads and unloads that were asked for and that nobody has taken.
     pub requests: Vec<Held>,
     /// Attempts that ended since the last look.
@@ -81,6 +83,23 @@ pub struct Held {
     pub name: TaskName,
     /// What is needed of the task itself; `None` if it could not be read when it was first seen.
     pub task: Option<Arc<About>>,
+}
+
+/// What is to be seen of an attempt from outside its worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signs {
+    /// It does something for as long as this changes.
+    Seen {
+        /// Bytes in its log.
+        output: u64,
+        /// Processor time of its processes; `None` where it has none: it is a request, or has
+        /// ended.
+        cpu_ticks: Option<u64>,
+    },
+    /// A signal has stopped it.
+    Stopped,
+    /// It cannot be seen, for this reason.
+    Unseen(String),
 }
 
 /// What is needed of a task that runs.
@@ -144,6 +163,12 @@ impl Worker {
             Some(record) if record.life != heartbeat.life => None,
             Some(_) | None => Some(heartbeat),
         }
+    }
+
+    /// Whether a signal has stopped it.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.process, Some('T' | 't'))
     }
 
     /// Whether its GPU is out of use: it lives, and takes nothing.

@@ -110,8 +110,7 @@ fn ago(at: Moment, now: Moment) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.0} s ago");
     }
-    let whole = std::time::Duration::try_from_secs_f64(seconds.round()).unwrap_or_default();
-    format!("{} ago", Span(whole))
+    format!("{} ago", Span::rounded(seconds))
 }
 
 #[cfg(test)]
