@@ -11,7 +11,7 @@ use shared::task::Task;
 
 use super::disk::listing::{self, PassedOver};
 use super::disk::place::{Found, Place};
-use super::find::{ledger_counts, places};
+use super::find::{ledger_counts, places, recent_ends};
 use super::layout::{Layout, Shelf};
 use super::ledger::search::{self, LastLines};
 use super::submit::keys;
@@ -305,7 +305,7 @@ pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> 
     for _look in 0..3 {
         let found = places::find(layout, id);
         if let Ok(Some(found)) = found {
-            return Ok(Some(Standing::There(found)));
+            return unless_ended(layout, found).map(Some);
         }
         match crate::dir::ledger::search::history_of(layout, id)?.last()? {
             // What has ended for good is in no place, also in none that cannot be looked into.
@@ -317,6 +317,18 @@ pub fn standing(layout: &Layout, id: TaskId) -> Result<Option<Standing>, Error> 
         }
     }
     Ok(None)
+}
+
+/// What lies where it ran may have ended a moment ago, and somebody may know it already.
+fn unless_ended(layout: &Layout, found: Found) -> Result<Standing, Error> {
+    if let Place::Processing { worker } = &found.place {
+        let mut ends = recent_ends::ends_of(layout, worker, &[found.name])?;
+        let line = ends.remove(&found.name.id).filter(|line| line.next.ends_task());
+        if let Some(line) = line {
+            return Ok(Standing::Ended(Box::new(line)));
+        }
+    }
+    Ok(Standing::There(found))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use shared::time::Moment;
 use crate::dir::Pool;
 use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::lock::Holder;
+use crate::dir::find::recent_ends;
 use crate::dir::presence::{heartbeats, lease};
 use crate::wire::fate::Kept;
 use crate::wire::heartbeat::gpu_state::Fitness;
@@ -58,7 +59,8 @@ pub struct Worker {
     pub life: Life,
     /// What its lease says.
     pub record: Option<Record>,
-    /// The last heartbeat of this life (of the last one, if it is dead).
+    /// The last heartbeat of this life (of the last one, if it is dead), without what has ended
+    /// since.
     pub heartbeat: Option<Heartbeat>,
     /// Tasks in its hands.
     pub held: Vec<TaskName>,
@@ -111,12 +113,9 @@ impl Worker {
         }
     }
 
-    /// What runs there, as far as it is still true.
+    /// What runs there.
     pub fn current(&self) -> impl Iterator<Item = &Run> {
-        let runs = self.heartbeat.iter().flat_map(|heartbeat| &heartbeat.current);
-        // A heartbeat may be a moment old; what is in its hands is not.
-        let has = |run: &Run| (run.task_id, run.attempt);
-        runs.filter(move |run| self.held.iter().any(|name| (name.id, name.attempt) == has(run)))
+        self.heartbeat.iter().flat_map(|heartbeat| &heartbeat.current)
     }
 
     /// Seconds since its last heartbeat.
@@ -235,9 +234,25 @@ pub fn worker(
     let works = record.as_ref().is_some_and(|record| record.role == Role::Working);
     let ours = |beat: &Heartbeat| record.as_ref().is_none_or(|record| record.life == beat.life);
     let heartbeat = heartbeat.filter(|beat| !works || ours(beat));
+    let ends = recent_ends::ends_of(pool.layout(), &name, &held)?;
+    let runs = |run: &Run| {
+        !ends.contains_key(&run.task_id)
+            && held.iter().any(|name| (name.id, name.attempt) == (run.task_id, run.attempt))
+    };
+    let heartbeat = heartbeat.map(|beat| up_to_date(beat, runs));
     let seen = Seen { holder, record: record.as_ref(), beat: heartbeat.as_ref(), held: &held };
     let life = life(seen, settings, now);
     Ok(Some(Worker { name, life, record, heartbeat, held }))
+}
+
+/// A heartbeat may be a moment old; what is in the worker's hands, and history, is not.
+fn up_to_date(mut beat: Heartbeat, runs: impl Fn(&Run) -> bool) -> Heartbeat {
+    let ran = beat.current.len();
+    beat.current.retain(runs);
+    if ran > 0 && beat.current.is_empty() && beat.status == Status::Processing {
+        beat.status = Status::Idle;
+    }
+    beat
 }
 
 /// What says whether a worker lives.

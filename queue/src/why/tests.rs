@@ -9,7 +9,7 @@ use shared::llm::{Health, HeldModel, HeldState, Loads, ModelServer, ServerKind};
 use shared::quantity::Bytes;
 use shared::reason::Code;
 use shared::settings::Settings;
-use shared::task::{Class, Task, parse_spec};
+use shared::task::{Class, Task, TaskName, parse_spec};
 use shared::time::Moment;
 
 use super::{
@@ -74,6 +74,13 @@ fn worker(pool: &Pool, name: &str, ability: Ability, current: Vec<Run>) -> (Leas
     let working = Record::of(worker.clone(), process.clone(), life.clone(), Moment::now());
     let record = Record { gpu: ability.gpu, ..working };
     lease.write(&record).unwrap();
+    // What runs there is in its hands.
+    let hands = pool.layout().processing_of(&worker);
+    std::fs::create_dir_all(&hands).unwrap();
+    for run in &current {
+        let name = TaskName { attempt: run.attempt, ..TaskName::first(run.task_id) };
+        std::fs::write(hands.join(name.file_name()), "").unwrap();
+    }
     let beat = Heartbeat {
         schema: crate::wire::heartbeat::SCHEMA.into(),
         worker,
@@ -163,7 +170,7 @@ fn a_busy_worker_is_named_with_what_it_runs() {
     assert_eq!((verdict.verdict, codes(&verdict)), (Word::Blocked, vec![Code::WorkerBusy]));
     assert!(verdict.text.starts_with("worker-0 runs "), "{}", verdict.text);
     assert_eq!(of_worker(&pool, "worker-0").verdict, Word::Busy);
-    assert_eq!(ask(&pool, |look| why_pool(look).unwrap()).verdict, Word::Blocked);
+    assert_eq!(ask(&pool, |look| why_pool(look).unwrap()).verdict, Word::Busy);
 }
 
 #[test]

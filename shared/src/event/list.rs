@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::events;
 use super::parts::{
-    Ending, Monitor, Scaling, StuckTask, Why, after_silence, aside, idle, name_list, place, share,
-    span, stuck_list, tenths, within,
+    Ending, Monitor, Scaling, StuckTask, Why, after_silence, aside, idle, known, name_list, place,
+    share, span, stuck_list, tenths, within,
 };
 use super::placement::{LoadOutlook, Placement, again, deferred, each};
 use crate::id::{BatchId, TaskId};
@@ -221,8 +221,8 @@ events! {
             => ("Worker {worker} takes such {class} tasks again: one went well");
         "worker.starved" Warning WorkerStarved { worker: Name, error: String, seconds: f64 }
             => ("Worker {worker} cannot start jobs: {error}; it takes nothing for {}", span(*seconds));
-        "worker.died" Error WorkerDied { worker: Name, pid: Option<u32>, tasks: u64, last_status: Option<String> }
-            => ("Worker {worker} died{}, tasks to settle: {tasks}", aside(last_status.as_deref()));
+        "worker.died" Error WorkerDied { worker: Name, pid: Option<u32>, completed: Option<u64>, tasks: u64, last_status: Option<String> }
+            => ("Worker {worker} died{} - completed {} tasks, tasks to settle: {tasks}", aside(last_status.as_deref()), known(*completed));
         "worker.settling" Info WorkerSettling { worker: Name, tasks: u64 }
             => ("Settling the affairs of {worker}: {}", counted(tasks, "task"));
         "worker.settled" Info WorkerSettled { worker: Name, requeued: u64, ended: u64, seconds: f64 }

@@ -260,7 +260,7 @@ impl fmt::Display for Scaling {
 }
 
 /// A count, or `?` where it is unknown.
-fn known(count: Option<u64>) -> String {
+pub(super) fn known(count: Option<u64>) -> String {
     count.map_or_else(|| "?".to_owned(), |count| count.to_string())
 }
 
@@ -273,9 +273,9 @@ pub(super) fn place(gpu: Option<u32>, port: Option<u16>, cpu_slots: u32) -> Stri
     }
 }
 
-/// `, idle: 34s`, or nothing for a worker that is not idle.
+/// `, idle: 34s`; none for a worker that is not idle.
 pub(super) fn idle(seconds: Option<f64>) -> String {
-    seconds.map_or_else(String::new, |seconds| format!(", idle: {seconds:.0}s"))
+    format!(", idle: {:.0}s", seconds.unwrap_or(0.0))
 }
 
 /// Seconds as people read them: `1h 5m`, `42s`.

@@ -21,7 +21,7 @@ fn tell(handle: &Handle, info: &PanicHookInfo<'_>) {
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
     let location = info.location();
     let at = location.map_or_else(String::new, |location| format!(" at {location}"));
-    let message = format!("{}{at}", text(info.payload()));
+    let message = format!("{}{at}", panic_text(info.payload()));
     let place = Place {
         file: "(panic)",
         line: location.map_or(0, std::panic::Location::line),
@@ -34,8 +34,9 @@ fn tell(handle: &Handle, info: &PanicHookInfo<'_>) {
     handle.emit(&Event::Panicked { message, thread, backtrace }, place);
 }
 
-/// What the panic said: `panic!` leaves a `&str` or a `String`, others what they like.
-fn text(payload: &dyn Any) -> &str {
+/// What a panic said: `panic!` leaves a `&str` or a `String`, others what they like.
+#[must_use]
+pub fn panic_text(payload: &dyn Any) -> &str {
     let plain = payload.downcast_ref::<&str>().copied();
     plain.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no text)")
 }

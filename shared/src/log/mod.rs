@@ -21,6 +21,7 @@ use line::Line;
 use sink::{Sink, Stderr};
 
 pub use context::{Context, Scope, current, scope};
+pub use crash::panic_text;
 pub use line::Place;
 pub use sink::{Compress, Rotation};
 

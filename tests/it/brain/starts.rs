@@ -376,10 +376,21 @@ fn seed_003_l3_a1_a_scaling_decision_is_said_with_its_figures() {
         "{text}"
     );
     assert_eq!(decision["level"], "INFO", "003-B8: a routine line is not CRITICAL");
-    let jump = pool.until_event("brain", "detect.anomaly");
-    assert!(jump["message"].as_str().unwrap().contains("Rapid scale-up of 3 workers"), "{jump}");
+    assert!(said(&pool, "detect.anomaly").is_empty(), "a normal start is none");
     let decisions = fs::read_to_string(pool.dir().join("brain/decisions.jsonl")).unwrap();
     assert!(decisions.lines().count() > 0);
+}
+
+/// 003-A1: three at once, beyond what a start fills up.
+#[test]
+fn many_workers_at_once_are_an_anomaly_unless_the_brain_has_just_started() {
+    let pool = quick_pool("");
+    let _brain = pool.brain(&["--gpus", "0,1,2", "--min-workers", "0"]);
+    pool.until_event("brain", "brain.monitor");
+    let jobs: Vec<Value> = (0..3).map(|_| gpu_job(&["mark=runs"])).collect();
+    submit_all(&pool, jobs);
+    let jump = pool.until_event("brain", "detect.anomaly");
+    assert!(jump["message"].as_str().unwrap().contains("Rapid scale-up of 3 workers"), "{jump}");
 }
 
 /// One worker per task at most where a smaller number is asked for: the cap is what counts.

@@ -52,12 +52,14 @@ fn seed_001_g6_a_worker_that_dies_is_reported_and_its_task_put_back() {
     let pool = quick_pool("");
     let _brain = pool.brain(&["--no-spawn"]);
     let victim = pool.worker(&["--gpu", "1"]);
+    until_succeeded(&pool, submit(&pool, gpu_job(&["say=x"])));
     let id = submit(&pool, gpu_job(&["mark=runs", "hang"]));
     until_started(&pool, "runs", id, 1);
     victim.kill9();
     let died = pool.until_event("brain", "worker.died");
     assert!(message(&died).starts_with("Worker worker-1 died"), "{died}");
-    assert!(message(&died).ends_with("tasks to settle: 1"), "{died}");
+    let (status, counts) = ("(last status: ", " - completed 1 tasks, tasks to settle: 1");
+    assert!(message(&died).contains(status) && message(&died).ends_with(counts), "{died}");
     let requeued = until_said(&pool, "task.requeued", &id.to_string());
     assert_eq!(
         message(&requeued),

@@ -1,5 +1,6 @@
 //! The command line: words, answers, exit codes.
 
+pub(super) mod agree;
 pub(super) mod batch;
 pub(super) mod exit_codes;
 pub(super) mod json;

@@ -217,8 +217,8 @@ fn work(context: &Arc<AttemptContext>, resolved: &Resolved, body: Body) -> Resul
     });
     let main_loop = main_loop.map_err(no_thread)?;
     let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| main_loop.work()));
-    if worked.is_err() {
-        let error = "a panic, told above".to_owned();
+    if let Err(panic) = &worked {
+        let error = shared::log::panic_text(&**panic).to_owned();
         emit!(Event::WorkerCrashed { worker: worker.clone(), error });
     }
     let completed = context.worker_state.look(|state| state.completed);

@@ -8,10 +8,13 @@ use queue::cli::Failure;
 use queue::dir::Pool;
 use queue::dir::disk::lock::{self, Lock};
 use queue::dir::disk::publish;
+use queue::dir::layout::Layout;
+use queue::dir::ledger::search;
 use queue::dir::presence::lease::{self, Lease};
 use queue::dir::recover::settle::{Settled, Settler};
 use queue::wire::fate::{Fate, Kept};
 use queue::wire::lease_record::{Process, Record, Role};
+use queue::wire::ledger_line::Writer;
 use serde::{Deserialize, Serialize};
 use shared::event::Event;
 use shared::name::Name;
@@ -135,7 +138,7 @@ impl Beginning<'_> {
     fn settle(&self, lease: &Lease) -> Result<(), Failure> {
         let begun = std::time::Instant::now();
         let settled = self.settler.settle(lease)?;
-        say(lease.worker(), &settled, begun.elapsed());
+        say(self.settler.pool.layout(), lease.worker(), &settled, begun.elapsed());
         if settled.is_complete() {
             return Ok(());
         }
@@ -164,13 +167,18 @@ fn describe(record: &Record) -> String {
 }
 
 /// Says what was settled. Nothing where there was nothing.
-fn say(worker: &Name, settled: &Settled, took: Duration) {
+fn say(layout: &Layout, worker: &Name, settled: &Settled, took: Duration) {
     if settled.fates.is_empty() {
         return;
     }
     let tasks = settled.fates.len() as u64;
     let pid = settled.record.as_ref().map(|record| record.process.pid);
-    emit!(Event::WorkerDied { worker: worker.clone(), pid, tasks, last_status: None });
+    let completed = settled.record.as_ref().and_then(|record| {
+        let writer = Writer { name: worker.clone(), life: record.life.clone() };
+        search::completed_by(layout, &writer).ok()
+    });
+    let name = worker.clone();
+    emit!(Event::WorkerDied { worker: name, pid, completed, tasks, last_status: None });
     let (mut requeued, mut ended) = (0, 0);
     for (name, fate) in &settled.fates {
         match fate {

@@ -69,8 +69,7 @@ pub(crate) fn rapid_scale_up(workers: u64, before: u64, queued: Option<u64>) -> 
     figures.insert("workers".into(), json!(workers));
     figures.insert("workers_before".into(), json!(before));
     figures.insert("queued".into(), json!(queued));
-    let causes =
-        ["the brain has just started", "a large batch", "workers that fail and are replaced"];
+    let causes = ["a large batch", "workers that ended together and are replaced"];
     figures.insert("possible_causes".into(), json!(causes));
     Some(Event::Anomaly { kind, figures })
 }

@@ -40,9 +40,10 @@ struct TaskFate<'a> {
 impl Deaths {
     /// Says that a worker died, and counts from now on what becomes of its tasks.
     pub fn died(&mut self, death: &Death, out: &mut Vec<Command>) {
-        let Death { worker, pid, tasks, last_status } = death.clone();
+        let Death { worker, pid, tasks, last_status, completed } = death.clone();
         self.tallies.insert(worker.clone(), Tally::default());
-        say(out, Event::WorkerDied { worker: worker.clone(), pid, tasks, last_status });
+        let name = worker.clone();
+        say(out, Event::WorkerDied { worker: name, pid, completed, tasks, last_status });
         if tasks > 0 {
             say(out, Event::WorkerSettling { worker, tasks });
         }

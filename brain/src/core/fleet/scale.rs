@@ -24,6 +24,8 @@ pub struct Scale {
     min: u64,
     max: u64,
     last: Option<(Duration, Scaling)>,
+    /// Whether there were as many as `min` since this brain started.
+    filled: bool,
 }
 
 impl Scale {
@@ -33,7 +35,7 @@ impl Scale {
         let places = fleet.len() as u64;
         let max = settings.max_workers.map_or(places, u64::from).min(places);
         let min = settings.min_workers.map_or(max, u64::from).min(max);
-        Self { multiplier: settings.scale_up_multiplier, min, max, last: None }
+        Self { multiplier: settings.scale_up_multiplier, min, max, last: None, filled: false }
     }
 
     /// Decides, and has the fleet do it.
@@ -68,9 +70,13 @@ impl Scale {
         };
         let up = adjusted.up.len() as u64;
         let before = counts.active + counts.spawning;
-        let rapid = count_jump::rapid_scale_up(up, before, queued);
+        // The least there should be is filled up at the start: that is no anomaly.
+        let is_start = !self.filled && before + up <= self.min;
+        self.filled |= before + up >= self.min;
         self.tell(at, scaling, adjusted, &mut out);
-        out.extend(rapid.map(Command::Say));
+        if !is_start {
+            out.extend(count_jump::rapid_scale_up(up, before, queued).map(Command::Say));
+        }
         out
     }
 

@@ -16,6 +16,8 @@ pub struct Death {
     pub tasks: u64,
     /// What it said last.
     pub last_status: Option<String>,
+    /// Attempts that it ended well, as the ledger says; `None` where that cannot be told.
+    pub completed: Option<u64>,
 }
 
 /// What became of each task, or the error that kept it where it is.

@@ -11,12 +11,14 @@ use queue::dir::disk::freshness::Version;
 use queue::dir::disk::listing;
 use queue::dir::disk::lock::Holder;
 use queue::dir::ledger::append::Ledger;
+use queue::dir::ledger::search;
 use queue::dir::presence::heartbeats;
 use queue::dir::presence::lease::{self, Lease};
 use queue::dir::recover::settle::{Patience, Settled, Settler, may_go_on};
 use queue::error::At as _;
 use queue::wire::fate::Kept;
 use queue::wire::lease_record::Record;
+use queue::wire::ledger_line::Writer;
 use queue::{Error, Pool};
 use shared::name::Name;
 
@@ -295,9 +297,16 @@ impl Means {
 
     fn death(&self, worker: &Name, record: Option<&Record>, tasks: u64) -> Death {
         let last = heartbeats::read(&self.pool, worker).unwrap_or_default();
+        // One of another life is not about this one.
+        let last = last.filter(|last| record.is_some_and(|record| record.life == last.life));
         let last_status = last.map(|last| format!("last status: {}, at {}", last.status, last.at));
         let pid = record.map(|record| record.process.pid);
-        Death { worker: worker.clone(), pid, tasks, last_status }
+        let life = record.map(|record| record.life.clone());
+        let completed = life.and_then(|life| {
+            let writer = Writer { name: worker.clone(), life };
+            search::completed_by(self.pool.layout(), &writer).ok()
+        });
+        Death { worker: worker.clone(), pid, tasks, last_status, completed }
     }
 
     fn report(&self, report: Report) {

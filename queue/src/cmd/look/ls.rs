@@ -1,15 +1,17 @@
 //! `queue ls`: tasks, one per line, as they are found; an `ls` of a million does not wait for the
 //! last one to show the first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use clap::Args;
 use queue::Pool;
 use queue::dir::disk::listing::{self, PassedOver};
 use queue::dir::disk::place::{Found, Place};
-use queue::dir::find::places;
+use queue::dir::find::{places, recent_ends};
 use queue::dir::layout::Shelf;
 use queue::dir::ledger::lines::{each_line, read_line};
+use queue::dir::ledger::search::files_since;
 use queue::dir::lookup::{self, Standing, ended_state};
 use queue::wire::ledger_line::{self, Brief, Line};
 use serde_json::{Value, json};
@@ -71,7 +73,9 @@ impl Ls {
     pub(in crate::cmd) fn run(self, app: &mut App) -> Result<u8, Stop> {
         let (pool, _resolved) = app.open()?;
         let batch = self.batch.as_deref().map(|text| batch(app, &pool, text)).transpose()?;
-        let mut lister = Lister { pool, wanted: &self, batch, left: self.limit, headed: false };
+        let left = self.limit;
+        let shown = HashSet::new();
+        let mut lister = Lister { pool, wanted: &self, batch, left, headed: false, shown };
         lister.places(app)?;
         lister.history(app)?;
         Ok(exit::OK)
@@ -101,6 +105,8 @@ struct Lister<'a> {
     batch: Option<(BatchId, HashSet<TaskId>)>,
     left: Option<usize>,
     headed: bool,
+    /// What is shown already: in history it is not shown again, whatever became of it since.
+    shown: HashSet<TaskId>,
 }
 
 /// The state that a place means; none for tasks that are being ended just now.
@@ -163,9 +169,27 @@ impl Lister<'_> {
         });
         listed.sort_by_cached_key(|(place, names)| rank(place, names));
         for (place, names) in listed {
+            let mut ends = match &place {
+                Place::Processing { worker } => recent_ends::ends_of(&layout, worker, &names)?,
+                Place::Pending { .. }
+                | Place::Delayed { .. }
+                | Place::Shelf { .. }
+                | Place::Ending { .. } => HashMap::new(),
+            };
             for name in names {
                 if self.is_full() {
                     return Ok(());
+                }
+                match ends.remove(&name.id).filter(|line| line.next.ends_task()) {
+                    // History tells of it, or it is on its way to those that failed.
+                    Some(line)
+                        if line.next == Next::Failed && states.contains(&ListedState::Failed) =>
+                    {
+                        self.ended(app, line)?;
+                        continue;
+                    }
+                    Some(_ended) => continue,
+                    None => {}
                 }
                 self.found(app, Found { place: place.clone(), name })?;
             }
@@ -195,8 +219,10 @@ impl Lister<'_> {
         if !ended.iter().any(|state| states.contains(state)) {
             return Ok(());
         }
+        let files = files_since(self.pool.layout(), "")?;
+        let last = last_ends(&files)?;
         let mut damaged = 0_u64;
-        for path in queue::dir::ledger::search::files_since(self.pool.layout(), "")? {
+        for path in files {
             let mut shown = Ok(());
             each_line(&path, 0, |offset, line| {
                 if shown.is_err() || self.is_full() {
@@ -204,6 +230,10 @@ impl Lister<'_> {
                 }
                 match read_line::<Brief>(&path, offset, line) {
                     Ok(brief) => {
+                        let is_last = |brief: &Brief| {
+                            last.get(&brief.id).is_none_or(|last| brief.attempt >= *last)
+                        };
+                        let brief = brief.filter(is_last);
                         if let Some(line) = brief.and_then(|b| self.wanted_line(&b, line, states)) {
                             shown = self.ended(app, line);
                         }
@@ -237,7 +267,9 @@ impl Lister<'_> {
             (Next::Rejected, _) => ListedState::Failed,
             (Next::End | Next::Failed | Next::Pending | Next::Delayed(_), _) => return None,
         };
-        let wanted = states.contains(&state) && self.is_of_batch(brief.id);
+        let wanted = states.contains(&state)
+            && self.is_of_batch(brief.id)
+            && !self.shown.contains(&brief.id);
         wanted.then(|| ledger_line::read(line).ok()).flatten()
     }
 
@@ -256,6 +288,7 @@ impl Lister<'_> {
             return Ok(());
         }
         self.left = self.left.map(|left| left.saturating_sub(1));
+        self.shown.insert(task.id);
         let answer = match standing {
             Standing::Ended(line) => line.answer.as_ref(),
             Standing::There(_) => None,
@@ -286,6 +319,25 @@ impl Lister<'_> {
         let row = row.replacen(state, &app.out.state(state), 1);
         app.out.line(row)
     }
+}
+
+/// Of tasks that ended with a later attempt than their first, the last of those: one that was
+/// ended and then given another chance has ended more than once.
+fn last_ends(files: &[PathBuf]) -> Result<HashMap<TaskId, u32>, Stop> {
+    let mut last = HashMap::new();
+    for path in files {
+        each_line(path, 0, |offset, line| {
+            if ledger_line::attempt_in(line).is_none_or(|attempt| attempt <= 1) {
+                return;
+            }
+            let brief = read_line::<Brief>(path, offset, line).ok().flatten();
+            if let Some(brief) = brief.filter(|brief| brief.end_of_task().is_some()) {
+                let attempt = last.entry(brief.id).or_insert(brief.attempt);
+                *attempt = brief.attempt.max(*attempt);
+            }
+        })?;
+    }
+    Ok(last)
 }
 
 /// The model a task asks for, and what came of it, for programs.

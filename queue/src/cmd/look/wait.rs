@@ -49,11 +49,14 @@ impl Wait {
         let watch = Watch::on(&[&pool.layout().ledger()]);
         let mut brakes = Brakes::default();
         brakes.look(&pool, &ends.open)?;
-        while !ends.open.is_empty() && !deadline.is_over() {
+        while !ends.are_all(&pool)? && !deadline.is_over() {
             bar.set_position((ids.len() - ends.open.len()) as u64);
             watch.wait(deadline);
             ends.look(&pool)?;
             brakes.look(&pool, &ends.open)?;
+        }
+        if !ends.open.is_empty() {
+            ends.look_again(&pool)?;
         }
         bar.finish_and_clear();
         say(app, &ids, &ends)
@@ -147,6 +150,28 @@ impl Ends {
         }
         ends.open.retain(|id| !ends.ended.contains_key(id));
         Ok(ends)
+    }
+
+    /// Whether all have ended. What failed meanwhile may have been given another chance since:
+    /// then it has not.
+    pub(in crate::cmd) fn are_all(&mut self, pool: &Pool) -> Result<bool, Stop> {
+        if self.open.is_empty() {
+            self.look_again(pool)?;
+        }
+        Ok(self.open.is_empty())
+    }
+
+    /// Looks again for what did not succeed.
+    fn look_again(&mut self, pool: &Pool) -> Result<(), Stop> {
+        let failed = self.ended.iter().filter(|(_id, end)| end.outcome != Outcome::Succeeded);
+        let failed: HashSet<TaskId> = failed.map(|(id, _end)| *id).collect();
+        if !failed.is_empty() {
+            let ends = Self::new(pool, failed)?;
+            self.ended.extend(ends.ended);
+            self.ended.retain(|id, _end| !ends.open.contains(id));
+            self.open.extend(ends.open);
+        }
+        Ok(())
     }
 
     /// Reads what history has got since the last look.

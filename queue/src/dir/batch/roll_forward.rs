@@ -6,13 +6,15 @@ use std::path::Path;
 use shared::id::BatchId;
 
 use crate::Error;
+use crate::dir::disk::lock::{Holder, Lock};
 use crate::dir::disk::publish::{self, Moved};
 use crate::dir::disk::{listing, owner, reject};
 use crate::dir::fault::{self, Did};
 use crate::dir::layout::{Layout, STAGING_LOCK, Segment, Shelf};
 use crate::error::{At as _, OrGone as _};
 
-/// Finishes every committed bulk submit that its submitter left unfinished. Returns how many. One
+/// Finishes every committed bulk submit, also one whose submitter is still at it: each helps the
+/// other. Returns how many of them their submitter had left. One
 /// that cannot be finished does not stop the others; its error comes last. Somebody who may look at
 /// the pool and not change it (root, in another's) leaves them to others.
 pub fn forward_all(layout: &Layout) -> Result<u32, Error> {
@@ -27,13 +29,18 @@ pub fn forward_all(layout: &Layout) -> Result<u32, Error> {
         let is_batch = name.to_str().is_some_and(|text| text.parse::<BatchId>().is_ok());
         // One that is rolled forward by somebody else just now is gone, and that is well.
         let is_file = std::fs::symlink_metadata(&batch).is_ok_and(|meta| !meta.is_dir());
+        let left = match Lock::probe(&batch.join(STAGING_LOCK)) {
+            Ok(Holder::Nobody) => is_batch,
+            // Who removes it is about to be done.
+            Ok(Holder::Somebody | Holder::NoFile) | Err(_) => false,
+        };
         let done = match (is_batch, is_file) {
             (true, false) => forward_one(layout, &batch),
             (true, true) => put_aside(layout, &batch, "it is not the directory of a batch"),
             (false, _) => put_aside(layout, &batch, "its name is not that of a batch"),
         };
         match done {
-            Ok(()) => rolled += u32::from(is_batch),
+            Ok(()) => rolled += u32::from(left),
             Err(err) => last = Err(err),
         }
     }

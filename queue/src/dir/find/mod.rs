@@ -6,5 +6,6 @@ pub mod dependencies;
 pub mod ledger_counts;
 pub mod load_requests;
 pub mod places;
+pub mod recent_ends;
 #[cfg(test)]
 mod tests;

@@ -66,7 +66,7 @@ pub fn read_line<T: DeserializeOwned>(
 const BUFFER: usize = 1 << 18;
 
 /// Opens a ledger file. `None` where it is gone, or is no file at all: then no line is in it.
-pub(super) fn open(path: &Path) -> Result<Option<File>, Error> {
+pub(in crate::dir) fn open(path: &Path) -> Result<Option<File>, Error> {
     match plain_file::open(path) {
         Err(Error::Garbled { .. }) => Ok(None),
         opened => Ok(opened?.map(|(file, _meta)| file)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 use shared::id::TaskId;
-use shared::outcome::Next;
+use shared::outcome::{Next, Outcome};
 use shared::task::TaskName;
 use shared::time::Moment;
 
@@ -68,6 +68,24 @@ impl TaskHistory {
             (last, None) => Ok(last),
         }
     }
+}
+
+/// How many attempts a worker ended well in one of its lives, as far as the lines can be read.
+pub fn completed_by(layout: &Layout, worker: &Writer) -> Result<u64, Error> {
+    let own = format!("{}.{}.", worker.name, worker.life);
+    let mut completed = 0;
+    for path in files_since(layout, "")? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if !name.is_some_and(|name| name.starts_with(&own)) {
+            continue;
+        }
+        each_line(&path, 0, |offset, line| {
+            // One that is damaged is told by whoever follows the ledger.
+            let brief = read_line::<Brief>(&path, offset, line).ok().flatten();
+            completed += u64::from(brief.is_some_and(|brief| brief.outcome == Outcome::Succeeded));
+        })?;
+    }
+    Ok(completed)
 }
 
 /// All that the ledger says about one task.

@@ -1,0 +1,82 @@
+//! Commands that tell of the same task say the same of it, whatever has become of it meanwhile.
+
+use serde_json::{Value, json};
+use tests::Pool;
+
+use crate::kit::steps::{ids, quick, show, submit_batch, until_over};
+
+/// Fails until `flag` is there.
+fn once_there(pool: &Pool, flag: &str) -> Value {
+    json!({"shell": format!("test -e '{}'", pool.at(flag)), "class": "cpu", "max_attempts": 1})
+}
+
+fn good() -> Value {
+    json!({"command": ["fake-job"], "class": "cpu"})
+}
+
+/// What `queue ls` shows of a batch, as `id state` lines.
+fn listed(pool: &Pool, batch: &str) -> Vec<(String, String)> {
+    let lines = pool.queue(&["ls", "--batch", batch, "--json"]).success().json_lines();
+    let text = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+    lines.iter().map(|line| (text(line, "id"), text(line, "state"))).collect()
+}
+
+#[test]
+fn a_batch_whose_failed_task_was_retried_and_succeeded_is_a_success() {
+    let pool = quick("");
+    let mut tasks = vec![good(); 39];
+    tasks.insert(7, once_there(&pool, "flag"));
+    let answer = submit_batch(&pool, &tasks);
+    let (batch, ids) = (answer["batch_id"].as_str().unwrap(), ids(&answer));
+    let _worker = pool.worker(&["--cpu"]);
+    pool.queue(&["wait", batch]).code(100);
+    assert_eq!(show(&pool, &ids[7])["state"], "failed");
+    std::fs::write(pool.at("flag"), "").unwrap();
+    pool.queue(&["retry", &ids[7]]).success();
+    pool.queue(&["wait", batch]).success();
+    pool.queue(&["wait", &ids[7]]).success();
+    let listed = listed(&pool, batch);
+    assert_eq!(listed.len(), 40, "each once: {listed:?}");
+    assert!(listed.iter().all(|(_id, state)| state == "succeeded"), "{listed:?}");
+}
+
+#[test]
+fn who_waits_already_hears_of_the_second_chance() {
+    let pool = quick("");
+    let gate = pool.fifo("gate");
+    let held = json!({"command": ["fake-job", gate.word()], "class": "cpu"});
+    let answer = submit_batch(&pool, &[held, once_there(&pool, "flag")]);
+    let (batch, ids) = (answer["batch_id"].as_str().unwrap(), ids(&answer));
+    let mut waiting = pool.start(&mut pool.command("queue", &["wait", batch]));
+    let _worker = pool.worker(&["--cpu", "--cpu-slots", "2"]);
+    let job = gate.until_reached();
+    assert_eq!(until_over(&pool, &ids[1])["outcome"], "failed");
+    pool.until_true("it to lie with those that failed", || {
+        show(&pool, &ids[1])["state"] == "failed" && !pool.files_in("failed").is_empty()
+    });
+    std::fs::write(pool.at("flag"), "").unwrap();
+    pool.queue(&["retry", &ids[1]]).success();
+    pool.until_true("its second chance to be used", || {
+        show(&pool, &ids[1])["state"] == "succeeded"
+    });
+    job.release();
+    waiting.end().success();
+}
+
+#[test]
+fn after_wait_nothing_says_that_the_task_runs() {
+    let pool = quick("");
+    let _worker = pool.worker(&["--cpu", "--name", "w"]);
+    for _task in 0..10 {
+        let answer = submit_batch(&pool, &[good()]);
+        let (batch, id) = (answer["batch_id"].as_str().unwrap(), &ids(&answer)[0]);
+        pool.queue(&["wait", batch]).success();
+        assert_eq!(show(&pool, id)["state"], "succeeded");
+        let why = pool.queue(&["why", id, "--json"]).success().json();
+        assert_eq!(why["verdict"], "gone", "{why}");
+        assert_eq!(listed(&pool, batch), [(id.clone(), "succeeded".to_owned())]);
+        let workers = pool.queue(&["workers", "--json"]).success().json();
+        assert_eq!(workers["workers"][0]["current"], json!([]), "{workers}");
+        assert_eq!(workers["workers"][0]["status"], "idle", "{workers}");
+    }
+}
