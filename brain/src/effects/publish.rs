@@ -10,6 +10,7 @@ use queue::error::At as _;
 use queue::wire::brain_state::{BrainRecord, BrainState, SCHEMA, StateCounts, StateLane};
 use queue::{Error, Pool, uptime};
 use serde::Serialize;
+use shared::log::Rotation;
 use shared::time::Moment;
 
 use super::children::Children;
@@ -26,15 +27,21 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub(crate) struct Publisher {
     pool: Pool,
     record: BrainRecord,
+    rotation: Rotation,
     seq: u64,
     last: Option<(Instant, BrainState)>,
 }
 
 impl Publisher {
     /// Goes on with the numbers of the last brain.
-    pub(crate) fn new(pool: &Pool, record: BrainRecord, before: Option<&BrainState>) -> Self {
+    pub(crate) fn new(
+        pool: &Pool,
+        record: BrainRecord,
+        rotation: Rotation,
+        before: Option<&BrainState>,
+    ) -> Self {
         let seq = before.map_or(0, |state| state.seq);
-        Self { pool: pool.clone(), record, seq, last: None }
+        Self { pool: pool.clone(), record, rotation, seq, last: None }
     }
 
     /// Writes what was seen, where it is time to.
@@ -110,6 +117,7 @@ impl Publisher {
         let mut text = serde_json::to_vec(&line).expect("a decision has only string keys");
         text.push(b'\n');
         let path = self.pool.layout().brain_decisions();
+        self.rotation.set_aside(&path);
         let mut options = std::fs::File::options();
         let file = options.append(true).create(true).mode(0o660).open(&path).at("open", &path)?;
         (&file).write_all(&text).at("append to", &path)

@@ -127,7 +127,7 @@ impl Brain {
         Ok(Self {
             watchers: Watchers::new(&pool, &ledger, patience, tell.clone(), end),
             children: Children::new(pool.clone(), spawning, tell),
-            publisher: Publisher::new(&pool, record, before.as_ref()),
+            publisher: Publisher::new(&pool, record, log::Rotation::of(&settings), before.as_ref()),
             observer: Observer::new(&pool, before.as_ref()),
             recovery: Recovery::new(&pool, settings.reserve_size),
             log_caps: LogCaps::new(&pool),

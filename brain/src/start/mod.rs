@@ -12,7 +12,7 @@ use queue::wire::brain_state::BrainRecord;
 use queue::wire::ledger_line::Writer;
 use shared::emit;
 use shared::event::Event;
-use shared::log::{self, Compress, LogConfig, Rotation};
+use shared::log::{self, LogConfig, Rotation};
 use shared::settings::Settings;
 use shared::time::Moment;
 
@@ -61,11 +61,7 @@ pub(crate) fn start(args: Args) -> Result<(), Failure> {
 }
 
 fn attach_log(log: &log::Handle, pool: &Pool, settings: &Settings) {
-    let rotation = Rotation {
-        size: settings.log_rotate_size.0,
-        keep: settings.log_keep as usize,
-        compress: Compress::Older,
-    };
+    let rotation = Rotation::of(settings);
     let dir = pool.layout().logs();
     if let Err(err) = log.attach_file(&dir, "brain", rotation) {
         let (path, error) = (dir.join("brain.jsonl"), err.to_string());

@@ -18,7 +18,7 @@ use queue::dir::lookup::{self, Miss, Named};
 use queue::{Pool, users};
 use shared::exit;
 use shared::id::{Incarnation, TaskId};
-use shared::log::{self, LogConfig, StderrForm};
+use shared::log::{self, LogConfig, Rotation, StderrForm};
 use shared::quantity::counted;
 use shared::settings::Flags;
 
@@ -173,7 +173,8 @@ impl App {
         };
         // A log that cannot be written costs lines, never the command.
         if let Ok(handle) = log::init(config)
-            && let Err(err) = handle.append_to(&pool.layout().commands_log())
+            && let Err(err) =
+                handle.append_to(&pool.layout().commands_log(), Rotation::of(&resolved.settings))
         {
             warn(format!("what is done is not logged: {err}"));
         }

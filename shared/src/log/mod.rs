@@ -133,8 +133,8 @@ impl Handle {
 
     /// From now on into `path` as well, in whole lines beside those of other processes: for
     /// commands that live shortly and hold no lock.
-    pub fn append_to(&self, path: &Path) -> std::io::Result<()> {
-        self.attach(Sink::append(path)?);
+    pub fn append_to(&self, path: &Path, rotation: Rotation) -> std::io::Result<()> {
+        self.attach(Sink::append(path, rotation)?);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use flexi_logger::writers::{ArcFileLogWriter, FileLogWriter, FileLogWriterHandle
 use flexi_logger::{Cleanup, Criterion, FileSpec, Naming, WriteMode};
 use rustix::process::{Resource, getrlimit};
 
+use crate::settings::Settings;
 use crate::time::Moment;
 
 /// Whether rotated files are compressed.
@@ -38,8 +40,6 @@ impl Default for Rotation {
     }
 }
 
-/// A shared file is moved aside when it exceeds this.
-const SHARED_SIZE: u64 = 100_000_000;
 /// Lines kept until there is a file.
 const EARLY_LINES: usize = 10_000;
 
@@ -66,8 +66,8 @@ impl Sink {
         Ok(Self::File(Box::new(file)))
     }
 
-    pub(super) fn append(path: &Path) -> io::Result<Self> {
-        Appending::open(path).map(Self::Append)
+    pub(super) fn append(path: &Path, rotation: Rotation) -> io::Result<Self> {
+        Appending::open(path, rotation).map(Self::Append)
     }
 
     pub(super) fn into_early(self) -> Vec<Vec<u8>> {
@@ -81,7 +81,9 @@ impl Sink {
         match self {
             Self::Early(_) => Ok(()),
             Self::File(file) => file.open(),
-            Self::Append(file) => Appending::open(&file.path).map(|opened| *file = opened),
+            Self::Append(file) => {
+                Appending::open(&file.path, file.rotation).map(|opened| *file = opened)
+            }
         }
     }
 
@@ -161,6 +163,62 @@ const NAMING: Naming =
     Naming::TimestampsCustomFormat { current_infix: Some(""), format: "r%Y-%m-%d_%H-%M-%S" };
 
 impl Rotation {
+    /// As the settings say it.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        let (size, keep) = (settings.log_rotate_size.0, settings.log_keep as usize);
+        Self { size, keep, compress: Compress::Older }
+    }
+
+    /// Moves a file aside that several processes append to, where it has grown too large, and
+    /// removes the oldest of those that were moved. None of them is compressed: who has one open
+    /// goes on writing there. A file that cannot be moved grows on, which is better than not
+    /// logging.
+    pub fn set_aside(self, path: &Path) {
+        // Nobody is told: this is the log.
+        let _unmoved = self.try_set_aside(path);
+    }
+
+    fn try_set_aside(self, path: &Path) -> io::Result<()> {
+        let file = match File::open(path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        if file.metadata()?.len() <= within_limit(self.size) {
+            return Ok(());
+        }
+        // Two processes may have seen that.
+        file.lock()?;
+        if std::fs::metadata(path)?.ino() != file.metadata()?.ino() {
+            return Ok(());
+        }
+        let millis = Moment::now().unix_millis();
+        let aside = path.with_extension(format!("r{millis}-{}.jsonl", std::process::id()));
+        #[expect(clippy::disallowed_methods, reason = "no task file, and the name is new")]
+        std::fs::rename(path, aside)?;
+        self.remove_oldest(path)
+    }
+
+    /// Names with the same number of digits are in the order of their times.
+    fn remove_oldest(self, path: &Path) -> io::Result<()> {
+        let (Some(dir), Some(stem)) = (path.parent(), path.file_stem()) else { return Ok(()) };
+        let start = format!("{}.r", stem.to_string_lossy());
+        let mut aside: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&start) && name.ends_with(".jsonl") {
+                aside.push(path);
+            }
+        }
+        aside.sort();
+        for old in &aside[..aside.len().saturating_sub(self.keep)] {
+            #[expect(clippy::disallowed_methods, reason = "a log that was moved aside")]
+            std::fs::remove_file(old)?;
+        }
+        Ok(())
+    }
+
     fn cleanup(self) -> Cleanup {
         match self.compress {
             Compress::Never => Cleanup::KeepLogFiles(self.keep),
@@ -175,13 +233,14 @@ impl Rotation {
 /// A file that several processes append whole lines to.
 pub(super) struct Appending {
     path: PathBuf,
+    rotation: Rotation,
     file: File,
     torn: bool,
 }
 
 impl Appending {
-    fn open(path: &Path) -> io::Result<Self> {
-        set_aside(path);
+    fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
+        rotation.set_aside(path);
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
             io::Error::new(error.kind(), format!("open log {}: {error}", path.display()))
         })?;
@@ -189,7 +248,7 @@ impl Appending {
         file.lock()?;
         let torn = ends_torn(path);
         file.unlock()?;
-        Ok(Self { path: path.to_owned(), file, torn })
+        Ok(Self { path: path.to_owned(), rotation, file, torn })
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
@@ -226,20 +285,6 @@ fn ends_torn(path: &Path) -> bool {
 /// files (`ulimit -f`), at which lines would be lost.
 fn within_limit(size: u64) -> u64 {
     getrlimit(Resource::Fsize).current.map_or(size, |limit| size.min(limit / 2))
-}
-
-/// Moves a shared file aside when it has grown too large. Two processes that do it at once give
-/// two names; nothing is overwritten, so nothing is lost.
-fn set_aside(path: &Path) {
-    let large = std::fs::metadata(path).is_ok_and(|file| file.len() > within_limit(SHARED_SIZE));
-    if large {
-        let millis = Moment::now().unix_millis();
-        let aside = path.with_extension(format!("r{millis}-{}.jsonl", std::process::id()));
-        #[expect(clippy::disallowed_methods, reason = "no task file, and the name is new")]
-        let moved = std::fs::rename(path, aside);
-        // If it cannot be moved it grows on, which is better than not logging.
-        drop(moved);
-    }
 }
 
 /// Stderr, and how often it failed.

@@ -165,7 +165,7 @@ fn a_half_line_of_a_life_before_spoils_no_line_of_this_one() {
         let log = Handle::new(config(StderrForm::Off));
         match name {
             "brain" => log.attach_file(dir.path(), "brain", KEEP_ALL).unwrap(),
-            _ => log.append_to(&path).unwrap(),
+            _ => log.append_to(&path, KEEP_ALL).unwrap(),
         }
         log.emit(&starting(), place());
         log.emit(&starting(), place());
@@ -181,7 +181,7 @@ fn processes_that_share_a_file_write_whole_lines() {
         for _ in 0..4 {
             threads.spawn(|| {
                 let log = Handle::new(config(StderrForm::Off));
-                log.append_to(&path).unwrap();
+                log.append_to(&path, KEEP_ALL).unwrap();
                 (0..100).for_each(|_| log.emit(&starting(), place()));
             });
         }
@@ -189,6 +189,29 @@ fn processes_that_share_a_file_write_whole_lines() {
     assert_eq!(lines(&path).len(), 400);
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().count(), 400);
+}
+
+#[test]
+fn a_shared_file_is_moved_aside_as_the_settings_say_and_the_oldest_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("queue.jsonl");
+    let rotation = Rotation { size: 100, keep: 2, compress: Compress::Older };
+    for _command in 0..6 {
+        let log = Handle::new(config(StderrForm::Off));
+        log.append_to(&path, rotation).unwrap();
+        log.emit(&starting(), place());
+        // No two are moved in one moment.
+        let before = crate::time::Moment::now();
+        while crate::time::Moment::now() == before {}
+    }
+    let names = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(
+        names().count(),
+        3,
+        "the file, and two before it: {:?}",
+        names().collect::<Vec<_>>()
+    );
+    assert_eq!(lines(&path).len(), 1);
 }
 
 /// In the child: the directory for its log. Not set in the parent.

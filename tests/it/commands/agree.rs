@@ -80,3 +80,19 @@ fn after_wait_nothing_says_that_the_task_runs() {
         assert_eq!(workers["workers"][0]["status"], "idle", "{workers}");
     }
 }
+
+#[test]
+fn who_waits_is_told_of_what_a_person_holds() {
+    let pool = quick("");
+    let answer = submit_batch(&pool, &[good(), json!({"command": ["fake-job"], "hold": true})]);
+    let (batch, ids) = (answer["batch_id"].as_str().unwrap(), ids(&answer));
+    let mut waiting = pool.start(&mut pool.command("queue", &["wait", batch]));
+    let short = &ids[1][ids[1].len() - 8..];
+    let told = format!(
+        "1 task that this waits for is held by a person, {short} for one: `queue release {short}`"
+    );
+    pool.until_true("it to be told", || waiting.stderr().contains(&told));
+    pool.queue(&["release", short]).success();
+    let _worker = pool.worker(&["--gpu", "0"]);
+    waiting.end().success();
+}

@@ -28,7 +28,7 @@ use queue::wire::heartbeat::gpu_state::GpuState;
 use queue::wire::lease_record::{Process, Record, Role};
 use queue::wire::ledger_line::Writer;
 use shared::event::Event;
-use shared::log::{Compress, Handle, LogConfig, Rotation};
+use shared::log::{Handle, LogConfig, Rotation};
 use shared::settings::{Flags, Settings};
 use shared::time::Moment;
 use shared::{emit, exit};
@@ -311,11 +311,7 @@ fn introduce(plan: &Plan, settings: &Settings) -> Result<Me, Failure> {
 }
 
 fn attach_log(log: &Handle, pool: &Pool, plan: &Plan, settings: &Settings) {
-    let rotation = Rotation {
-        size: settings.log_rotate_size.0,
-        keep: settings.log_keep as usize,
-        compress: Compress::Older,
-    };
+    let rotation = Rotation::of(settings);
     let (dir, name) = (pool.layout().logs(), format!("worker-{}", plan.name));
     if let Err(err) = log.attach_file(&dir, &name, rotation) {
         let path = dir.join(format!("{name}.jsonl"));

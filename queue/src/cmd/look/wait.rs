@@ -2,6 +2,7 @@
 //! have been given another chance since, so what failed is looked up once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -47,13 +48,15 @@ impl Wait {
         let mut ends = Ends::new(&pool, ids.iter().copied().collect())?;
         let bar = bar(ids.len() as u64);
         let watch = Watch::on(&[&pool.layout().ledger()]);
-        let mut brakes = Brakes::default();
+        let (mut brakes, mut held) = (Brakes::default(), HeldTasks::default());
         brakes.look(&pool, &ends.open)?;
+        held.look(&pool, &ends.open)?;
         while !ends.are_all(&pool)? && !deadline.is_over() {
             bar.set_position((ids.len() - ends.open.len()) as u64);
             watch.wait(deadline);
             ends.look(&pool)?;
             brakes.look(&pool, &ends.open)?;
+            held.look(&pool, &ends.open)?;
         }
         if !ends.open.is_empty() {
             ends.look_again(&pool)?;
@@ -81,6 +84,40 @@ impl Brakes {
         }
         let held = all.values().filter_map(|brake| Some((brake.key.clone(), since(brake)?)));
         self.told = held.collect();
+        Ok(())
+    }
+}
+
+/// Tasks that are waited for and that a person holds: said on stderr, when there are more of them.
+#[derive(Default)]
+struct HeldTasks {
+    told: usize,
+    looked: Option<Instant>,
+}
+
+/// They are looked for no more often than this.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
+
+impl HeldTasks {
+    fn look(&mut self, pool: &Pool, open: &HashSet<TaskId>) -> Result<(), Stop> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < HELD_PAUSE) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        // What cannot be listed is told of by whoever counts the tasks.
+        let held = places::held(pool.layout(), &mut PassedOver::default())?;
+        let held: Vec<TaskId> =
+            held.into_iter().map(|name| name.id).filter(|id| open.contains(id)).collect();
+        if held.len() > self.told {
+            let (tasks, are) =
+                (counted(held.len(), "task"), if held.len() == 1 { "is" } else { "are" });
+            let one = held[0].short();
+            warn(format!(
+                "{tasks} that this waits for {are} held by a person, {one} for one: \
+                 `queue release {one}` lets it run"
+            ));
+        }
+        self.told = held.len();
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use shared::id::TaskId;
+use shared::task::TaskName;
 
 use crate::Error;
 use crate::dir::batch::roll_forward;
@@ -75,6 +76,16 @@ pub fn find_some(
 /// All places that have tasks now, as far as that can be told.
 pub fn all(layout: &Layout, passed_over: &mut PassedOver) -> Result<Vec<Place>, Error> {
     places(layout, Scope::All, passed_over)
+}
+
+/// The tasks that a person holds.
+pub fn held(layout: &Layout, passed_over: &mut PassedOver) -> Result<Vec<TaskName>, Error> {
+    let mut held = Vec::new();
+    for place in shelf_places(layout, Shelf::Held, Scope::All, passed_over)? {
+        let names = passed_over.or_pass_over(listing::tasks_in(&place.dir(layout)))?;
+        held.extend(names.unwrap_or_default().tasks);
+    }
+    Ok(held)
 }
 
 /// In the order in which tasks move, so that a task on its way is met at least once.
