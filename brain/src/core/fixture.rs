@@ -248,7 +248,8 @@ fn said(commands: &[Command]) -> impl Iterator<Item = &shared::event::Event> {
 /// The events that were said, without MONITOR lines and scaling decisions.
 pub(crate) fn names(commands: &[Command]) -> Vec<&'static str> {
     let names = said(commands).map(shared::event::Event::name);
-    names.filter(|name| !matches!(*name, "brain.monitor" | "scaling.decision")).collect()
+    let routine = ["brain.monitor", "brain.statistics", "models.no_load", "scaling.decision"];
+    names.filter(|name| !routine.contains(name)).collect()
 }
 
 /// What was said in words, of one kind.

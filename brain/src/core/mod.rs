@@ -129,7 +129,8 @@ impl Core {
         let measured = self.placer.measured().clone();
         self.view = Findings { stuck: self.stuck.view(), warnings: self.warnings(), measured };
         let stuck = self.view.stuck.len() as u64;
-        self.monitor.look(at, report::monitor::figures(seen, &self.fleet.names(), stuck), out);
+        let figures = report::monitor::figures(seen, &self.fleet.names(), stuck);
+        self.monitor.look(at, figures, seen.completed_lately, out);
     }
 
     fn warnings(&self) -> Vec<Warning> {

@@ -101,6 +101,7 @@ impl Publisher {
             ledger: observer.ledger_offsets(),
             gpus: seen.gpus.clone().unwrap_or_default(),
             children: Vec::new(),
+            completions: observer.completions.clone(),
             measured: view.measured.clone(),
         }
     }

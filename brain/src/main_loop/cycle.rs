@@ -11,6 +11,7 @@ use queue::wire::brain_state::ChildProcess;
 use shared::emit;
 use shared::event::Event as Said;
 use shared::name::Name;
+use shared::time::Moment;
 
 use super::Brain;
 use crate::core::words::event::Event;
@@ -129,6 +130,7 @@ impl Brain {
             processing,
             unattended,
             requests: requests.unwrap_or_default(),
+            completed_lately: self.observer.completions.lately(Moment::now()),
             past: ended.past,
             ended: ended.news,
             gpus: self.gpus.clone(),

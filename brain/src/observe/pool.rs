@@ -19,6 +19,7 @@ use queue::dir::presence::{brain_state, heartbeats, lease};
 use queue::dir::signal::control::{self, ControlVerb};
 use queue::wire::brain_state::BrainState;
 use queue::wire::brake::{BrakeKey, Gate};
+use queue::wire::completed_lately::CompletedLately;
 use queue::wire::counts::{Counts, LaneCount};
 use queue::wire::heartbeat::Heartbeat;
 use queue::wire::lane::{LaneName, Requirements};
@@ -87,6 +88,8 @@ pub(crate) struct Observer {
     /// Tasks that succeeded, and that were cancelled, since the pool was made.
     pub(crate) complete: u64,
     pub(crate) cancelled: u64,
+    /// What succeeded lately.
+    pub(crate) completions: CompletedLately,
 }
 
 /// So many of the work's ends before the first look are looked at, to learn how long it takes: the
@@ -163,6 +166,7 @@ impl Observer {
             unseen: Unseen::Before(Past::default()),
             complete: before.map_or(0, |state| state.counts.complete),
             cancelled: before.map_or(0, |state| state.counts.cancelled),
+            completions: before.map(|state| state.completions.clone()).unwrap_or_default(),
         }
     }
 
@@ -316,10 +320,14 @@ impl Observer {
     /// next look goes on after it.
     pub(crate) fn follow(&mut self) -> Result<(), Error> {
         let (complete, cancelled) = (&mut self.complete, &mut self.cancelled);
+        let completions = &mut self.completions;
         let unseen = &mut self.unseen;
         self.follower.follow(self.pool.layout(), |brief| {
             match brief.end_of_task() {
-                Some(Outcome::Succeeded) => *complete += 1,
+                Some(Outcome::Succeeded) => {
+                    *complete += 1;
+                    completions.add(brief.ended_at);
+                }
                 Some(Outcome::Cancelled) => *cancelled += 1,
                 Some(Outcome::Failed | Outcome::Returned) | None => {}
             }

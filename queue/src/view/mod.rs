@@ -22,6 +22,7 @@ use crate::dir::find::counts::Counter;
 use crate::dir::find::ledger_counts;
 use crate::dir::signal::control;
 use crate::wire::brake::Brake;
+use crate::wire::completed_lately::CompletedLately;
 use crate::wire::counts::{Counts, Unlisted};
 use crate::wire::heartbeat::growing_log;
 
@@ -153,6 +154,14 @@ impl View {
     /// Workers that hold their lease.
     pub fn alive(&self) -> impl Iterator<Item = &Worker> {
         self.workers.iter().filter(|worker| worker.is_alive())
+    }
+
+    /// Tasks that succeeded in the last five minutes, as a living brain has counted them.
+    #[must_use]
+    pub fn completed_lately(&self) -> Option<u64> {
+        let counted = self.brain.fresh(self.at)?.get("completions")?.clone();
+        let counted: CompletedLately = serde_json::from_value(counted).ok()?;
+        Some(counted.lately(self.at))
     }
 
     /// Running tasks without progress: the brain's list, or what heartbeats say.

@@ -9,6 +9,7 @@ use shared::name::Name;
 use shared::task::Class;
 use shared::time::Moment;
 
+use super::completed_lately::CompletedLately;
 use super::lane::LaneName;
 use super::lease_record::Process;
 use super::model_stats::ModelStats;
@@ -63,6 +64,9 @@ pub struct BrainState {
     /// The workers that the brain has started: the next brain takes them over.
     #[serde(default)]
     pub children: Vec<ChildProcess>,
+    /// What was completed lately, up to where the ledger is counted.
+    #[serde(default)]
+    pub completions: CompletedLately,
     /// What was measured about models, up to where the ledger is counted.
     #[serde(default)]
     pub measured: ModelStats,

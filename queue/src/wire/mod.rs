@@ -3,6 +3,7 @@
 
 pub mod brain_state;
 pub mod brake;
+pub mod completed_lately;
 pub mod counts;
 pub mod fate;
 pub mod heartbeat;

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::events;
 use super::parts::{
-    Ending, Monitor, Scaling, StuckTask, Why, after_silence, aside, idle, known, name_list, place,
-    share, span, stuck_list, tenths, within,
+    Ending, Monitor, Scaling, Statistics, StuckTask, Why, after_silence, aside, idle, known,
+    name_list, place, share, span, stuck_list, tenths, within,
 };
 use super::placement::{LoadOutlook, Placement, again, deferred, each};
 use crate::id::{BatchId, TaskId};
@@ -197,8 +197,10 @@ events! {
             => ("Step {step} failed, the others go on: {error}");
         "brain.boot_reconciled" Info BootReconciled { lines: u64, moved: u64 }
             => ("Reconciled after a restart of the machine: {lines} ledger lines looked at, {moved} tasks put right");
-        "brain.monitor" Info MonitorLine { monitor: Monitor }
+        "brain.monitor" Info MonitorLine { monitor: Monitor, statistics: Statistics }
             => ("MONITOR: {monitor}");
+        "brain.statistics" Debug QueueStatistics { statistics: Statistics }
+            => ("Queue statistics: {statistics}");
     }
     "brain.workers" {
         "spawn.started" Info WorkerSpawned { worker: Name, pid: u32, number: u64, of: u64 }
@@ -277,6 +279,8 @@ events! {
             => ("{model} is no longer waited for after {}: those who should have it do, or cannot help any more, or no task needs it", span(*seconds));
         "models.deferred" Info LoadDeferred { model: String, waiting: u64, llm_waiting: u64, loaded: u64, outlook: LoadOutlook }
             => ("{}", deferred(model, *waiting, *llm_waiting, *loaded, outlook));
+        "models.no_load" Debug NoLoad { why: String }
+            => ("No load asked for: {why}");
         "models.load_stuck" Warning LoadStuck { worker: Name, verb: ModelVerb, model: String, seconds: f64, limit: f64, count: u64, evidence: Map<String, Value> }
             => ("{worker} has been {} {model} for {seconds:.0}s (limit {limit:.0}s) and is not done: its server is asked for nothing else", verb.doing());
         "models.load_stuck_cleared" Info LoadUnstuck { worker: Name, verb: ModelVerb, model: String, seconds: f64 }

@@ -13,7 +13,10 @@ use std::any::Any;
 use crate::id::TaskId;
 
 pub use list::Event;
-pub use parts::{AnswerFigures, Ending, Monitor, Scaling, Step, StuckTask, UnknownVariable, Why};
+pub use parts::{
+    AnswerFigures, Ending, Monitor, Scaling, Statistics, Step, StuckTask, Throughput,
+    UnknownVariable, Why,
+};
 pub use placement::{LoadOutlook, Placement, Purpose};
 pub use repeat::{Repeater, Repeaters, Say};
 

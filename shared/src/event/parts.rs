@@ -190,17 +190,71 @@ pub struct Monitor {
     pub models: Option<u64>,
 }
 
+/// What is in the queue and what was done lately. `None` where it could not be counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Statistics {
+    /// Tasks in all lanes.
+    pub total_pending: Option<u64>,
+    /// Per class those that are pending.
+    pub by_class: Option<BTreeMap<Class, u64>>,
+    /// What the workers have before them, in their hands, and behind them.
+    pub by_worker: Throughput,
+    /// Tasks that made no progress for `stuck_after`.
+    pub stuck_tasks: u64,
+    /// Tasks that are claimed.
+    pub processing_count: Option<u64>,
+}
+
+/// Before all workers, in their hands, and behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Throughput {
+    /// Tasks in all lanes.
+    pub pending: Option<u64>,
+    /// Tasks that are claimed.
+    pub processing: Option<u64>,
+    /// Tasks that succeeded in the last five minutes.
+    pub completed_last_5min: u64,
+}
+
+impl Statistics {
+    /// From what was counted.
+    #[must_use]
+    pub fn new(monitor: &Monitor, completed_last_5min: u64) -> Self {
+        let by_class = monitor.queue.clone();
+        let pending = by_class.as_ref().map(|classes| classes.values().sum());
+        let processing = monitor.processing;
+        Self {
+            total_pending: pending,
+            by_class,
+            by_worker: Throughput { pending, processing, completed_last_5min },
+            stuck_tasks: monitor.stuck,
+            processing_count: processing,
+        }
+    }
+}
+
+impl fmt::Display for Statistics {
+    /// `123 pending (llm:123), 2 processing, 0 stuck, 40 completed in the last 5 minutes`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pending{}", known(self.total_pending), per_class(self.by_class.as_ref()))?;
+        write!(f, ", {} processing, {} stuck", known(self.processing_count), self.stuck_tasks)?;
+        write!(f, ", {} completed in the last 5 minutes", self.by_worker.completed_last_5min)
+    }
+}
+
+/// ` (llm:123, cpu:2)`, or nothing where nothing is pending.
+fn per_class(queue: Option<&BTreeMap<Class, u64>>) -> String {
+    let classes = queue.into_iter().flatten().filter(|(_, count)| **count > 0);
+    let classes: Vec<_> = classes.map(|(class, count)| format!("{class}:{count}")).collect();
+    if classes.is_empty() { String::new() } else { format!(" ({})", classes.join(", ")) }
+}
+
 impl fmt::Display for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.queue.as_ref().map(|queue| queue.values().sum());
         let (active, gpus) = (known(self.gpus_active), known(self.gpus));
         write!(f, "GPUs: {active}/{gpus}, Workers: {}/{}", self.workers_alive, self.workers)?;
-        write!(f, ", Queue: {}", known(total))?;
-        let classes = self.queue.iter().flatten().filter(|(_, count)| **count > 0);
-        let classes: Vec<_> = classes.map(|(class, count)| format!("{class}:{count}")).collect();
-        if !classes.is_empty() {
-            write!(f, " ({})", classes.join(", "))?;
-        }
+        write!(f, ", Queue: {}{}", known(total), per_class(self.queue.as_ref()))?;
         let (processing, models) = (known(self.processing), known(self.models));
         write!(f, ", Processing: {processing}, Stuck: {}, Models loaded: {models}", self.stuck)
     }
@@ -320,7 +374,7 @@ pub(super) fn add<T: Serialize>(extra: &mut Map<String, Value>, field: &str, val
         return;
     }
     let mut value = serde_json::to_value(value).unwrap_or_else(|error| error.to_string().into());
-    let open = matches!(field, "ending" | "monitor" | "placement" | "scaling");
+    let open = matches!(field, "ending" | "monitor" | "statistics" | "placement" | "scaling");
     match value.as_object_mut().filter(|_structure| open) {
         Some(inner) => extra.append(inner),
         None => {

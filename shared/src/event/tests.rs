@@ -126,13 +126,25 @@ fn the_monitor_and_scaling_lines_are_as_agreed_and_never_call_the_unknown_zero()
         stuck: 0,
         models: Some(1),
     };
+    let line = |monitor: Monitor| {
+        let statistics = Statistics::new(&monitor, 40);
+        Event::MonitorLine { monitor, statistics }
+    };
+    let extra = line(monitor.clone()).extra();
+    let by_worker = json!({"pending": 123, "processing": 2, "completed_last_5min": 40});
+    assert_eq!((&extra["total_pending"], &extra["by_worker"]), (&json!(123), &by_worker));
+    assert_eq!((&extra["stuck_tasks"], &extra["processing_count"]), (&json!(0), &json!(2)));
     assert_eq!(
-        Event::MonitorLine { monitor }.message(),
+        Statistics::new(&monitor, 40).to_string(),
+        "123 pending (llm:123), 2 processing, 0 stuck, 40 completed in the last 5 minutes"
+    );
+    assert_eq!(
+        line(monitor).message(),
         "MONITOR: GPUs: 2/3, Workers: 3/3, Queue: 123 (llm:123), Processing: 2, Stuck: 0, \
          Models loaded: 1"
     );
     assert_eq!(
-        Event::MonitorLine { monitor: Monitor::default() }.message(),
+        line(Monitor::default()).message(),
         "MONITOR: GPUs: ?/?, Workers: 0/0, Queue: ?, Processing: ?, Stuck: 0, Models loaded: ?"
     );
     let scaling = Scaling {

@@ -213,7 +213,6 @@ impl Rotation {
         }
         aside.sort();
         for old in &aside[..aside.len().saturating_sub(self.keep)] {
-            #[expect(clippy::disallowed_methods, reason = "a log that was moved aside")]
             std::fs::remove_file(old)?;
         }
         Ok(())

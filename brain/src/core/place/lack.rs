@@ -106,6 +106,37 @@ impl World {
         Some(lack.unwrap_or(Lack::Turn))
     }
 
+    /// Why no load is asked for now: for each model that is wanted, what each worker lacks.
+    pub(crate) fn no_load(&self) -> String {
+        let models = self.demands.iter().filter_map(|demand| match &demand.kind {
+            WorkKind::Model(model) => Some((model, demand)),
+            WorkKind::Scripts => None,
+        });
+        let each = models.map(|(model, demand)| {
+            let members = self
+                .places
+                .iter()
+                .flat_map(|place| place.members.iter().map(move |member| (place, member)));
+            let lacks = members.map(|(place, member)| match self.lack(place, member, demand) {
+                None => format!("{} has it", member.name),
+                Some(lack) => format!("{}: {lack}", member.name),
+            });
+            let lacks: Vec<String> = lacks.collect();
+            let lacks = if lacks.is_empty() {
+                "no worker has a server".to_owned()
+            } else {
+                lacks.join("; ")
+            };
+            format!("{model} ({} waiting): {lacks}", demand.tasks)
+        });
+        let each: Vec<String> = each.collect();
+        if each.is_empty() {
+            "no task that could run waits for a model".to_owned()
+        } else {
+            each.join(". ")
+        }
+    }
+
     /// It never does, or was told not to.
     fn closed(place: &Place, member: &Member, demand: &Demand) -> Option<Lack> {
         if demand.only.as_ref().is_some_and(|only| !only.contains(&member.name)) {

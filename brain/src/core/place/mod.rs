@@ -59,6 +59,7 @@ pub(crate) struct Rules {
     vram_reserve: u64,
     load_warn: Duration,
     stuck_after: f64,
+    interval: Duration,
 }
 
 impl Rules {
@@ -70,6 +71,7 @@ impl Rules {
             vram_reserve: settings.vram_reserve.0,
             load_warn: settings.load_warn.0,
             stuck_after: settings.stuck_after.0.as_secs_f64(),
+            interval: settings.monitor_interval.0,
         }
     }
 }
@@ -86,6 +88,8 @@ pub(crate) struct Placer {
     nowhere: Nowhere,
     deferred: Deferred,
     stuck_loads: StuckLoads,
+    /// When it was last said why nothing is asked for.
+    told: Option<Duration>,
     /// When each worker was last asked for something.
     asked: BTreeMap<Name, Moment>,
 }
@@ -100,6 +104,7 @@ impl Placer {
             nowhere: Nowhere::default(),
             deferred: Deferred::default(),
             stuck_loads: StuckLoads::default(),
+            told: None,
             asked: BTreeMap::new(),
         }
     }
@@ -144,6 +149,10 @@ impl Placer {
         for step in &steps {
             self.asked.insert(step.worker.clone(), at.wall);
             tell(at, seen.cycle, step, out);
+        }
+        if steps.is_empty() && self.told.is_none_or(|told| at.now - told >= self.rules.interval) {
+            self.told = Some(at.now);
+            say(out, Event::NoLoad { why: world.no_load() });
         }
         self.goals.look(at, &world, self.rules.load_warn, out);
         self.nowhere.look(at, &world, out);

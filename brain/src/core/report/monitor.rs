@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shared::event::{Event, Monitor};
+use shared::event::{Event, Monitor, Statistics};
 use shared::gpu::{GpuReading, Reading};
 use shared::name::Name;
 use shared::settings::Settings;
@@ -25,17 +25,19 @@ const ACTIVE_UTILIZATION: u32 = 10;
 pub struct MonitorLine {
     interval: Duration,
     said: Option<(Duration, Monitor)>,
+    statistics: Option<Duration>,
 }
 
 impl MonitorLine {
     /// With the interval of the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self { interval: settings.monitor_interval.0, said: None }
+        Self { interval: settings.monitor_interval.0, said: None, statistics: None }
     }
 
-    /// Takes in a look. `wanted` are the workers there should be.
-    pub fn look(&mut self, at: At, monitor: Monitor, out: &mut Vec<Command>) {
+    /// Takes in a look, and how many tasks were completed lately.
+    pub fn look(&mut self, at: At, monitor: Monitor, lately: u64, out: &mut Vec<Command>) {
+        let statistics = Statistics::new(&monitor, lately);
         let due = match &self.said {
             None => true,
             Some((when, last)) => {
@@ -45,7 +47,11 @@ impl MonitorLine {
         };
         if due {
             self.said = Some((at.now, monitor.clone()));
-            say(out, Event::MonitorLine { monitor });
+            say(out, Event::MonitorLine { monitor, statistics: statistics.clone() });
+        }
+        if self.statistics.is_none_or(|told| at.now.saturating_sub(told) >= self.interval) {
+            self.statistics = Some(at.now);
+            say(out, Event::QueueStatistics { statistics });
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub requests: Vec<Held>,
     /// Attempts that ended since the last look.
     pub ended: Vec<Brief>,
+    /// Tasks that succeeded in the last five minutes.
+    pub completed_lately: u64,
     /// In the first look: attempts that ended before, which are no news. Of those only what says
     /// something about models.
     pub past: Vec<Brief>,

@@ -45,7 +45,24 @@ fn to_json(view: &View, settings: &Settings) -> Value {
         "workers": view.workers.iter().map(|w| w.to_json(view.at)).collect::<Vec<_>>(),
         "brain": view.brain.to_json(),
         "stuck": view.stuck(settings),
+        "statistics": statistics(view, settings),
         "warnings": view.warnings(),
+    })
+}
+
+/// What is in the queue and was done lately; the last is `null` where no brain has counted it.
+fn statistics(view: &View, settings: &Settings) -> Value {
+    let (pending, processing) = (view.states.pending, view.states.processing);
+    json!({
+        "total_pending": pending,
+        "by_class": view.counts.by_class(),
+        "by_worker": {
+            "pending": pending,
+            "processing": processing,
+            "completed_last_5min": view.completed_lately(),
+        },
+        "stuck_tasks": view.stuck(settings).len(),
+        "processing_count": processing,
     })
 }
 
@@ -71,8 +88,9 @@ fn show(app: &mut App, view: &View, settings: &Settings) -> Result<(), Stop> {
     let failed = format!("failed {}", many(states.failed, counts.failed));
     let failed = if counts.failed > 0 { app.out.paint(Tone::Bad, &failed) } else { failed };
     app.out.line(format!(
-        "{failed}, complete {}, cancelled {}, rejected {}",
+        "{failed}, complete {}{}, cancelled {}, rejected {}",
         states.complete,
+        view.completed_lately().map_or_else(String::new, |n| format!(" ({n} in 5 minutes)")),
         states.cancelled,
         many(states.rejected, counts.rejected)
     ))?;
