@@ -47,9 +47,31 @@ pub struct Stat {
     /// Address of its program: 0 until that is loaded, between two programs (`execve`); 1 where it
     /// may not be looked into.
     pub program: u64,
-    /// Bytes of its environment, as soon as its program is loaded; 0 where it may not be looked
-    /// into.
-    pub environ: u64,
+    /// Where its environment is, as soon as its program is loaded.
+    pub environ: MemoryRange,
+}
+
+/// A piece of a process's memory, by its addresses; empty where it may not be looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// Its first byte.
+    pub start: u64,
+    /// The first one after it.
+    pub end: u64,
+}
+
+impl MemoryRange {
+    /// How many bytes it has.
+    #[must_use]
+    pub const fn len(self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Stat {
@@ -76,7 +98,7 @@ impl Stat {
             start_time: number(22)?,
             memory: number(23)?,
             program: number(26)?,
-            environ: number(51)?.saturating_sub(number(50)?),
+            environ: MemoryRange { start: number(50)?, end: number(51)? },
         })
     }
 
@@ -256,7 +278,7 @@ mod tests {
             (5, 6, 7, 8)
         );
         assert_eq!((stat.threads, stat.start_time, stat.memory), (3, 4242, 9999));
-        assert_eq!((stat.program, stat.environ), (66, 7));
+        assert_eq!((stat.program, stat.environ.len()), (66, 7));
     }
 
     #[test]
