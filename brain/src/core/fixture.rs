@@ -179,6 +179,7 @@ pub(crate) fn run(task: TaskName, quiet: Option<f64>) -> Run {
         quiet_seconds: quiet,
         evidence: serde_json::Map::new(),
         peak_vram_bytes: None,
+        kept: None,
         log: None,
     }
 }

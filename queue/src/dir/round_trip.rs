@@ -177,6 +177,7 @@ fn heartbeat_bears(task: &Task) {
         quiet_seconds: None,
         evidence: Map::new(),
         peak_vram_bytes: None,
+        kept: None,
         log: None,
     };
     let text = serde_json::to_vec(&run).unwrap();

@@ -50,6 +50,7 @@ pub(super) fn run(class: Class) -> Run {
         quiet_seconds: None,
         evidence: serde_json::Map::new(),
         peak_vram_bytes: None,
+        kept: None,
         log: None,
     }
 }

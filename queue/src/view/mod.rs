@@ -6,6 +6,7 @@ pub mod models;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -211,6 +212,7 @@ impl View {
         found.extend(self.brakes.iter().map(Brake::reason));
         found.extend(self.disk_full());
         found.extend(self.cut_logs());
+        found.extend(self.leftovers());
         found.extend(self.brain.hung(self.at));
         found.extend(self.counts.unlisted.iter().map(unlisted));
         let open = self.counts.pending + self.counts.delayed + self.counts.waiting;
@@ -228,7 +230,37 @@ impl View {
         } else {
             "neither a brain nor a worker is running"
         };
-        Reason::new(Code::BrainAbsent, text).fix("brain")
+        Reason::new(Code::BrainAbsent, text).fix(self.start_of_brain())
+    }
+
+    /// The command that starts a brain beside what is there, or was.
+    #[must_use]
+    pub fn start_of_brain(&self) -> String {
+        if self.alive().next().is_some() {
+            return "brain --no-spawn".to_owned();
+        }
+        let beats = self.workers.iter().filter_map(|worker| worker.heartbeat.as_ref());
+        let gpus: BTreeSet<u32> = beats.filter_map(|beat| beat.ability.gpu).collect();
+        let gpus: Vec<String> = gpus.iter().map(ToString::to_string).collect();
+        match gpus.is_empty() {
+            true => "brain --cpu".to_owned(),
+            false => format!("brain --gpus {}", gpus.join(",")),
+        }
+    }
+
+    /// Jobs of living workers that have ended, and of which something may still run.
+    fn leftovers(&self) -> impl Iterator<Item = Reason> {
+        let runs = self.alive().flat_map(|worker| worker.current().map(move |run| (worker, run)));
+        runs.filter_map(|(worker, run)| {
+            let obstacle = run.kept.as_ref()?;
+            let text = format!(
+                "the job of {} on {} has ended, and may still run in part: {obstacle}",
+                run.task_id.short(),
+                worker.name
+            );
+            let reason = Reason::new(obstacle.code(), text).worker(&worker.name);
+            Some(reason.fix(format!("queue why {}", run.task_id.short())))
+        })
     }
 
     /// That the disk is full, if it is.

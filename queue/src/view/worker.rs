@@ -76,10 +76,16 @@ impl Worker {
         }
     }
 
-    /// What keeps a task that it died with, when somebody last tried to put it back.
+    /// What keeps an attempt of which something may still run: of a dead worker when somebody last
+    /// tried to put its task back, of a living one since its job ended.
     #[must_use]
-    pub fn kept(&self, name: TaskName) -> Option<&Kept> {
-        let mut kept = self.record.iter().flat_map(|record| &record.kept);
+    pub fn kept(&self, name: TaskName) -> Option<Kept> {
+        let settled = self.record.iter().flat_map(|record| record.kept.clone());
+        let own = self.current().filter_map(|run| {
+            let (task, attempt) = (run.task_id, run.attempt);
+            run.kept.clone().map(|obstacle| Kept { task, attempt, obstacle })
+        });
+        let mut kept = settled.chain(own);
         kept.find(|kept| (kept.task, kept.attempt) == (name.id, name.attempt))
     }
 

@@ -21,7 +21,7 @@ pub(super) fn tell_loads(look: &Look<'_>, reasons: &mut [Reason]) -> Result<(), 
                 "; nobody was asked to load it, and no brain is running: an idle worker loads it \
                  by itself after {after}"
             );
-            reason.fix = Some("brain".to_owned());
+            reason.fix = Some(look.view.start_of_brain());
         }
     }
     Ok(())

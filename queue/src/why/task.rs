@@ -19,9 +19,10 @@ use crate::dir::disk::place::{Found, Place};
 use crate::dir::find::dependencies;
 use crate::dir::layout::Shelf;
 use crate::dir::lookup::{self, Standing};
+use crate::dir::recover::settle::may_go_on;
 use crate::store::dependency::{self, Dependency, Readiness};
 use crate::view::{self, Life};
-use crate::wire::fate::Kept;
+use crate::wire::fate::{Kept, Obstacle};
 use crate::wire::lane::Requirements;
 use crate::wire::ledger_line::Line;
 
@@ -164,8 +165,16 @@ fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -
     let life = seen.map(|seen| &seen.life);
     let mut reasons: Vec<Reason> = seen.and_then(view::worker_warning).into_iter().collect();
     if let Some(kept) = seen.and_then(|seen| seen.kept(found.name)) {
-        let text = format!("{worker} died with it; attempt {} may still run", found.name.attempt);
-        reasons.insert(0, may_run(worker, kept));
+        let attempt = found.name.attempt;
+        let lives = seen.is_some_and(view::Worker::is_alive);
+        let text = match lives {
+            true => format!("its job on {worker} has ended; attempt {attempt} may still run"),
+            false => format!("{worker} died with it; attempt {attempt} may still run"),
+        };
+        reasons.insert(0, may_run(look, worker, &kept, lives));
+        if !lives && !look.view.brain.alive {
+            reasons.push(look.view.brain_absent());
+        }
         return look.verdict(subject, Word::Blocked, text, reasons);
     }
     let stuck = stuck(look, found.name.id);
@@ -187,6 +196,9 @@ fn processing(look: &Look<'_>, subject: Subject, worker: &Name, found: &Found) -
         }
         Some(Life::Dead { settling: None } | Life::Over { .. }) | None => {
             if !look.view.brain.alive {
+                // What a brain would do by itself.
+                let fix = format!("queue settle {}", found.name.id.short());
+                reasons.iter_mut().for_each(|reason| reason.fix = Some(fix.clone()));
                 reasons.push(look.view.brain_absent());
             }
             (Word::Blocked, format!("{worker} died with it, and its affairs are not settled yet"))
@@ -205,14 +217,39 @@ fn stuck(look: &Look<'_>, id: TaskId) -> String {
     })
 }
 
-/// What keeps a task with a dead worker, and the way out.
-fn may_run(worker: &Name, kept: &Kept) -> Reason {
-    let text = format!("{}; it is put back as soon as that has ended", kept.obstacle);
+/// What keeps a task of which something may still run, and the way out. The command that takes a
+/// person's word for it, and may run the task twice, is never the first advice.
+fn may_run(look: &Look<'_>, worker: &Name, kept: &Kept, lives: bool) -> Reason {
+    let id = kept.task.short();
+    let then = match (lives, look.view.brain.alive) {
+        (true, _) => "it goes on as soon as that has ended",
+        (false, true) => "the brain puts it back as soon as that has ended",
+        (false, false) => "nobody puts it back by itself, as no brain is running",
+    };
+    let text = format!(
+        "{}; {then}; on your word that nothing of it runs any more, `queue settle {id} --abandon` \
+         lets it go on: if you are wrong, it runs twice",
+        kept.obstacle
+    );
     let mut reason = Reason::new(kept.obstacle.code(), text).worker(worker);
     if let Ok(Value::Object(evidence)) = serde_json::to_value(&kept.obstacle) {
         reason.evidence = evidence;
     }
-    reason.fix(format!("queue settle {} --abandon", kept.task.short()))
+    reason.fix = match &kept.obstacle {
+        _ if !lives && (!look.view.brain.alive || may_go_on(look.pool, kept)) => {
+            Some(format!("queue settle {id}"))
+        }
+        Obstacle::Suspected { processes } => {
+            let pids: Vec<String> = processes.iter().map(|one| one.pid.to_string()).collect();
+            Some(format!("ps -f -p {}", pids.join(",")))
+        }
+        Obstacle::Unkillable { pids } => {
+            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+            Some(format!("ps -f -p {}", pids.join(",")))
+        }
+        Obstacle::LogHeld | Obstacle::Elsewhere { .. } | Obstacle::Unknown { .. } => None,
+    };
+    reason
 }
 
 /// What a waiting task waits for.
@@ -284,7 +321,8 @@ fn later(
     let hopeless = reasons.iter().any(|reason| reason.code == Code::DependencyFailed);
     if !look.view.brain.alive && look.view.alive().next().is_none() {
         let text = "no brain and no worker is there to release it when it is time";
-        reasons.push(Reason::new(Code::BrainAbsent, text).fix("brain"));
+        let fix = look.view.start_of_brain();
+        reasons.push(Reason::new(Code::BrainAbsent, text).fix(fix));
     }
     // What its lane waits for now says little about later; what is so for good does not change.
     let impossible = !standing.has_taker;

@@ -119,6 +119,7 @@ fn run(class: Class) -> Run {
         quiet_seconds: None,
         evidence: serde_json::Map::new(),
         peak_vram_bytes: None,
+        kept: None,
         log: None,
     }
 }

@@ -2,6 +2,7 @@
 //! somebody else: run by others, these tests are left out, which is said.
 
 pub(super) mod group;
+pub(super) mod leftover;
 pub(super) mod strangers;
 
 use std::fs::{self, Permissions};

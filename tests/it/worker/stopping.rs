@@ -86,3 +86,14 @@ fn a_worker_that_is_killed_after_it_was_told_to_stop_counts_as_no_death() {
     assert_eq!(lines[0]["outcome"], "returned", "{lines:?}");
     assert!(file_of(&pool, "pending", &id).unwrap().ends_with(format!("{id}.a2f0d0.json")));
 }
+
+/// A terminal that is closed is no death.
+#[test]
+fn a_worker_whose_terminal_is_closed_gives_back_what_it_runs() {
+    let pool = quick("");
+    let mut worker = pool.worker(&["--gpu", "0"]);
+    let (id, _job) = running(&pool, &["hang"]);
+    worker.signal(Signal::HUP);
+    worker.end().success();
+    assert_eq!(lines_of(&pool, &id)[0]["outcome"], "returned");
+}

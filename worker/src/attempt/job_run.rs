@@ -10,7 +10,7 @@ use queue::fence::{self, LogLock, Mark};
 use queue::wire::fate::{Kept, Obstacle};
 use queue::wire::retry::Verdict;
 use shared::emit;
-use shared::event::{Event, Why as Reason};
+use shared::event::{Event, Repeater, Say, Why as Reason};
 use shared::outcome::Cause;
 use shared::task::TaskName;
 
@@ -18,6 +18,7 @@ use super::context::{AttemptContext, AttemptResult, is_hurried, what};
 use crate::job::{self, End, EndedBy, Order, Sent, StartError, Status, Stop, Why};
 use crate::models::Models;
 use crate::oom_kills::Limit;
+use crate::worker_state::WayOut;
 
 pub(crate) fn order(context: &AttemptContext, claim: &Claim, argv: Vec<OsString>) -> Order {
     let (name, task) = (claim.name(), claim.task());
@@ -63,7 +64,7 @@ pub(crate) fn run(
     let tell = |sent, wall| say_what_was_sent(context, claim, sent, wall);
     let end = running.wait(&tell);
     say_what_leaked(claim, &end);
-    let result = killed_for_memory(judge(&end), || context.oom_kills.since(begun));
+    let mut result = killed_for_memory(judge(&end), || context.oom_kills.since(begun));
     match after(&end, result.verdict) {
         After::Nothing => {}
         After::LogHeld => emit!(Event::JobLogHeld { task, attempt, path: job_log }),
@@ -72,7 +73,9 @@ pub(crate) fn run(
                 Status::Unkillable => mark,
                 Status::Exited(_) | Status::Signaled(_) | Status::Lost => mark.without_group(),
             };
-            until_over(context, claim, &Remaining { mark, log: job_log })?;
+            let over = until_over(context, claim, &Remaining { mark, log: job_log });
+            context.worker_state.update(name, |job| job.run.kept = None);
+            result = of_over(result, over?);
         }
     }
     remove_progress(context, name);
@@ -253,38 +256,73 @@ impl Remaining {
     }
 }
 
-/// Waits until nothing of the job is left, and says meanwhile what is in the way. `None` when the
-/// worker must end before that.
-fn until_over(context: &AttemptContext, claim: &Claim, remaining: &Remaining) -> Option<()> {
-    const PATIENCE: Duration = Duration::from_secs(60);
-    const GLANCE: Duration = Duration::from_millis(200);
-    let since = Instant::now();
-    for count in 1.. {
-        match remaining.end(PATIENCE) {
-            Ok(None) => break,
-            Ok(Some(obstacle)) => {
-                let was_long = matches!(obstacle, Obstacle::Unkillable { .. });
-                let kept = Kept::of(claim.name(), obstacle);
-                emit!(kept.event(since.elapsed().as_secs_f64(), count));
-                // For those it was waited long already.
-                if was_long && !is_hurried(context, Duration::ZERO) {
-                    continue;
-                }
-            }
-            Err(error) => {
-                let (doing, error) = ("looking for a job's processes".into(), error.to_string());
-                emit!(Event::ProcessFailed { doing, error });
-            }
+/// Why there is no more waiting for what may be left of a job.
+#[derive(Debug, PartialEq, Eq)]
+enum Over {
+    /// Nothing is left.
+    Gone,
+    /// A person said so, or cancelled the task, though this was in the way.
+    Said(WayOut, Obstacle),
+}
+
+/// What that means for the attempt.
+fn of_over(result: AttemptResult, over: Over) -> AttemptResult {
+    match over {
+        Over::Gone => result,
+        Over::Said(WayOut::Cancelled, _obstacle) => {
+            AttemptResult { verdict: Verdict::Cancelled(Cause::Cancelled), ..result }
         }
-        let begun = Instant::now();
-        let was_held = remaining.is_log_held();
-        while begun.elapsed() < PATIENCE && (!was_held || remaining.is_log_held()) {
-            if is_hurried(context, GLANCE) {
+        Over::Said(WayOut::Abandoned { by }, obstacle) => {
+            let how = result.message.map(|how| format!("{how}; ")).unwrap_or_default();
+            let message = format!("{how}{by} says that its job is over, though {obstacle}");
+            AttemptResult { message: Some(message), ..result }
+        }
+    }
+}
+
+/// Waits until nothing of the job is left, and says meanwhile what is in the way. `None` when the
+/// worker stops before that.
+fn until_over(context: &AttemptContext, claim: &Claim, remaining: &Remaining) -> Option<Over> {
+    /// What was killed may take a moment to go.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    /// Between two tries, where no lock tells that it is worth one.
+    const AGAIN: Duration = Duration::from_secs(5);
+    const GLANCE: Duration = Duration::from_millis(200);
+    let (since, mut said) = (Instant::now(), Repeater::default());
+    loop {
+        let obstacle = match remaining.end(PATIENCE) {
+            Ok(None) => return Some(Over::Gone),
+            Ok(Some(obstacle)) => obstacle,
+            Err(error) => {
+                Obstacle::Unknown { why: format!("its processes cannot be looked for: {error}") }
+            }
+        };
+        context.worker_state.update(claim.name(), |job| job.run.kept = Some(obstacle.clone()));
+        let count = match said.seen(since.elapsed()) {
+            Some(Say::First) => Some(1),
+            Some(Say::Again { count, .. }) => Some(count),
+            Some(Say::Cleared { .. }) | None => None,
+        };
+        if let Some(count) = count {
+            let kept = Kept::of(claim.name(), obstacle.clone());
+            emit!(kept.event(since.elapsed().as_secs_f64(), count));
+        }
+        let (begun, was_held) = (Instant::now(), remaining.is_log_held());
+        while begun.elapsed() < AGAIN && (!was_held || remaining.is_log_held()) {
+            if is_hurried(context, GLANCE) || context.is_told_to_stop() {
                 return None;
+            }
+            if let Some(way) = way_out(context, claim.name()) {
+                return Some(Over::Said(way, obstacle));
             }
         }
     }
-    Some(())
+}
+
+fn way_out(context: &AttemptContext, name: TaskName) -> Option<WayOut> {
+    context.worker_state.look(|state| {
+        state.jobs.iter().find(|job| job.name == name).and_then(|job| job.way_out.clone())
+    })
 }
 
 #[cfg(test)]

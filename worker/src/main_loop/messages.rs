@@ -8,10 +8,12 @@ use queue::wire::heartbeat::StandingOrder;
 use queue::wire::lease_record::Record;
 use shared::emit;
 use shared::event::Event;
+use shared::task::TaskName;
 use shared::time::Moment;
 
 use super::{MainLoop, Stopping};
 use crate::job::Why;
+use crate::worker_state::WayOut;
 
 /// Whoever stops a service tells every process of it, and the brain tells its workers: two signals
 /// that mean one.
@@ -31,6 +33,7 @@ impl MainLoop {
 
     pub(super) fn follow(&mut self, path: &Path, message: &Message) -> Result<(), queue::Error> {
         let why = match message.verb {
+            ControlVerb::Abandon => return self.let_go(path, message),
             ControlVerb::Cancel => Why::Cancelled,
             ControlVerb::Stall => Why::Stalled,
             ControlVerb::Stop => {
@@ -51,12 +54,32 @@ impl MainLoop {
             Some(stop) if self.asked.insert(name) => {
                 received(message);
                 stop.ask(why);
+                if why == Why::Cancelled {
+                    self.show_way_out(name, WayOut::Cancelled);
+                }
                 Ok(())
             }
             Some(_asked_before) => Ok(()),
             // It ended, or was never ours: the message must not hit anything else.
             None => control::done(path),
         }
+    }
+
+    /// Of a job that runs nobody may say that nothing is left: then it is no message.
+    fn let_go(&self, path: &Path, message: &Message) -> Result<(), queue::Error> {
+        if let Some(name) = message.about() {
+            received(message);
+            self.show_way_out(name, WayOut::Abandoned { by: message.by.clone() });
+        }
+        control::done(path)
+    }
+
+    fn show_way_out(&self, name: TaskName, way: WayOut) {
+        self.context.worker_state.update(name, |job| {
+            if job.run.kept.is_some() {
+                job.way_out = Some(way);
+            }
+        });
     }
 
     pub(super) fn follow_standing(&mut self) -> Result<(), queue::Error> {
@@ -112,6 +135,7 @@ impl MainLoop {
     pub(super) fn note_signal(&mut self, signal: Option<i32>) {
         let worker = self.context.worker_state.name().clone();
         let signal = match signal {
+            Some(1) => "HUP",
             Some(2) => "INT",
             Some(15) => "TERM",
             Some(_) | None => "stop",

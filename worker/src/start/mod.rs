@@ -359,9 +359,10 @@ struct StopSignals {
 }
 
 fn listen_for_signals() -> Result<StopSignals, Failure> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let failed = |err| Failure::at_start("listen for signals", &err);
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
     let (send, received) = unbounded();
     let (first, told) = bounded(0);
     let forward = move || {

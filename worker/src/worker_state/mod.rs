@@ -94,6 +94,20 @@ pub struct Job {
     pub progress: Progress,
     /// How much of its log is kept, where its task says so itself.
     pub log_cap: Option<LogCap>,
+    /// What a person said of a job that has ended and that something may be left of.
+    pub way_out: Option<WayOut>,
+}
+
+/// How an attempt ends though something of its job may still run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayOut {
+    /// On the word of this person, who says that nothing of it does.
+    Abandoned {
+        /// As `user@host`.
+        by: String,
+    },
+    /// There will be no other attempt.
+    Cancelled,
 }
 
 impl WorkerState {
@@ -186,12 +200,21 @@ impl WorkerState {
             quiet_seconds: None,
             evidence: serde_json::Map::new(),
             peak_vram_bytes: None,
+            kept: None,
             log: None,
         };
         let (stop, progress) = (stop.clone(), Progress::new(Instant::now()));
         let log_cap = task.spec.log_cap;
         self.change(|state| {
-            state.jobs.push(Job { name, phase: Phase::Running, run, stop, progress, log_cap });
+            state.jobs.push(Job {
+                name,
+                phase: Phase::Running,
+                run,
+                stop,
+                progress,
+                log_cap,
+                way_out: None,
+            });
             state.idle_since = None;
         });
     }

@@ -6,11 +6,14 @@ use std::time::Duration;
 use clap::Args;
 use queue::Pool;
 use queue::cli::Failure;
+use queue::dir::disk::listing;
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::find::places;
 use queue::dir::ledger::append::Ledger;
+use queue::dir::presence::heartbeats;
 use queue::dir::presence::lease::{self, Lease};
 use queue::dir::recover::settle::{Abandon, Patience, Settler};
+use queue::dir::signal::control::{self, ControlVerb, Message};
 use queue::wire::fate::Fate;
 use queue::wire::lease_record::Role;
 use queue::wire::ledger_line::Writer;
@@ -45,6 +48,8 @@ pub(crate) struct Settle {
 enum Came {
     /// Nobody died with it.
     NotLeft(&'static str),
+    /// A living worker runs it.
+    Runs,
     /// It was put back, or its end carried out.
     Settled(String),
     /// It may still run.
@@ -55,6 +60,7 @@ impl Came {
     const fn word(&self) -> &'static str {
         match self {
             Self::NotLeft(_) => "not_left",
+            Self::Runs => "runs",
             Self::Settled(_) => "settled",
             Self::Kept(_) => "kept",
         }
@@ -63,6 +69,7 @@ impl Came {
     fn text(&self) -> String {
         match self {
             Self::NotLeft(state) => format!("it is {state}: no dead worker has it"),
+            Self::Runs => "it runs, and its worker lives: `queue cancel` ends it".to_owned(),
             Self::Settled(what) => what.clone(),
             Self::Kept(why) => format!("not put back: {why}"),
         }
@@ -89,6 +96,8 @@ impl Settle {
         }
         Ok(match came {
             Came::NotLeft(_) | Came::Settled(_) => exit::OK,
+            Came::Runs if self.abandon => exit::BLOCKED,
+            Came::Runs => exit::OK,
             Came::Kept(_) => exit::BLOCKED,
         })
     }
@@ -100,7 +109,9 @@ impl Settle {
         id: TaskId,
         patience: Patience,
     ) -> Result<Came, Stop> {
-        let Some(lease) = take(pool, worker)? else { return Ok(Came::NotLeft("running")) };
+        let Some(lease) = take(pool, worker)? else {
+            return self.let_go(pool, worker, id);
+        };
         let name: Name = "queue".parse().expect("letters are a name");
         let ledger = Ledger::new(pool.layout().clone(), Writer::new(name));
         let by = me();
@@ -126,6 +137,42 @@ impl Settle {
             Fate::Rejected(why) => Came::Settled(format!("no task, put aside: {why}")),
             Fate::Kept(obstacle) => Came::Kept(obstacle.to_string()),
         })
+    }
+}
+
+impl Settle {
+    /// A living worker ends its attempt itself; where something of its job may be left, on a
+    /// person's word.
+    fn let_go(&self, pool: &Pool, worker: &Name, id: TaskId) -> Result<Came, Stop> {
+        let beat = heartbeats::read(pool, worker)?;
+        let run = beat.into_iter().flat_map(|beat| beat.current).find(|run| run.task_id == id);
+        let Some((run, obstacle)) = run.and_then(|run| run.kept.clone().map(|kept| (run, kept)))
+        else {
+            return Ok(Came::Runs);
+        };
+        if !self.abandon {
+            return Ok(Came::Kept(obstacle.to_string()));
+        }
+        let by = me();
+        let found =
+            places::find(pool.layout(), id)?.filter(|found| found.name.attempt == run.attempt);
+        let Some(found) = found else { return Ok(Came::NotLeft("over")) };
+        let about = Some(found.name.to_string());
+        let message = Message { task: about, ..Message::new(ControlVerb::Abandon, &by) };
+        control::send(pool.layout(), worker, &message)?;
+        let watch = Watch::on(&[&pool.layout().processing_of(worker)]);
+        let deadline = Deadline::after(Some(WAIT));
+        while !deadline.is_over() {
+            let still = listing::tasks_in(&pool.layout().processing_of(worker))?.tasks;
+            if !still.contains(&found.name) {
+                let (attempt, worker) = (found.name.attempt, worker.clone());
+                emit!(Event::TaskAbandoned { task: id, attempt, worker, by });
+                return Ok(Came::Settled("goes on, on your word".to_owned()));
+            }
+            watch.wait(deadline);
+        }
+        let text = format!("{worker} was asked to let it go, and has not done so; try again later");
+        Err(Failure::new(exit::TRY_LATER, text).into())
     }
 }
 

@@ -66,12 +66,23 @@ impl Remains<'_> {
             // The worker itself asked, and it is dead.
             Reach::Locks if !self.has_job() => Ok(nothing),
             Reach::Locks => match fence::log_lock(&self.log()).at("look at", &self.log())? {
-                LogLock::Free => Ok(nothing),
+                LogLock::Free => Ok(self.seen_from_outside()?.map_or(nothing, Left::Perhaps)),
                 LogLock::Held => Ok(Left::Perhaps(Obstacle::LogHeld)),
                 LogLock::Missing => Ok(Left::Perhaps(Obstacle::Unknown { why: self.no_log() })),
             },
             Reach::Processes => self.end_processes(patience),
         }
+    }
+
+    /// Processes of a container are to be seen from outside it, and what carries the task's mark is
+    /// its own, also where its output goes elsewhere and its log is free. They are left alone: the
+    /// numbers of their groups and sessions mean nothing here.
+    fn seen_from_outside(&self) -> Result<Option<Obstacle>, Error> {
+        let log = self.log();
+        let mark = Mark::new(self.name.id, self.name.attempt, &log).at("look at", &log)?;
+        let found = fence::processes(&mark).at("look for the processes of", &log)?;
+        let processes: Vec<Suspect> = found.into_iter().map(suspect).collect();
+        Ok((!processes.is_empty()).then_some(Obstacle::Suspected { processes }))
     }
 
     fn end_processes(&self, patience: Patience) -> Result<Left, Error> {

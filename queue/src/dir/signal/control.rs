@@ -21,6 +21,8 @@ shared::words! {
         Cancel = "cancel",
         /// End the task's job because it makes no progress.
         Stall = "stall",
+        /// A person says that nothing is left of the task's job, which has ended.
+        Abandon = "abandon",
         /// Finish what runs, take nothing new, exit.
         Drain = "drain",
         /// Give back what runs, exit.

@@ -12,6 +12,7 @@ use shared::reason::Reason;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
+use super::fate::Obstacle;
 use super::lane::Requirements;
 use super::lease_record::Process;
 use super::uptime::Uptime;
@@ -170,6 +171,9 @@ pub struct Run {
     pub evidence: serde_json::Map<String, serde_json::Value>,
     /// The most GPU memory its processes were seen to use.
     pub peak_vram_bytes: Option<u64>,
+    /// Its job has ended, and something of it may still run: what is in the way of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Obstacle>,
     /// Its job's log, where that is longer than a megabyte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<RunLog>,
