@@ -135,7 +135,8 @@ pub struct Resolved {
 impl Common {
     /// Reads environment and `pool.toml`. `flags` are the settings given on the command line.
     pub fn resolve(&self, flags: &Flags<'_>) -> Result<Resolved, Failure> {
-        let environment = |name: &str| std::env::var(name).ok();
+        let environment = variable;
+        require_text()?;
         let (root, origin) = settings::pool_dir(self.pool.as_deref(), environment)
             .map_err(|err| Failure::new(exit::NO_POOL, err.to_string()))?;
         // Said here, or the first file that is looked for in it would be the one to complain.
@@ -153,6 +154,30 @@ impl Common {
     pub fn level(&self, settings: &Settings) -> Level {
         if self.verbose { Level::Debug } else { settings.log_level }
     }
+}
+
+/// The value of a variable, where it has one.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// An error where a variable that decides which pool is meant, or how, is not UTF-8: to pass over it
+/// would be to work in another pool.
+pub fn require_text() -> Result<(), Failure> {
+    let is_ours =
+        |name: &str| name.starts_with("BRAINSTEM_") || matches!(name, "XDG_STATE_HOME" | "HOME");
+    let garbled = std::env::vars_os().find_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| is_ours(name))?;
+        value.to_str().is_none().then_some((name, value))
+    });
+    let Some((name, value)) = garbled else { return Ok(()) };
+    let text = format!(
+        "{name} is not UTF-8, so it is not known what it means: {}; unset it, or name the pool \
+         with --pool",
+        value.display()
+    );
+    Err(Failure::new(exit::USAGE, text))
 }
 
 impl Resolved {

@@ -6,6 +6,7 @@ use shared::task::Class;
 
 use super::{Look, loads};
 use crate::Error;
+use crate::dir::claim::limit_slots::{self, SlotUse};
 use crate::eligible::{self, Candidate};
 use crate::view::{self, Life, Worker};
 use crate::wire::lane::Requirements;
@@ -75,12 +76,34 @@ fn limits(look: &Look<'_>, lane: &Requirements) -> Result<Vec<Reason>, Error> {
         let Some(&limit) = look.pool.limits().get(key) else { continue };
         let used = look.slots_in_use(key)?;
         if used >= limit {
-            let text = format!("the limit {key} is reached: {used} of {limit} run");
-            let reason = Reason::new(Code::LimitReached, text).evidence("limit", key.clone());
-            reasons.push(reason.evidence("used", used).evidence("allowed", limit));
+            reasons.push(reached(look, key, used, limit)?);
         }
     }
     Ok(reasons)
+}
+
+/// That a limit is used up, and by whom. What a dead worker left counts until it is settled.
+fn reached(look: &Look<'_>, key: &str, used: u32, limit: u32) -> Result<Reason, Error> {
+    /// So many are named.
+    const NAMED: usize = 3;
+    let holders = limit_slots::holders(look.pool, key)?;
+    let is_dead = |holder: &SlotUse| {
+        let worker = look.view.workers.iter().find(|worker| worker.name == holder.worker);
+        !worker.is_some_and(Worker::is_alive)
+    };
+    let told = holders.iter().filter_map(|holder| {
+        let (task, dead) = (holder.task()?.id.short(), is_dead(holder));
+        Some(format!("{task} of {}{}", holder.worker, if dead { ", which is dead" } else { "" }))
+    });
+    let told: Vec<String> = told.take(NAMED).collect();
+    let by = if told.is_empty() { String::new() } else { format!(" ({})", told.join("; ")) };
+    let text = format!("the limit {key} is reached: {used} of {limit} run{by}");
+    let mut reason = Reason::new(Code::LimitReached, text).evidence("limit", key);
+    reason = reason.evidence("used", used).evidence("allowed", limit);
+    reason = reason.evidence("holders", serde_json::json!(holders));
+    let left = holders.iter().find(|holder| is_dead(holder)).and_then(SlotUse::task);
+    reason.fix = left.map(|name| format!("queue settle {}", name.id.short()));
+    Ok(reason)
 }
 
 /// Why no living worker could ever take from the lane.

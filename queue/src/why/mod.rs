@@ -2,6 +2,7 @@
 //! worker may take from a lane is asked of [`crate::eligible`], as the worker itself does, so that
 //! the answer cannot differ from what happens.
 
+mod batch;
 mod gpu;
 mod lane;
 mod loads;
@@ -24,6 +25,7 @@ use crate::view::View;
 
 use once::Once;
 
+pub use batch::why_batch;
 pub use gpu::{why_gpu, worker_of};
 pub use model::{is_model, why_model};
 pub use pool::why_pool;
@@ -67,7 +69,7 @@ impl Word {
 /// What was asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Subject {
-    /// `task`, `worker`, `gpu`, `model` or `pool`.
+    /// `task`, `batch`, `worker`, `gpu`, `model` or `pool`.
     pub kind: &'static str,
     /// The task's id, the worker's or model's name, the GPU's identity or index, the pool's path.
     pub id: String,

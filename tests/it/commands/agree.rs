@@ -96,3 +96,62 @@ fn who_waits_is_told_of_what_a_person_holds() {
     let _worker = pool.worker(&["--gpu", "0"]);
     waiting.end().success();
 }
+
+#[test]
+fn why_of_a_batch_tells_of_its_first_task_that_has_not_ended() {
+    let pool = quick("");
+    let gate = pool.fifo("gate");
+    let held = json!({"command": ["fake-job", gate.word()], "class": "cpu"});
+    let answer = submit_batch(&pool, &[good(), held]);
+    let (batch, ids) = (answer["batch_id"].as_str().unwrap(), ids(&answer));
+    let _worker = pool.worker(&["--cpu", "--name", "w", "--cpu-slots", "2"]);
+    let job = gate.until_reached();
+    until_over(&pool, &ids[0]);
+    let why = pool.queue(&["why", batch, "--json"]).success().json();
+    assert_eq!((&why["subject"]["kind"], &why["verdict"]), (&json!("batch"), &json!("running")));
+    let text = why["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("1 of 2 tasks have not ended; ") && text.contains("w runs it"),
+        "{text}"
+    );
+    job.release();
+    pool.queue(&["wait", batch]).success();
+    let why = pool.queue(&["why", batch, "--json"]).success().json();
+    assert_eq!(
+        (&why["text"], &why["verdict"]),
+        (&json!("all have ended: 2 of 2 tasks succeeded"), &json!("gone"))
+    );
+    let none = pool.queue(&["why", "night"]).code(4);
+    assert!(
+        none.stderr.contains("no task, batch, worker, GPU or model is called `night`"),
+        "{none}"
+    );
+}
+
+/// A limit that a dead worker's task uses up, and nobody to settle it.
+#[test]
+fn who_uses_up_a_limit_is_told_and_what_frees_it() {
+    let pool = quick("");
+    let dead = pool.worker(&["--cpu", "--name", "dead", "--cpu-slots", "1"]);
+    pool.queue(&["limit", "label=room:1", "1"]).success();
+    let label = ["--class", "cpu", "--label", "room=1"];
+    let first = crate::kit::steps::submit(&pool, &label, &["hang"]);
+    crate::kit::steps::until_running(&pool, "dead", &first);
+    drop(dead.kill9());
+    let _living = pool.worker(&["--cpu", "--name", "living"]);
+    let second = crate::kit::steps::submit(&pool, &label, &["say=x"]);
+    let reason = || {
+        let why = pool.queue(&["why", &second, "--json"]).code(5).json();
+        let reasons = why["reasons"].as_array().unwrap().clone();
+        reasons.into_iter().find(|reason| reason["code"] == "limit.reached")
+    };
+    let reason = pool.until("the limit to be named", reason);
+    let short = &first[first.len() - 8..];
+    assert!(
+        reason["text"].as_str().unwrap().contains(&format!("{short} of dead, which is dead")),
+        "{reason}"
+    );
+    assert_eq!(reason["fix"], format!("queue settle {short}"));
+    pool.queue(&["settle", &first]).success();
+    assert_eq!(until_over(&pool, &second)["outcome"], "succeeded");
+}

@@ -108,3 +108,18 @@ fn completions_and_manual_pages_are_generated() {
     pool.queue(&["man", &pages]).success();
     assert!(std::path::Path::new(&pages).join("queue-submit.1").is_file());
 }
+
+/// Passed over, it would mean another pool.
+#[test]
+fn a_variable_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let pool = Pool::new();
+    let name = std::ffi::OsString::from_vec(b"/tmp/bad\xff".to_vec());
+    for program in ["queue", "worker", "brain"] {
+        let args: &[&str] = if program == "queue" { &["ls"] } else { &["--cpu"] };
+        let mut command = pool.command(program, args);
+        command.env("BRAINSTEM_POOL", &name);
+        let ran = pool.start(&mut command).end().code(2);
+        assert!(ran.stderr.contains("BRAINSTEM_POOL is not UTF-8"), "{ran}");
+    }
+}

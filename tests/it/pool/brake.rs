@@ -103,6 +103,23 @@ fn a_person_lets_it_go_on_or_ends_it_or_wants_no_brake() {
     });
 }
 
+/// What a person holds, a person releases; that is no word about the others.
+#[test]
+fn a_release_of_what_a_person_holds_leaves_the_brake() {
+    let pool = quick("max_attempts = 1");
+    let _worker = pool.worker(&["--cpu", "--name", "cpu"]);
+    let all = ids(&submit_batch(&pool, &batch(&pool, 80, &json!({}))));
+    pool.until_event("worker-cpu", "brake.held");
+    let last = &all[79];
+    pool.queue(&["hold", last]).success();
+    let released = pool.queue(&["release", last]).success();
+    assert!(!released.stderr.contains("released batch"), "{released}");
+    let why = pool.queue(&["why", last, "--json"]).code(5).json();
+    assert_eq!(why["reasons"][0]["code"], "held.brake", "{why}");
+    let released = pool.queue(&["release", last]).success();
+    assert!(released.stderr.contains("released batch"), "{released}");
+}
+
 #[test]
 fn what_failed_on_one_worker_is_tried_on_another_first() {
     let pool = quick("");

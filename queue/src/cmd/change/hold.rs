@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use clap::Args;
+use queue::dir::disk::listing::PassedOver;
 use queue::dir::disk::place::Found;
 use queue::dir::find::places;
 use queue::dir::layout::Layout;
@@ -123,13 +124,17 @@ enum Came {
     LetGo(String),
 }
 
-/// Lets go of the brakes that hold some of these tasks.
+/// Lets go of the brakes that hold some of these tasks, and nothing of what a person holds: that is
+/// undone first.
 fn let_go(pool: &Pool, ids: &[TaskId]) -> Result<HashSet<TaskId>, Stop> {
     let mut tasks = HashSet::new();
-    for held in operate::brakes_of(pool, &ids.iter().copied().collect())? {
+    let of_persons = places::held(pool.layout(), &mut PassedOver::default())?;
+    let of_persons: HashSet<TaskId> = of_persons.into_iter().map(|name| name.id).collect();
+    let braked = ids.iter().copied().filter(|id| !of_persons.contains(id)).collect();
+    for held in operate::brakes_of(pool, &braked)? {
         if let Some(brake) = operate::let_go(pool, &held.brake.key)? {
             let (batch, what) = (brake.batch, brake.what());
-            note(format!("{what} goes on"));
+            note(format!("released {what}"));
             shared::emit!(Event::BrakeReleased { batch, what, by: format!("by {}", me()) });
         }
         tasks.extend(held.tasks);

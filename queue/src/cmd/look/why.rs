@@ -2,7 +2,7 @@
 
 use clap::Args;
 use queue::Pool;
-use queue::dir::lookup;
+use queue::dir::lookup::{self, Miss, Named};
 use queue::view::{self, Count};
 use queue::why::{self, Explanation, Look, Word};
 use queue::wire::lane::Requirements;
@@ -10,7 +10,6 @@ use shared::name::Name;
 use shared::settings::Settings;
 use shared::task::Task;
 
-use super::workers;
 use crate::cmd::out::{Tone, ago, cut};
 use crate::cmd::{App, Stop};
 
@@ -18,8 +17,8 @@ use crate::cmd::{App, Stop};
 #[derive(Args, Debug)]
 #[command(after_help = "Exit code: 5 blocked now, 6 can never run here, 0 otherwise.")]
 pub(crate) struct Why {
-    /// A task, a worker, a GPU (`gpu:0`) or a model [default: the whole pool]
-    #[arg(value_name = "ID|WORKER|GPU|MODEL")]
+    /// A task, a batch (its id or key), a worker, a GPU (`gpu:0`) or a model [default: the whole pool]
+    #[arg(value_name = "ID|BATCH|WORKER|GPU|MODEL")]
     subject: Option<String>,
 }
 
@@ -30,14 +29,14 @@ impl Why {
         let look = Look::new(&pool, &resolved.settings, &view);
         let verdict = match &self.subject {
             None => why::why_pool(&look)?,
-            Some(text) => ask(app, &look, text)?,
+            Some(text) => ask(&look, text)?,
         };
         say(app, &verdict)?;
         Ok(verdict.verdict.exit_code())
     }
 }
 
-fn ask(app: &App, look: &Look<'_>, text: &str) -> Result<Explanation, Stop> {
+fn ask(look: &Look<'_>, text: &str) -> Result<Explanation, Stop> {
     // A worker may be called like the end of an id; who is known by a name is meant by it.
     if let Ok(name) = text.parse::<Name>()
         && let Some(worker) = look.view.workers.iter().find(|worker| worker.name == name)
@@ -50,18 +49,24 @@ fn ask(app: &App, look: &Look<'_>, text: &str) -> Result<Explanation, Stop> {
     if why::is_model(look, text) {
         return Ok(why::why_model(look, text)?);
     }
-    match lookup::find(look.pool.layout(), text)? {
-        Ok(_named) => {
-            let id = app.task(look.pool, text)?;
+    match lookup::find_named(look.pool.layout(), text)? {
+        Ok(Named::Task(id)) => {
             let gone = || Stop::no_match(format!("no task `{id}`"));
             why::why_task(look, id)?.ok_or_else(gone)
         }
-        Err(lookup::Miss::NoId(_)) => {
-            let worker = workers::known(look.pool, look.settings, text)?;
-            Ok(why::why_worker(look, &worker)?)
-        }
+        Ok(Named::Batch(batch, ids)) => Ok(why::why_batch(look, batch, ids)?),
+        Err(Miss::NoId(_)) => Err(unknown(look, text)),
         Err(miss) => Err(Stop::no_match(miss.to_string())),
     }
+}
+
+/// Nothing here has this name. What is alike is named.
+fn unknown(look: &Look<'_>, text: &str) -> Stop {
+    let names: Vec<&str> = look.view.workers.iter().map(|worker| worker.name.as_str()).collect();
+    let near = shared::name::nearest(text, &names);
+    let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let text = text.escape_default();
+    Stop::no_match(format!("no task, batch, worker, GPU or model is called `{text}`{hint}"))
 }
 
 fn say(app: &mut App, verdict: &Explanation) -> Result<(), Stop> {

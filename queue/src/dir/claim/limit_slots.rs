@@ -52,10 +52,16 @@ impl SlotUse {
         Self { worker: worker.clone(), file: name.file_name() }
     }
 
+    /// The task that was claimed, where the file's name is that of one.
+    #[must_use]
+    pub fn task(&self) -> Option<TaskName> {
+        TaskName::from_file_name(&self.file).ok()
+    }
+
     /// Whether the task is still where its job may run.
     fn lasts(&self, pool: &Pool) -> Result<bool, Error> {
         // What is no task's name is nobody's.
-        let Ok(name) = TaskName::from_file_name(&self.file) else { return Ok(false) };
+        let Some(name) = self.task() else { return Ok(false) };
         publish::is_there(&pool.layout().processing_of(&self.worker).join(name.file_name()))
     }
 }
@@ -122,6 +128,22 @@ fn take_one(pool: &Pool, key: &str, limit: u32) -> Result<Option<Lock>, Error> {
 /// How many slots of a limit are in use. Those above it are, too, after it was lowered.
 pub fn in_use(pool: &Pool, key: &str) -> Result<u32, Error> {
     held_from(pool, key, 0)
+}
+
+/// For which claims the slots of a limit are in use, as far as their files say.
+pub fn holders(pool: &Pool, key: &str) -> Result<Vec<SlotUse>, Error> {
+    let mut holders = Vec::new();
+    for slot in 0.. {
+        let path = slot_file(pool, key, slot);
+        if Lock::probe(&path)? == Holder::NoFile {
+            break;
+        }
+        let by = lock::read_record::<SlotUse>(&path)?;
+        if is_used(pool, by.as_ref())? {
+            holders.extend(by);
+        }
+    }
+    Ok(holders)
 }
 
 /// Whether a slot that nobody holds is in use: its worker is dead, and its job perhaps not.

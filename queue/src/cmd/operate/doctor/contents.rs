@@ -28,7 +28,14 @@ pub(super) fn history(pool: &Pool) -> Tried {
     read.map_err(|err| (err.to_string(), None))?;
     let damaged = follower.take_damaged();
     let Some(first) = damaged.first() else {
-        return Ok(format!("{} can be read", counted(lines, "line")));
+        let broken = match follower.torn {
+            0 => String::new(),
+            torn => format!(
+                "; {} more broke off, as after a power cut, and say nothing",
+                counted(torn, "line")
+            ),
+        };
+        return Ok(format!("{} can be read{broken}", counted(lines, "line")));
     };
     let count = counted(damaged.len(), "line");
     let text = format!(

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use crossbeam_channel::bounded;
 use notify::RecursiveMode;
-use queue::cli::{Failure, Resolved};
+use queue::cli::{Failure, Resolved, variable};
 use queue::dir::disk::lock::{Holder, Lock};
 use queue::dir::disk::network::network_of;
 use queue::dir::disk::owner;
@@ -67,7 +67,7 @@ impl Check {
 impl Doctor {
     pub(in crate::cmd) fn run(self, app: &mut App) -> Result<u8, Stop> {
         let flag = app.shared.common.pool.as_deref();
-        let (root, _origin) = settings::pool_dir(flag, |name| std::env::var(name).ok())
+        let (root, _origin) = settings::pool_dir(flag, variable)
             .map_err(|err| Failure::new(exit::NO_POOL, err.to_string()))?;
         let resolved = app.shared.common.resolve(&Flags::new());
         resolved.iter().for_each(|resolved| warn_of_variables(&resolved.settings));
