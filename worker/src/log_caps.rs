@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use queue::Pool;
 use queue::dir::disk::reserve;
 use queue::dir::runs::cut::{self, Cut};
 use queue::dir::runs::growth::{FIRST, Growth};
@@ -132,7 +133,8 @@ impl Watched {
         let (task, attempt, path) = (due.name.id, due.name.attempt, due.path.clone());
         let done = cut::cap(pool, due.own).and_then(|cap| Ok((cap, cut::cut(&due.path, cap)?)));
         match done {
-            Ok((_, Cut::Whole)) => {}
+            Ok((LogCap::None, Cut::Whole)) => end_where_full(pool, due),
+            Ok((LogCap::At(_), Cut::Whole)) => {}
             Ok((cap, Cut::Shortened { missing })) => {
                 self.missing = Some(missing);
                 if self.cut.seen(now).is_some() {
@@ -143,10 +145,7 @@ impl Watched {
                 if self.cut.seen(now).is_some() {
                     emit!(Event::JobLogUncut { task, attempt, path, cap: cap.to_string(), bytes });
                 }
-                // Only where its output would take what the reserve is for.
-                if let Ok(Some(_shortage)) = pool.shortage() {
-                    due.stop.ask(Why::DiskFull);
-                }
+                end_where_full(pool, due);
             }
             Err(err) => {
                 if self.failed.seen(now).is_some() {
@@ -155,5 +154,13 @@ impl Watched {
                 }
             }
         }
+    }
+}
+
+/// Ends a job whose log may not be cut, or cannot be, but only where its output would take what
+/// the reserve is for.
+fn end_where_full(pool: &Pool, due: &Due) {
+    if let Ok(Some(_shortage)) = pool.shortage() {
+        due.stop.ask(Why::DiskFull);
     }
 }

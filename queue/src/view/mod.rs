@@ -25,7 +25,7 @@ use crate::dir::signal::control;
 use crate::wire::brake::Brake;
 use crate::wire::completed_lately::CompletedLately;
 use crate::wire::counts::{Counts, Unlisted};
-use crate::wire::heartbeat::growing_log;
+use crate::wire::heartbeat::hog;
 
 pub use brain::Brain;
 pub use worker::{Life, Worker, gpu_warning, worker, worker_warning, workers};
@@ -267,8 +267,9 @@ impl View {
     #[must_use]
     pub fn disk_full(&self) -> Option<Reason> {
         let mut reason = self.disk_short.map(Shortage::reason)?;
-        if let Some(log) = growing_log(self.alive().flat_map(Worker::current)) {
-            reason.text.extend(["; ", &log]);
+        if let Some(hog) = hog(self.alive().flat_map(Worker::current)) {
+            reason.text += &format!("; {hog}");
+            reason.fix = Some(hog.end());
         }
         Some(reason)
     }

@@ -111,7 +111,7 @@ crate::outcome::words! {
         Shutdown = "shutdown",
         /// Its worker has died.
         WorkerDied = "worker_died",
-        /// Its log cannot be cut, and fills the disk.
+        /// Its log fills the disk, and may not, or cannot, be cut.
         DiskFull = "disk_full",
     }
 }

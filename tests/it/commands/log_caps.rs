@@ -175,3 +175,51 @@ fn where_no_log_can_be_cut_that_is_said_and_a_job_ends_only_below_the_reserve() 
     let line = until_over(&pool, &id);
     assert_eq!(line["cause"], "disk_full", "{line}");
 }
+
+/// Without a brain, and with a log that is the output itself.
+#[test]
+fn a_job_whose_log_may_not_be_cut_is_ended_where_it_fills_the_disk() {
+    let pool = Pool::new();
+    let Some(_disk) = Disk::new(&pool, "64m") else { return };
+    quicken(&pool, "reserve_size = \"8MiB\"\ndisk_low = \"8MiB\"");
+    let _worker = pool.worker(&["--cpu", "--name", "w"]);
+    pool.until_true("the worker makes the reserve", || pool.dir().join("reserve").is_file());
+    // It takes no notice of errors.
+    let hogs = "while :; do head -c 1000000 /dev/zero; done 2>/dev/null";
+    let words = ["submit", "--class", "cpu", "--log-cap", "none", "--max-attempts", "1", "--"];
+    let hog = pool.queue(&[&words[..], &["sh", "-c", hogs]].concat()).id();
+    let line = until_over(&pool, &hog);
+    assert_eq!(
+        (&line["outcome"], &line["cause"]),
+        (&"failed".into(), &"disk_full".into()),
+        "{line}"
+    );
+}
+
+/// What would help must not fail for want of room.
+#[test]
+fn what_fills_the_disk_is_named_and_can_be_cancelled() {
+    let pool = Pool::new();
+    let Some(disk) = Disk::new(&pool, "64m") else { return };
+    quicken(&pool, "reserve_size = \"8MiB\"\ndisk_low = \"8MiB\"");
+    let _worker = pool.worker(&["--cpu", "--name", "w"]);
+    pool.until_true("the worker makes the reserve", || pool.dir().join("reserve").is_file());
+    let words = ["--class", "cpu", "--log-cap", "none"];
+    let hog = submit(&pool, &words, &["bytes=5000000", "hang"]);
+    pool.until_true("its log to be known", || {
+        pool.heartbeat("w").is_some_and(|beat| beat["current"][0]["log"]["bytes"] == 5_000_000)
+    });
+    let other = submit(&pool, &["--class", "cpu", "--hold"], &["say=x"]);
+    disk.fill(0);
+    let reason = pool.until("the full disk to be said", || {
+        let why = pool.queue(&["why", &other, "--json"]).json();
+        let reasons = why["reasons"].as_array()?.clone();
+        reasons.into_iter().find(|reason| reason["code"] == "disk.full")
+    });
+    let short = &hog[hog.len() - 8..];
+    let text = reason["text"].as_str().unwrap();
+    assert!(text.contains(&format!("the log of {short} ")), "{reason}");
+    assert_eq!(reason["fix"], format!("queue cancel {short}"));
+    pool.queue(&["cancel", &hog]).success();
+    assert_eq!(until_over(&pool, &hog)["outcome"], "cancelled");
+}

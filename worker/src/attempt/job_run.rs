@@ -131,7 +131,7 @@ pub(crate) fn judge(end: &End) -> AttemptResult {
         }
         (Some(EndedBy::Asked(Why::Returned)), _) => (Verdict::Returned, None),
         (Some(EndedBy::Asked(Why::DiskFull)), _) => {
-            let text = "ended because its log filled the disk, and no file can be cut there";
+            let text = "ended because its log filled the disk, and may not, or cannot, be cut";
             (Verdict::Failed(Cause::DiskFull), Some(text.to_owned()))
         }
         (None, Status::Exited(0)) => (Verdict::Succeeded, None),

@@ -16,7 +16,7 @@ pub enum Why {
     Stalled,
     /// The worker stops; the task goes back.
     Returned,
-    /// Its log cannot be cut, and fills the disk.
+    /// Its log fills the disk, and may not, or cannot, be cut.
     DiskFull,
 }
 

@@ -13,7 +13,7 @@ use queue::dir::find::load_requests;
 use queue::eligible::{self, SlotKind};
 use queue::wire::counts::LaneCount;
 use queue::wire::counts::Unlisted;
-use queue::wire::heartbeat::{ClaimReport, growing_log};
+use queue::wire::heartbeat::{ClaimReport, hog};
 use queue::wire::lane::{LaneName, Requirements};
 use shared::emit;
 use shared::event::Event;
@@ -126,11 +126,12 @@ impl Search {
     fn has_room(&mut self) -> Result<bool, queue::Error> {
         let Some(shortage) = self.context.surroundings.pool.shortage()? else { return Ok(true) };
         let mut reason = shortage.reason();
-        let growing = self
-            .context
-            .worker_state
-            .look(|state| growing_log(state.running().map(|job| &job.run)));
-        reason.text.extend(growing.into_iter().flat_map(|log| ["; ".to_owned(), log]));
+        self.context.worker_state.look(|state| {
+            if let Some(hog) = hog(state.running().map(|job| &job.run)) {
+                reason.text += &format!("; {hog}");
+                reason.fix = Some(hog.end());
+            }
+        });
         let (result, at) = (reason.text.clone(), Some(Moment::now()));
         self.say(ClaimReport { at, result, reasons: vec![reason] });
         Ok(false)

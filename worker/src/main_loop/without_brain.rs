@@ -108,6 +108,7 @@ impl Caring {
             }
             Ok(())
         });
+        self.step("keeping the reserve", |own| own.context.surroundings.pool.keep_reserve());
         self.step("releasing what waits", Self::promote);
     }
 

@@ -127,6 +127,10 @@ fn live(plan: &Plan) -> Result<Next, Failure> {
     for unknown in resolved.settings.unknown_variables_here() {
         emit!(Event::UnknownVariable { unknown });
     }
+    // A worker can do without; who looks after the pool tries again.
+    if let Err(err) = pool.keep_reserve() {
+        emit!(Event::ProcessFailed { doing: "keeping the reserve".into(), error: err.to_string() });
+    }
     let place = server_setup::Place {
         pool: &pool,
         worker: &plan.name,

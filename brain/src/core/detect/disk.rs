@@ -1,7 +1,7 @@
 //! Room on the pool's disk: below the limit new tasks are refused, and somebody should know why.
 
 use queue::wire::brain_state::Warning;
-use queue::wire::heartbeat::growing_log;
+use queue::wire::heartbeat::hog;
 use shared::event::Event;
 use shared::quantity::Bytes;
 use shared::settings::Settings;
@@ -33,7 +33,7 @@ impl DiskSpace {
         let path = || "the pool's disk".into();
         if free < self.needed {
             let beats = seen.alive().filter_map(|(_name, worker)| worker.own_heartbeat());
-            self.growing = growing_log(beats.flat_map(|beat| &beat.current));
+            self.growing = hog(beats.flat_map(|beat| &beat.current)).map(|hog| hog.to_string());
             if let Some(count) = self.low.holds(at, &()) {
                 let (needed, growing) = (self.needed, self.growing.clone());
                 say(out, Event::DiskLow { path: path(), free, needed, growing, count });

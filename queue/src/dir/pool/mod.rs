@@ -154,6 +154,11 @@ impl Pool {
         &self.rules
     }
 
+    /// Makes the reserve where it is missing and there is room for it.
+    pub fn keep_reserve(&self) -> Result<(), Error> {
+        reserve::keep(&self.layout, self.rules.reserve_size)
+    }
+
     /// Whether too little is free on its disk to begin anything new.
     pub fn shortage(&self) -> Result<Option<Shortage>, Error> {
         reserve::shortage(&self.layout, self.rules.disk_low, self.rules.reserve_size)

@@ -11,7 +11,7 @@ use shared::time::Moment;
 use super::doorbell;
 use crate::Error;
 use crate::dir::disk::publish::{self, Durability};
-use crate::dir::disk::{listing, plain_file};
+use crate::dir::disk::{listing, plain_file, reserve};
 use crate::dir::layout::Layout;
 
 shared::words! {
@@ -71,11 +71,18 @@ impl Message {
     }
 }
 
-/// Sends a message to a worker, and rings.
+/// Sends a message to a worker, from the reserve where the disk is full, and rings: it may be the
+/// one that ends what fills the disk.
 pub fn send(layout: &Layout, worker: &Name, message: &Message) -> Result<(), Error> {
     let dir = layout.control_of(worker);
-    publish::make_dirs_flushed(&dir)?;
-    write(&dir.join(message.file_name()), message)?;
+    let write = || {
+        publish::make_dirs_flushed(&dir)?;
+        write(&dir.join(message.file_name()), message)
+    };
+    match write() {
+        Err(err) if err.is_disk_full() && reserve::give_up(layout) => write()?,
+        written => written?,
+    }
     doorbell::ring_worker(layout, worker);
     Ok(())
 }

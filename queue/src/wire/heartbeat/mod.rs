@@ -2,6 +2,8 @@
 
 pub mod gpu_state;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use shared::gpu::GpuReading;
 use shared::id::{Incarnation, TaskId};
@@ -193,20 +195,39 @@ pub struct RunLog {
     pub bytes_per_second: u64,
 }
 
-/// The log that grows fastest, in words: for whoever wonders what fills the disk.
+/// The log that has filled, or fills, a disk most.
+#[derive(Clone, Copy, Debug)]
+pub struct Hog<'a> {
+    /// Whose it is.
+    pub run: &'a Run,
+    log: &'a RunLog,
+}
+
+/// The log that grows fastest; where none grows, the longest: on a full disk none does.
 #[must_use]
-pub fn growing_log<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Option<String> {
-    let growing = |run: &'a Run| Some((run, run.log.as_ref()?));
-    let logs = runs.into_iter().filter_map(growing).filter(|(_run, log)| log.bytes_per_second > 0);
-    let (run, log) = logs.max_by_key(|(_run, log)| log.bytes_per_second)?;
-    Some(format!(
-        "the log of {} ({}) has {} and grows by {} a second: {}",
-        run.task_id.short(),
-        run.name,
-        log.bytes,
-        Bytes(log.bytes_per_second),
-        log.path
-    ))
+pub fn hog<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Option<Hog<'a>> {
+    let logs = runs.into_iter().filter_map(|run| Some(Hog { run, log: run.log.as_ref()? }));
+    logs.max_by_key(|hog| (hog.log.bytes_per_second, hog.log.bytes))
+}
+
+impl Hog<'_> {
+    /// The command that ends it.
+    #[must_use]
+    pub fn end(&self) -> String {
+        format!("queue cancel {}", self.run.task_id.short())
+    }
+}
+
+impl fmt::Display for Hog<'_> {
+    /// `the log of d5de16d7 (train) has 400 MiB and grows by 3 MiB a second: /path`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { run, log } = self;
+        write!(f, "the log of {} ({}) has {}", run.task_id.short(), run.name, log.bytes)?;
+        if log.bytes_per_second > 0 {
+            write!(f, " and grows by {} a second", Bytes(log.bytes_per_second))?;
+        }
+        write!(f, ": {}", log.path)
+    }
 }
 
 /// How a look for work went.
