@@ -158,9 +158,9 @@ impl Watched {
 }
 
 /// Ends a job whose log may not be cut, or cannot be, but only where its output would take what
-/// the reserve is for.
+/// the reserve is for. At once: in a grace it would take that too.
 fn end_where_full(pool: &Pool, due: &Due) {
     if let Ok(Some(_shortage)) = pool.shortage() {
-        due.stop.ask(Why::DiskFull);
+        due.stop.kill_now(Why::DiskFull);
     }
 }

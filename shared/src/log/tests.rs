@@ -61,7 +61,7 @@ fn a_line_has_the_documented_form() {
     assert!(time.starts_with(r#"{"timestamp": "2"#) && time.ends_with('Z'), "{time}");
     let incarnation = &log.shared.config.incarnation;
     let expected = format!(
-        r#"", "level": "INFO", "logger": "worker.claim", "message": "Claimed llm task: d5de16d7 (x)", "event": "claim.won", "correlation_id": "abc123def456", "worker_id": "worker-1", "task_id": "{task}", "attempt": 1, "source": {{"file": "worker/src/claim.rs", "line": 88, "function": "worker::claim"}}, "incarnation": "{incarnation}", "seq": 0, "extra": {{"class": "llm", "lane": "l", "task_name": "x", "waited_seconds": null}}}}
+        r#"", "level": "INFO", "logger": "worker.claim", "message": "Claimed llm task: d5de16d7 (x)", "event": "claim.won", "correlation_id": "abc123def456", "worker_id": "worker-1", "task_id": "{task}", "attempt": 1, "source": {{"file": "worker/src/claim.rs", "line": 88, "function": "worker::claim"}}, "incarnation": "{incarnation}", "seq": 0, "extra": {{"class": "llm", "task_name": "x", "lane": "l", "waited_seconds": null}}}}
 "#
     );
     assert_eq!(rest, expected);

@@ -133,6 +133,7 @@ fn why_of_a_batch_tells_of_its_first_task_that_has_not_ended() {
 fn who_uses_up_a_limit_is_told_and_what_frees_it() {
     let pool = quick("");
     let dead = pool.worker(&["--cpu", "--name", "dead", "--cpu-slots", "1"]);
+    crate::kit::steps::until_up(&pool, "dead");
     pool.queue(&["limit", "label=room:1", "1"]).success();
     let label = ["--class", "cpu", "--label", "room=1"];
     let first = crate::kit::steps::submit(&pool, &label, &["hang"]);

@@ -1,17 +1,20 @@
 //! An attempt that runs a job: it is started, waited for, and judged.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use queue::dir::claim::one::Claim;
 use queue::dir::recover::settle::obstacle_of;
+use queue::dir::runs::cut::{self, Cut};
 use queue::fence::{self, LogLock, Mark};
 use queue::wire::fate::{Kept, Obstacle};
 use queue::wire::retry::Verdict;
 use shared::emit;
 use shared::event::{Event, Repeater, Say, Why as Reason};
+use shared::log_cap::LogCap;
 use shared::outcome::Cause;
+use shared::quantity::Bytes;
 use shared::task::TaskName;
 
 use super::context::{AttemptContext, AttemptResult, is_hurried, what};
@@ -64,6 +67,9 @@ pub(crate) fn run(
     let tell = |sent, wall| say_what_was_sent(context, claim, sent, wall);
     let end = running.wait(&tell);
     say_what_leaked(claim, &end);
+    if end.ended_by == Some(EndedBy::Asked(Why::DiskFull)) {
+        make_room(context, claim, &job_log);
+    }
     let mut result = killed_for_memory(judge(&end), || context.oom_kills.since(begun));
     match after(&end, result.verdict) {
         After::Nothing => {}
@@ -201,6 +207,24 @@ fn say_what_was_sent(context: &AttemptContext, claim: &Claim, sent: Sent, wall: 
             emit!(Event::JobTerminated { task, attempt, why, seconds, grace_seconds });
         }
         Sent::Kill(_) => emit!(Event::JobKilled { task, attempt, why }),
+    }
+}
+
+/// The job has filled the disk, the reserve perhaps too, and its end must be recorded: so much of
+/// its log is cut out of the middle that a new reserve has room.
+fn make_room(context: &AttemptContext, claim: &Claim, log: &Path) {
+    let rules = context.surroundings.pool.rules();
+    let needed = rules.disk_low.0.saturating_add(rules.reserve_size.0.saturating_mul(2));
+    let length = std::fs::metadata(log).map_or(0, |meta| meta.len());
+    let left = Bytes(length.saturating_sub(needed)).max(LogCap::LEAST);
+    let (task, attempt, path) = (claim.name().id, claim.name().attempt, log.to_owned());
+    match cut::cut(log, LogCap::At(left)) {
+        Ok(Cut::Shortened { missing }) => {
+            emit!(Event::JobLogCut { task, attempt, path, cap: left.to_string(), missing });
+        }
+        // Then there is nothing to be had from it.
+        Ok(Cut::Whole | Cut::Refused { .. }) => {}
+        Err(err) => emit!(Event::JobLogFailed { task, attempt, path, error: err.to_string() }),
     }
 }
 

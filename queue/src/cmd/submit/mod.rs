@@ -3,6 +3,7 @@
 mod around;
 mod batch;
 mod known;
+mod line_text;
 mod plan;
 mod prompt;
 mod reading;

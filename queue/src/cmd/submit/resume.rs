@@ -13,6 +13,8 @@ use shared::id::{BatchId, TaskId};
 use shared::outcome::Outcome;
 use shared::task::Spec;
 
+use super::line_text;
+
 /// Counts equal lines, so that each has a key of its own.
 #[derive(Default)]
 pub(super) struct Twins(HashMap<LineKey, u64>);
@@ -26,7 +28,7 @@ impl Twins {
         if let Some(key) = &spec.key {
             return LineKey::of(&[b"key", key.as_bytes()]);
         }
-        let text = serde_json::to_vec(spec).expect("a task has only string keys");
+        let text = line_text::of(spec);
         let count = self.0.entry(LineKey::of(&[&text])).or_default();
         *count += 1;
         LineKey::of(&[b"line", &text, &count.to_le_bytes()])
