@@ -14,4 +14,5 @@ pub mod quantity;
 pub mod reason;
 pub mod settings;
 pub mod task;
+pub mod text;
 pub mod time;

@@ -9,7 +9,7 @@ mod submit;
 mod watch;
 
 use std::collections::HashSet;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,6 +21,7 @@ use shared::id::{Incarnation, TaskId};
 use shared::log::{self, LogConfig, Rotation, StderrForm};
 use shared::quantity::counted;
 use shared::settings::Flags;
+use shared::text;
 
 use out::{Color, Out};
 
@@ -202,9 +203,12 @@ impl App {
         let mut words = Vec::new();
         for text in texts {
             if text == "-" {
-                let read = io::read_to_string(io::stdin()).map_err(|err| {
+                let mut bytes = Vec::new();
+                io::stdin().lock().read_to_end(&mut bytes).map_err(|err| {
                     Failure::usage(format!("could not read ids from stdin: {err}"))
                 })?;
+                let read = text::of(&bytes)
+                    .map_err(|problem| Failure::usage(format!("what is on stdin {problem}")))?;
                 words.extend(read.split_whitespace().map(str::to_owned));
             } else {
                 words.push(text.clone());

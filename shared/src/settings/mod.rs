@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::name::{nearest, suggest};
+use crate::text;
 use file::PoolToml;
 use kinds::{Setting, Written};
 
@@ -129,8 +130,14 @@ impl Settings {
         environment: impl Fn(&str) -> Option<String>,
         flags: &Flags<'_>,
     ) -> Result<Self, BadSettings> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+        let text = match std::fs::read(path) {
+            Ok(bytes) => match text::of(&bytes) {
+                Ok(text) => text.to_owned(),
+                Err(problem) => {
+                    let error = problem.of_file(&path.display().to_string());
+                    return Err(BadSettings::Unreadable { path: path.to_owned(), error });
+                }
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => {
                 let error = error.to_string();

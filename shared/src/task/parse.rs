@@ -11,9 +11,11 @@ use super::depth::too_deep;
 use super::parse;
 use super::spec::{SPEC_FIELDS, Spec};
 use crate::name::nearest;
+use crate::text::without_bom;
 
 /// Reads an object whose fields are those of a [`Spec`] and `more`.
 pub(super) fn parse_fields<T: DeserializeOwned>(bytes: &[u8], more: &[&str]) -> Result<T, BadSpec> {
+    let bytes = without_bom(bytes);
     // What is wrong is only looked for where something is: a worker reads a task for each claim.
     let quickly = || {
         let names: Names<'_> = serde_json::from_slice(bytes).ok()?;
@@ -61,6 +63,7 @@ fn guilty_field(fields: &Value, more: &[&str]) -> Option<BadSpec> {
 
 /// Reads a JSON object, in which no name is there twice.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, BadSpec> {
+    let bytes = without_bom(bytes);
     // The end of a text is where its last word ends, not the line behind it.
     let fields: Fields = serde_json::from_slice(bytes.trim_ascii_end()).map_err(|err| {
         if err.is_data() {

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 use shared::quantity::Span;
 use shared::task::{Message, Spec, too_deep};
+use shared::text;
 
 use super::Stop;
 
@@ -148,8 +149,11 @@ pub(super) fn text_of(flag: &str, path: &Path) -> Result<String, Stop> {
     };
     let path = path.display();
     read.map_err(|err| Stop::usage(format!("{flag}: could not read `{path}`: {err}")))?;
-    String::from_utf8(bytes)
-        .map_err(|err| Stop::usage(format!("{flag}: `{path}` is not UTF-8 text: {err}")))
+    let text = text::of(&bytes).map_err(|problem| {
+        let problem = problem.of_file(&path.to_string());
+        Stop::usage(format!("{flag}: `{path}` {problem}"))
+    })?;
+    Ok(text.to_owned())
 }
 
 fn format(path: &Path) -> Result<Value, Stop> {

@@ -8,6 +8,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 use shared::task::{BadSpec, MAX_TASK_BYTES};
+use shared::text;
 
 use crate::cmd::Stop;
 
@@ -54,7 +55,13 @@ impl Source {
             if plain { file } else { spool(&mut file).map_err(failed)? }
         };
         let length = file.metadata().map_err(failed)?.len();
-        Ok(Self { name, file, length, form: Form::Lines })
+        let mut source = Self { name, file, length, form: Form::Lines };
+        let first = source.head()?;
+        text::refuse_utf16(&first).map_err(|problem| {
+            let problem = problem.of_file(&source.name);
+            Stop::usage(format!("{}: {problem}\nnothing was submitted", source.name))
+        })?;
+        Ok(source)
     }
 
     /// A file with rows: by its name or, where that says nothing, by how it begins.
@@ -89,12 +96,17 @@ impl Source {
     }
 
     fn begins_with_brace(&mut self) -> Result<bool, Stop> {
+        let first = self.head()?;
+        Ok(text::without_bom(&first).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'))
+    }
+
+    /// Its first bytes.
+    fn head(&mut self) -> Result<Vec<u8>, Stop> {
         let mut first = Vec::new();
         let read = self.file.seek(SeekFrom::Start(0));
         let read = read.and_then(|_at| (&self.file).take(4096).read_to_end(&mut first));
         read.map_err(|err| self.failed(&err))?;
-        let first = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&first);
-        Ok(first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'))
+        Ok(first)
     }
 
     fn header(&mut self, delimiter: u8) -> Result<Vec<String>, Stop> {
@@ -160,6 +172,9 @@ impl Source {
                 break;
             }
             number += 1;
+            if number == 1 {
+                line = text::without_bom(&line).to_vec();
+            }
             read += got as u64;
             if number % 512 == 0 {
                 bar.set_position(read);
