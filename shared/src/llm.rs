@@ -192,6 +192,58 @@ pub struct Request {
     pub body: Map<String, Value>,
 }
 
+crate::outcome::words! {
+    /// What an answer lacks.
+    Flaw {
+        /// It ended at its limit of tokens, or of the model's context.
+        Cut = "cut",
+        /// It has no text, and asks for nothing to be called: the tokens may have gone into thinking.
+        Empty = "empty",
+        /// The server kept it, or a part of it, back.
+        Filtered = "filtered",
+    }
+}
+
+impl Flaw {
+    /// What a whole answer in OpenAI's words lacks; `None` where it lacks nothing. Of several choices
+    /// the first that lacks something counts.
+    #[must_use]
+    pub fn of(body: &Value) -> Option<Self> {
+        let choices = body.get("choices")?.as_array()?;
+        choices.iter().find_map(Self::of_choice)
+    }
+
+    fn of_choice(choice: &Value) -> Option<Self> {
+        let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.trim().is_empty());
+        let message = choice.get("message");
+        let own = |name: &str| message.and_then(|message| message.get(name));
+        match choice.get("finish_reason").and_then(Value::as_str) {
+            Some("length" | "max_tokens") => return Some(Self::Cut),
+            Some("content_filter") => return Some(Self::Filtered),
+            Some(_) | None => {}
+        }
+        if own("refusal").is_some_and(is_text) {
+            return Some(Self::Filtered);
+        }
+        let calls = ["tool_calls", "function_call"];
+        let calls = calls.iter().any(|name| own(name).is_some_and(|calls| !calls.is_null()));
+        let said = own("content").or_else(|| choice.get("text"));
+        // Content may be a list of parts.
+        let says = said.is_some_and(|said| is_text(said) || said.is_array());
+        (!says && !calls).then_some(Self::Empty)
+    }
+
+    /// What is said of an answer, as in `the answer was cut at its limit of tokens`.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Cut => "the answer was cut at its limit of tokens",
+            Self::Empty => "the answer is empty",
+            Self::Filtered => "the answer was filtered",
+        }
+    }
+}
+
 /// What a model answered. In the ledger line of the attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -215,6 +267,9 @@ pub struct Answer {
     pub first_token_seconds: Option<f64>,
     /// From the request to the end of the answer, in seconds.
     pub seconds: f64,
+    /// What it lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flaw: Option<Flaw>,
 }
 
 impl Answer {
@@ -260,6 +315,33 @@ mod tests {
             load_seconds: None,
             first_token_seconds: None,
             seconds: 1.0,
+            flaw: None,
+        }
+    }
+
+    #[test]
+    fn what_an_answer_lacks_is_told_apart() {
+        let chat = |message: Value, finish: &str| serde_json::json!({"choices": [{"message": message, "finish_reason": finish}]});
+        let text = |text: &str| serde_json::json!({"content": text});
+        let calls = serde_json::json!({"content": null, "tool_calls": [{"id": "1"}]});
+        let thinks = serde_json::json!({"content": "", "reasoning": "long"});
+        let refuses = serde_json::json!({"content": null, "refusal": "no"});
+        for (body, flaw) in [
+            (chat(text("hi"), "stop"), None),
+            (chat(text("hi"), "length"), Some(Flaw::Cut)),
+            (chat(text(" \n"), "stop"), Some(Flaw::Empty)),
+            (chat(thinks, "stop"), Some(Flaw::Empty)),
+            (chat(calls, "tool_calls"), None),
+            (chat(text("hi"), "content_filter"), Some(Flaw::Filtered)),
+            (chat(refuses, "stop"), Some(Flaw::Filtered)),
+            (serde_json::json!({"choices": [{"text": "ho", "finish_reason": "stop"}]}), None),
+            (
+                serde_json::json!({"choices": [{"text": "", "finish_reason": "stop"}]}),
+                Some(Flaw::Empty),
+            ),
+            (serde_json::json!({"object": "list", "data": []}), None),
+        ] {
+            assert_eq!(Flaw::of(&body), flaw, "{body}");
         }
     }
 

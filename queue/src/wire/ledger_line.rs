@@ -7,7 +7,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::id::{Incarnation, TaskId};
-use shared::llm::{Answer, ModelVerb};
+use shared::llm::{Answer, Flaw, ModelVerb};
 use shared::name::Name;
 use shared::outcome::{Cause, Next, Outcome};
 use shared::task::{Class, MAX_DEPTH, Task, TaskName, depth_of_text};
@@ -182,6 +182,9 @@ pub struct Took {
     /// How much of that the server loaded the model, in seconds.
     #[serde(default)]
     pub load_seconds: Option<f64>,
+    /// What the answer lacks.
+    #[serde(default)]
+    pub flaw: Option<Flaw>,
 }
 
 /// What is needed of a line's task.

@@ -263,13 +263,28 @@ pub enum GroupPool {
     Shared,
 }
 
-impl Setting for GroupPool {
+impl Setting for bool {
     fn read(written: &Written) -> Result<Self, String> {
         word(written, "true or false", |text| match text.to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" => Some(Self::Shared),
-            "false" | "0" | "no" => Some(Self::Private),
+            "true" | "1" | "yes" => Some(true),
+            "false" | "0" | "no" => Some(false),
             _ => None,
         })
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+
+    fn toml(&self) -> Option<Value> {
+        Some(Value::Boolean(*self))
+    }
+}
+
+impl Setting for GroupPool {
+    fn read(written: &Written) -> Result<Self, String> {
+        let shared = bool::read(written)?;
+        Ok(if shared { Self::Shared } else { Self::Private })
     }
 
     fn show(&self) -> String {

@@ -98,6 +98,8 @@ settings! {
         "The wait before a failed task is tried again; doubles each time.";
     retry_backoff_max: Span = Span::seconds(300), ["BRAINSTEM_RETRY_BACKOFF_MAX"],
         "That wait grows no longer than this.";
+    complete_only: bool = false, ["BRAINSTEM_COMPLETE_ONLY"],
+        "An answer that was cut, is empty or was filtered is a failure of its task.";
     brake: BrakeUse = BrakeUse::On, ["BRAINSTEM_BRAKE"],
         "Whether many failures in a row that are alike hold back the rest of a batch; `off`: never.";
     limits: Limits = Limits::default(), ["BRAINSTEM_LIMITS"],

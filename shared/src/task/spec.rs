@@ -45,6 +45,10 @@ pub struct Spec {
     /// Whether many failures that are alike hold it back; by default as the setting says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub brake: Option<BrakeUse>,
+    /// Whether an answer that was cut, is empty or was filtered is a failure; by default as the
+    /// setting says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete_only: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +112,7 @@ pub(super) const SPEC_FIELDS: &[&str] = &[
     "log_cap",
     "max_attempts",
     "brake",
+    "complete_only",
     "after",
     "at",
     "in",
@@ -318,6 +323,9 @@ impl Spec {
                 "log_cap",
                 "is for what jobs print; answers are kept whole",
             ));
+        }
+        if self.complete_only.is_some() && is_job {
+            return Err(BadSpec::field("complete_only", "is for what models answer"));
         }
         if self.max_attempts == Some(0) {
             return Err(BadSpec::field("max_attempts", "must be at least 1"));

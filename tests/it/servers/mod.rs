@@ -1,6 +1,7 @@
 //! Model servers, with the stand-in for Ollama and with scripted ones.
 
 pub(super) mod families;
+pub(super) mod flaws;
 pub(super) mod key;
 pub(super) mod managed;
 pub(super) mod models;

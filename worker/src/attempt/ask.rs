@@ -15,6 +15,7 @@ use queue::wire::retry::Verdict;
 use shared::emit;
 use shared::event::Event;
 use shared::id::TaskId;
+use shared::llm::{Answer, Flaw};
 use shared::outcome::Cause;
 use shared::time::Moment;
 
@@ -59,7 +60,10 @@ pub(crate) fn ask(work: ModelAttempt<'_>, model: &str, meanwhile: &dyn Fn()) -> 
     match asked {
         Ok(answer) => {
             models.answered(&context.worker_state, model, &answer);
-            AttemptResult { answer: Some(answer), ..begun.result(Verdict::Succeeded, None) }
+            let complete_only = context.surroundings.pool.rules().complete_only;
+            let wanted = spec.complete_only.unwrap_or(complete_only);
+            let (verdict, message) = judge_answer(&answer, wanted);
+            AttemptResult { answer: Some(answer), ..begun.result(verdict, message) }
         }
         // It was not asked. As a job that cannot be started.
         Err(failure) if failure.cause == Cause::SpawnFailed => {
@@ -72,6 +76,18 @@ pub(crate) fn ask(work: ModelAttempt<'_>, model: &str, meanwhile: &dyn Fn()) -> 
             }
             begun.failed(&failure, gave_up)
         }
+    }
+}
+
+/// What an answer that came means for its task, where only complete ones are wanted. What ran into
+/// a limit, or was kept back, does so again; one that is empty may be luck.
+fn judge_answer(answer: &Answer, complete_only: bool) -> (Verdict, Option<String>) {
+    let said = answer.flaw.map(|flaw| flaw.sentence().to_owned());
+    match (answer.flaw, complete_only) {
+        (None, _) => (Verdict::Succeeded, None),
+        (Some(_), false) => (Verdict::Succeeded, said),
+        (Some(Flaw::Cut | Flaw::Filtered), true) => (Verdict::Refused(Cause::ServerError), said),
+        (Some(Flaw::Empty), true) => (Verdict::Failed(Cause::ServerError), said),
     }
 }
 

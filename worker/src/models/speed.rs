@@ -84,6 +84,7 @@ mod tests {
             load_seconds: None,
             first_token_seconds: Some(1.0),
             seconds: 3.0,
+            flaw: None,
         };
         assert_eq!(Speed::of(&answer, 1), Some(10.0));
         assert_eq!(Speed::of(&answer, 4), Some(40.0));

@@ -347,6 +347,7 @@ fn about_model(task: &Task, answer: Option<&Answer>) -> Vec<(String, Value)> {
         ("custom_id", json!(task.spec.custom_id)),
         ("prompt_tokens", json!(answer.and_then(|answer| answer.prompt_tokens))),
         ("completion_tokens", json!(answer.and_then(|answer| answer.completion_tokens))),
+        ("flaw", json!(answer.and_then(|answer| answer.flaw))),
         ("answer_seconds", json!(answer.map(|answer| answer.seconds))),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -362,7 +363,8 @@ fn model_words(task: &Task, answer: Option<&Answer>) -> String {
         Some(tokens) => format!(": {} in {:.1}s", counted(tokens, "token"), answer.seconds),
         None => format!(": {:.1}s", answer.seconds),
     });
-    format!(" [{model}{}]", came.unwrap_or_default())
+    let flaw = answer.and_then(|answer| answer.flaw).map(|flaw| format!(", {flaw}"));
+    format!(" [{model}{}{}]", came.unwrap_or_default(), flaw.unwrap_or_default())
 }
 
 fn line([id, state, class, priority, attempt, age, name]: [&str; 7]) -> String {

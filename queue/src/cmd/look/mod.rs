@@ -1,5 +1,6 @@
 //! Commands that show something and change nothing.
 
+pub(super) mod flaws;
 pub(super) mod gpus;
 pub(super) mod ls;
 pub(super) mod models;

@@ -272,6 +272,7 @@ pub(in crate::cmd) fn measured(answer: &Answer) -> String {
     parts.push(format!("{:.1}s", answer.seconds));
     parts.extend(answer.tokens_per_second().map(|rate| format!("{rate:.1} tokens/s")));
     parts.extend(answer.first_token_seconds.map(|s| format!("first token after {s:.1}s")));
+    parts.extend(answer.flaw.map(|flaw| flaw.to_string()));
     parts.extend(answer.load_seconds.filter(|s| *s >= 0.05).map(|s| format!("loaded for {s:.1}s")));
     parts.join(", ")
 }

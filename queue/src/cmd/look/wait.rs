@@ -20,10 +20,12 @@ use queue::wire::ledger_line::Brief;
 use serde_json::json;
 use shared::exit;
 use shared::id::TaskId;
+use shared::llm::Flaw;
 use shared::outcome::{Cause, Outcome};
 use shared::quantity::{Span, counted};
 use shared::time::Moment;
 
+use super::flaws::Flaws;
 use crate::cmd::out::Tone;
 use crate::cmd::watch::{Deadline, Watch};
 use crate::cmd::{App, Stop, end_on_interrupt, note, warn};
@@ -147,6 +149,14 @@ pub(in crate::cmd) fn bar(length: u64) -> ProgressBar {
 pub(in crate::cmd) struct End {
     pub(in crate::cmd) outcome: Outcome,
     pub(in crate::cmd) cause: Option<Cause>,
+    pub(in crate::cmd) flaw: Option<Flaw>,
+}
+
+impl End {
+    fn of(brief: &Brief, outcome: Outcome) -> Self {
+        let flaw = brief.answer.and_then(|answer| answer.flaw);
+        Self { outcome, cause: brief.cause, flaw }
+    }
 }
 
 /// Which tasks have ended, and how; and which have not.
@@ -218,7 +228,7 @@ impl Ends {
             if let Some(outcome) = brief.end_of_task()
                 && open.remove(&brief.id)
             {
-                ended.insert(brief.id, End { outcome, cause: brief.cause });
+                ended.insert(brief.id, End::of(&brief, outcome));
             }
         })?;
         for damaged in follower.take_damaged() {
@@ -238,11 +248,12 @@ fn end_of(found: Option<&Found>, last: Option<&Brief>) -> Option<End> {
         // A retried one has the line of its attempt before.
         let is_newer = found.is_none_or(|found| brief.attempt >= found.name.attempt);
         let outcome = brief.end_of_task().filter(|_outcome| is_newer)?;
-        Some(End { outcome, cause: brief.cause })
+        Some(End::of(brief, outcome))
     });
     match found {
         Some(found) if is_failed(found) => {
-            Some(End { outcome: Outcome::Failed, cause: last.and_then(|brief| brief.cause) })
+            let cause = last.and_then(|brief| brief.cause);
+            Some(End { outcome: Outcome::Failed, cause, flaw: None })
         }
         Some(_) | None => recorded,
     }
@@ -255,6 +266,9 @@ fn say(app: &mut App, ids: &[TaskId], ends: &Ends) -> Result<u8, Stop> {
     }
     let count = |state: &str| counts.get(state).copied().unwrap_or(0);
     let (succeeded, open) = (count("succeeded"), ends.open.len());
+    let mut flaws = Flaws::default();
+    let good = ends.ended.values().filter(|end| end.outcome == Outcome::Succeeded);
+    good.filter_map(|end| end.flaw).for_each(|flaw| flaws.add(flaw));
     let end_of = |id: &TaskId| ends.ended.get(id);
     if app.json() {
         let tasks = ids.iter().map(|id| {
@@ -263,12 +277,13 @@ fn say(app: &mut App, ids: &[TaskId], ends: &Ends) -> Result<u8, Stop> {
                 "id": id,
                 "state": end.map(|end| lookup::ended_state(end.outcome)),
                 "cause": end.and_then(|end| end.cause),
+                "flaw": end.and_then(|end| end.flaw),
             })
         });
         let fields = json!({
             "tasks": tasks.collect::<Vec<_>>(),
             "succeeded": succeeded, "failed": count("failed"), "cancelled": count("cancelled"),
-            "open": open, "timed_out": open > 0,
+            "open": open, "timed_out": open > 0, "flaws": flaws.to_json(),
         });
         app.out.json("wait", &fields)?;
     } else {
@@ -280,6 +295,9 @@ fn say(app: &mut App, ids: &[TaskId], ends: &Ends) -> Result<u8, Stop> {
             let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
             let state = app.out.paint(Tone::Bad, lookup::ended_state(end.outcome));
             app.out.line(format!("{} {state}{cause}", id.short()))?;
+        }
+        if flaws.count() > 0 {
+            warn(format!("{succeeded} succeeded{}", flaws.in_brackets()));
         }
         if open > 0 {
             note(format!("timeout: {open} of {} not ended", counted(ids.len(), "task")));

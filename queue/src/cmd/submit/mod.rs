@@ -73,6 +73,9 @@ pub(crate) struct Submit {
     /// off: many failures that are alike do not hold back the rest [default: on]
     #[arg(long, value_name = "on|off")]
     brake: Option<BrakeUse>,
+    /// An answer that was cut, is empty or was filtered is a failure
+    #[arg(long)]
+    complete_only: bool,
     /// How much GPU memory it needs, as in 8GiB
     #[arg(long, value_name = "SIZE", conflicts_with = "batch")]
     gpu_mem: Option<Bytes>,
@@ -126,7 +129,7 @@ impl Submit {
     pub(super) fn run(self, app: &mut App) -> Result<u8, Stop> {
         if let Some(path) = &self.batch {
             let maker = Maker::Lines { model: self.asking.model.clone() };
-            let me = Submitter::new(self.brake);
+            let me = Submitter::new(self.brake, self.complete_only);
             let reading = Reading { source: Source::lines(path)?, maker, me };
             let wish = batch::Wish { key: self.key.as_deref(), dry_run: self.dry_run };
             return batch::submit(app, reading, &wish);
@@ -161,7 +164,7 @@ impl Submit {
             template.check(columns).map_err(wrong)?;
         }
         let (key, dry_run) = (self.key.take(), self.dry_run);
-        let me = Submitter::new(self.brake);
+        let me = Submitter::new(self.brake, self.complete_only);
         let base = Box::new(single::spec(app, self, &me)?);
         let maker = Maker::Rows { template, base };
         let wish = batch::Wish { key: key.as_deref(), dry_run };
@@ -181,10 +184,12 @@ struct Submitter {
     correlation_id: String,
     /// For tasks that do not say it themselves.
     brake: Option<BrakeUse>,
+    /// What is asked of answers that does not stand with their tasks.
+    complete_only: bool,
 }
 
 impl Submitter {
-    fn new(brake: Option<BrakeUse>) -> Self {
+    fn new(brake: Option<BrakeUse>, complete_only: bool) -> Self {
         let cwd =
             std::env::current_dir().ok().and_then(|cwd| cwd.into_os_string().into_string().ok());
         Self {
@@ -194,6 +199,7 @@ impl Submitter {
             now: Moment::now(),
             correlation_id: new_correlation_id(),
             brake,
+            complete_only,
         }
     }
 
@@ -217,6 +223,9 @@ impl Submitter {
         }
         spec.class = Some(class);
         spec.brake = spec.brake.or(self.brake);
+        if self.complete_only && spec.asks_a_model() {
+            spec.complete_only.get_or_insert(true);
+        }
         spec.priority.get_or_insert(shared::task::DEFAULT_PRIORITY);
         spec.user.get_or_insert_with(|| self.user.clone());
         spec.check()

@@ -28,7 +28,7 @@ use crate::cmd::{App, Stop};
 pub(super) fn submit(app: &mut App, command: Submit) -> Result<u8, Stop> {
     let (dry_run, key, after) = (command.dry_run, command.key.clone(), command.after.clone());
     let stream_to = command.asking.stream_to.clone();
-    let me = Submitter::new(command.brake);
+    let me = Submitter::new(command.brake, command.complete_only);
     let mut spec = words(command, &me)?;
     me.complete(&mut spec).map_err(wrong)?;
     let mut around = Around::default();

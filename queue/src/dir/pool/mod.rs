@@ -53,6 +53,8 @@ pub struct Rules {
     pub limits_from: Source,
     /// Whether failures that are alike hold back the rest.
     pub brake: shared::task::BrakeUse,
+    /// Whether an answer that lacks something is a failure, where its task does not say.
+    pub complete_only: bool,
     /// Submissions are refused when less than this is free.
     pub disk_low: shared::quantity::Bytes,
     /// How much is kept free by a file, for the ledger and heartbeats on a full disk.
@@ -76,6 +78,7 @@ impl From<&Settings> for Rules {
                 Some(Origin::File(..) | Origin::Default) | None => Source::PoolToml,
             },
             brake: settings.brake,
+            complete_only: settings.complete_only,
             disk_low: settings.disk_low,
             reserve_size: settings.reserve_size,
             log_cap: settings.log_cap,

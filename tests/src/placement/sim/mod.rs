@@ -233,7 +233,8 @@ impl<'a> Sim<'a> {
         let mut brief = view::brief(index, TaskName::first(task), about, began, self.now);
         #[expect(clippy::cast_precision_loss, reason = "answers are short")]
         let seconds = what.runs as f64 / 1e3;
-        brief.answer = Some(queue::wire::ledger_line::Took { seconds, load_seconds: None });
+        brief.answer =
+            Some(queue::wire::ledger_line::Took { seconds, load_seconds: None, flaw: None });
         self.ended.push(brief);
     }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use shared::llm::Answer;
+use shared::llm::{Answer, Flaw};
 use shared::time::Moment;
 
 use super::ask::Shape;
@@ -193,6 +193,7 @@ impl Numbers {
     }
 
     fn answer(&self, model: &str, body: Value, first: Option<Duration>, all: Duration) -> Answer {
+        let flaw = Flaw::of(&body);
         Answer {
             model: model.to_owned(),
             body,
@@ -201,6 +202,7 @@ impl Numbers {
             load_seconds: self.load_seconds,
             first_token_seconds: first.map(|first| first.as_secs_f64()),
             seconds: all.as_secs_f64(),
+            flaw,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shared::llm::{Answer, HeldModel, Loads, ServerKind};
+use shared::llm::{Answer, Flaw, HeldModel, Loads, ServerKind};
 use shared::task::Spec;
 
 use self::ask::{Asked, Comes};
@@ -179,6 +179,7 @@ fn whole(what: &str, body: Value, times: Times) -> Result<Answer, Failure> {
         load_seconds: None,
         first_token_seconds: times.first.map(|first| first.as_secs_f64()),
         seconds: times.all.as_secs_f64(),
+        flaw: Flaw::of(&body),
         body,
     })
 }

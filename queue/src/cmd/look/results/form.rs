@@ -22,7 +22,7 @@ pub(super) enum Form {
 }
 
 /// The columns of the table, and fields of the JSON objects.
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "custom_id",
     "id",
     "name",
@@ -36,6 +36,7 @@ const COLUMNS: [&str; 13] = [
     "seconds",
     "exit_code",
     "log_path",
+    "flaw",
 ];
 
 impl Form {
@@ -139,6 +140,7 @@ fn fields(line: &Line) -> Value {
         "seconds": answer.map(|answer| answer.seconds).or(ran),
         "exit_code": line.exit_code,
         "log_path": line.log_path,
+        "flaw": answer.and_then(|answer| answer.flaw),
     })
 }
 
@@ -223,6 +225,7 @@ mod tests {
             load_seconds: None,
             first_token_seconds: None,
             seconds: 1.5,
+            flaw: None,
         });
         line
     }

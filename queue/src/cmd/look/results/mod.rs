@@ -13,9 +13,11 @@ use queue::dir::find::batch_ends::{BatchEnds, End, Reader, Slot};
 use queue::wire::ledger_line::Line;
 use shared::exit;
 use shared::id::TaskId;
+use shared::name::printable;
 use shared::outcome::Outcome;
 use shared::quantity::{Span, counted};
 
+use super::flaws::Flaws;
 use super::wait;
 use crate::cmd::watch::{Deadline, Watch};
 use crate::cmd::{App, Stop, end_on_interrupt, note};
@@ -130,6 +132,8 @@ struct Writer {
 struct Counts {
     succeeded: u64,
     failed: u64,
+    /// What answers of those that succeeded lack.
+    flaws: Flaws,
     /// Tasks that this format cannot show.
     left_out: u64,
 }
@@ -189,7 +193,10 @@ impl Writer {
         // What the batch is decides how it is shown, where nobody said.
         let form = *self.form.get_or_insert_with(|| Form::for_task(&line));
         match end.outcome {
-            Outcome::Succeeded => self.counts.succeeded += 1,
+            Outcome::Succeeded => {
+                self.counts.succeeded += 1;
+                self.flawed(&line);
+            }
             Outcome::Failed | Outcome::Cancelled | Outcome::Returned => {
                 self.counts.failed += 1;
                 if let Some(errors) = &mut self.errors {
@@ -212,6 +219,17 @@ impl Writer {
         }
     }
 
+    /// Says of an answer what it lacks.
+    fn flawed(&mut self, line: &Line) {
+        let Some(flaw) = line.answer.as_ref().and_then(|answer| answer.flaw) else { return };
+        self.counts.flaws.add(flaw);
+        if self.counts.flaws.count() <= TOLD {
+            let custom_id = line.task.spec.custom_id.as_ref();
+            let custom_id = custom_id.map(|id| format!(" {}", printable(id))).unwrap_or_default();
+            note(format!("{}{custom_id}: {}", line.id.short(), flaw.sentence()));
+        }
+    }
+
     fn line(&mut self, answers: &BatchEnds, end: &End) -> Result<Line, Stop> {
         Ok(self.reader.line(answers, end)?)
     }
@@ -230,7 +248,7 @@ impl Writer {
         let slots = (0..all).map(|index| answers.slot(index));
         let unknown = slots.filter(|slot| *slot == Slot::Unknown).count();
         let open = answers.open() - unknown;
-        if counts.failed > 0 || open > 0 || unknown > 0 {
+        if counts.failed > 0 || open > 0 || unknown > 0 || counts.flaws.count() > 0 {
             let gone = match unknown {
                 0 => String::new(),
                 gone => format!(", {gone} {}", why_unknown(answers)),
@@ -238,7 +256,8 @@ impl Writer {
             let open = if open > 0 { format!(", {open} not ended") } else { String::new() };
             let (done, failed) = (counts.succeeded, counts.failed);
             let tasks = counted(all, "task");
-            note(format!("{tasks}: {done} succeeded, {failed} did not{open}{gone}"));
+            let flaws = counts.flaws.in_brackets();
+            note(format!("{tasks}: {done} succeeded{flaws}, {failed} did not{open}{gone}"));
         }
         Ok(match (open, counts.failed, unknown) {
             (1.., ..) => exit::TRY_LATER,
