@@ -244,6 +244,15 @@ impl Flaw {
     }
 }
 
+/// What a server answered that refused a request. In the ledger line of the attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The status of its answer, as 400.
+    pub status: u16,
+    /// The body, as JSON where it is that, else as a text; its beginning, where it is long.
+    pub body: Value,
+}
+
 /// What a model answered. In the ledger line of the attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {

@@ -7,7 +7,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::id::{Incarnation, TaskId};
-use shared::llm::{Answer, Flaw, ModelVerb};
+use shared::llm::{Answer, Flaw, ModelVerb, Refused};
 use shared::name::Name;
 use shared::outcome::{Cause, Next, Outcome};
 use shared::task::{Class, MAX_DEPTH, Task, TaskName, depth_of_text};
@@ -47,6 +47,9 @@ pub struct Line {
     /// What a model answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// What its server answered instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
     /// Who wrote the line, where it was not the worker that ran the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_by: Option<String>,
@@ -94,6 +97,7 @@ impl Line {
             diagnostics_path: None,
             leaked: 0,
             answer: None,
+            refused: None,
             written_by: None,
             task,
         }

@@ -1,5 +1,6 @@
 //! Model servers, with the stand-in for Ollama and with scripted ones.
 
+pub(super) mod data;
 pub(super) mod families;
 pub(super) mod flaws;
 pub(super) mod key;

@@ -193,7 +193,7 @@ impl Begun {
         };
         let result = watched(limit, give_up, || work(&self.log)).unwrap_or_else(|err| {
             let message = format!("could not start a thread that keeps the time limit: {err}");
-            Err(Failure { cause: Cause::SpawnFailed, again: Again::Later, message })
+            Err(Failure { cause: Cause::SpawnFailed, again: Again::Later, message, refused: None })
         });
         let gave_up = match (stop.why(), late.load(Ordering::Acquire)) {
             (Some(why), _) => GaveUp::Asked(why),
@@ -221,7 +221,8 @@ impl Begun {
         if let Some(message) = &message {
             self.say(&format!("\nbrainstem: {message}"));
         }
-        self.result(verdict, message)
+        let refused = failure.refused.as_deref().cloned();
+        AttemptResult { refused, ..self.result(verdict, message) }
     }
 }
 
@@ -282,7 +283,12 @@ mod tests {
 
     #[test]
     fn what_a_failed_request_means() {
-        let failure = |again| Failure { cause: Cause::ServerError, again, message: "no".into() };
+        let failure = |again| Failure {
+            cause: Cause::ServerError,
+            again,
+            message: "no".into(),
+            refused: None,
+        };
         let verdict = |gave_up, again| judge(&failure(again), gave_up, Duration::from_secs(1)).0;
         for (gave_up, again, expected) in [
             (GaveUp::No, Again::Maybe, Verdict::Failed(Cause::ServerError)),
@@ -302,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_may_well_befall_the_next_request_too() {
-        let failure = |cause, again| Failure { cause, again, message: "no".into() };
+        let failure = |cause, again| Failure { cause, again, message: "no".into(), refused: None };
         for (cause, again, fault) in [
             (Cause::ServerError, Again::Maybe, true),
             (Cause::ServerError, Again::Later, false),

@@ -9,7 +9,7 @@ use queue::dir::ledger::append::Ledger;
 use queue::wire::retry::Verdict;
 use shared::emit;
 use shared::event::Event;
-use shared::llm::Answer;
+use shared::llm::{Answer, Refused};
 use shared::outcome::Cause;
 use shared::time::Moment;
 
@@ -51,6 +51,7 @@ pub(crate) struct AttemptResult {
     pub(crate) started_at: Option<Moment>,
     pub(crate) wall: Option<Duration>,
     pub(crate) answer: Option<Answer>,
+    pub(crate) refused: Option<Refused>,
     /// Its log is known to be there; otherwise somebody has to look.
     pub(crate) logged: bool,
 }
@@ -66,6 +67,7 @@ impl AttemptResult {
             started_at: None,
             wall: None,
             answer: None,
+            refused: None,
             logged: false,
         }
     }

@@ -138,6 +138,7 @@ pub(crate) fn line(context: &AttemptContext, claim: &Claim, result: AttemptResul
     }
     line.leaked = result.leaked;
     line.answer = result.answer;
+    line.refused = result.refused;
     line.peak_vram_bytes = context.worker_state.look(|state| {
         state.jobs.iter().find(|job| job.name == name).and_then(|job| job.run.peak_vram_bytes)
     });

@@ -48,7 +48,7 @@ pub(crate) fn load_or_unload(
 
 fn given_up() -> Failure {
     let message = "given up while it waited for the requests before it".to_owned();
-    Failure { cause: Cause::Cancelled, again: Again::GivenUp, message }
+    Failure { cause: Cause::Cancelled, again: Again::GivenUp, message, refused: None }
 }
 
 fn load(work: ModelAttempt<'_>, begun: &Begun, model: &str) -> Result<(), Failure> {
@@ -62,7 +62,12 @@ fn load(work: ModelAttempt<'_>, begun: &Begun, model: &str) -> Result<(), Failur
     if !held.iter().any(|held| is_same_model(&held.model, model)) {
         let address = models.server().address();
         let message = format!("{address} says that it has loaded {model}, and does not list it");
-        return Err(Failure { cause: Cause::ServerError, again: Again::Maybe, message });
+        return Err(Failure {
+            cause: Cause::ServerError,
+            again: Again::Maybe,
+            message,
+            refused: None,
+        });
     }
     models.note(&context.worker_state, |server_state, now| {
         server_state.holds(held, models.server().loads(), now)

@@ -38,7 +38,7 @@ pub struct FakeState {
 /// A failure in these words.
 #[must_use]
 pub fn failure(cause: Cause, again: Again) -> Failure {
-    Failure { cause, again, message: format!("it is {cause}") }
+    Failure { cause, again, message: format!("it is {cause}"), refused: None }
 }
 
 /// What a worker knows of a server that is up, holds nothing and has not said what it could hold.

@@ -67,7 +67,12 @@ impl Refusal<'_> {
             ("", _) => "no more words",
             (words, _) => words,
         };
-        Failure { cause, again, message: format!("{}: {status}: {words}", self.what) }
+        Failure {
+            cause,
+            again,
+            message: format!("{}: {status}: {words}", self.what),
+            refused: None,
+        }
     }
 }
 
@@ -140,23 +145,23 @@ impl Failure {
     /// Nothing came, or not all: the connection failed, or what came was no answer.
     pub(super) fn transport(what: &str, problem: &str) -> Self {
         let message = format!("{what}: {problem}");
-        Self { cause: Cause::ServerError, again: Again::Maybe, message }
+        Self { cause: Cause::ServerError, again: Again::Maybe, message, refused: None }
     }
 
     pub(super) fn silent(what: &str, patience: Duration) -> Self {
         let message = format!("{what}: nothing came for {} s", patience.as_secs_f64());
-        Self { cause: Cause::Timeout, again: Again::Maybe, message }
+        Self { cause: Cause::Timeout, again: Again::Maybe, message, refused: None }
     }
 
     pub(super) fn given_up(what: &str) -> Self {
         let message = format!("{what}: given up");
-        Self { cause: Cause::Cancelled, again: Again::GivenUp, message }
+        Self { cause: Cause::Cancelled, again: Again::GivenUp, message, refused: None }
     }
 
     /// What was asked for cannot be asked of this server.
     pub(super) fn unaskable(what: &str, problem: &str) -> Self {
         let message = format!("{what}: {problem}");
-        Self { cause: Cause::ServerError, again: Again::Never, message }
+        Self { cause: Cause::ServerError, again: Again::Never, message, refused: None }
     }
 }
 
@@ -168,7 +173,7 @@ pub(super) fn unwritten(error: &std::io::Error) -> Failure {
     );
     let cause = if is_full { Cause::DiskFull } else { Cause::ServerError };
     let message = format!("could not write the answer to the run's log: {error}");
-    Failure { cause, again: Again::Maybe, message }
+    Failure { cause, again: Again::Maybe, message, refused: None }
 }
 
 #[cfg(test)]

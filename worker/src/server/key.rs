@@ -7,6 +7,8 @@ use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use serde_json::Value;
+use shared::llm::Refused;
 use shared::settings::Settings;
 
 /// What stands where the key stood.
@@ -74,6 +76,21 @@ impl Key {
 
     /// A text that may repeat what a server said, without the key; nor with the beginning of one,
     /// where what it said was cut or ended.
+    /// The same in what a server answered.
+    pub(super) fn hide_in(&self, mut refused: Refused) -> Refused {
+        self.hide_within(&mut refused.body);
+        refused
+    }
+
+    fn hide_within(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.hide(text),
+            Value::Array(values) => values.iter_mut().for_each(|value| self.hide_within(value)),
+            Value::Object(map) => map.values_mut().for_each(|value| self.hide_within(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
     pub(super) fn hide(&self, text: &str) -> String {
         let whole = text.replace(&self.0, HIDDEN);
         let mut hidden = String::with_capacity(whole.len());

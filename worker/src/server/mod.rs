@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::io::Write;
 use std::time::Duration;
 
-use shared::llm::{Answer, HeldModel, Loads, ServerKind};
+use shared::llm::{Answer, HeldModel, Loads, Refused, ServerKind};
 use shared::outcome::Cause;
 use shared::task::Spec;
 
@@ -116,6 +116,8 @@ pub struct Failure {
     pub again: Again,
     /// What happened, with the server's address and its own words.
     pub message: String,
+    /// What the server answered, where it refused.
+    pub refused: Option<Box<Refused>>,
 }
 
 /// Whether another try could end differently.

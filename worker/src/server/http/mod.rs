@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
+use shared::llm::Refused;
 use shared::outcome::Cause;
 use ureq::Agent;
 use ureq::http::{Request, Response};
@@ -158,7 +159,10 @@ impl Client {
     /// A failure as it may be told: servers repeat the key that they refuse.
     pub(super) fn without_the_key(&self, failure: Failure) -> Failure {
         match &self.key {
-            Some(key) => Failure { message: key.hide(&failure.message), ..failure },
+            Some(key) => {
+                let refused = failure.refused.map(|refused| Box::new(key.hide_in(*refused)));
+                Failure { message: key.hide(&failure.message), refused, ..failure }
+            }
             None => failure,
         }
     }
@@ -210,12 +214,16 @@ impl Client {
     }
 
     fn refused(&self, mut reply: Reply<'_>) -> Failure {
-        let status = Some(reply.status());
-        let words = match reply.read(REFUSAL) {
-            Ok(body) => words_of(&body),
+        let status = reply.status();
+        let body = match reply.read(REFUSAL) {
+            Ok(body) => body,
             Err(failure) => return failure,
         };
-        let mut failure = Refusal { what: &reply.what, status, words: &words }.failure();
+        let refusal = Refusal { what: &reply.what, status: Some(status), words: &words_of(&body) };
+        let mut failure = refusal.failure();
+        let text = || String::from_utf8_lossy(&body).into_owned().into();
+        let body = serde_json::from_slice(&body).unwrap_or_else(|_no_json| text());
+        failure.refused = Some(Box::new(Refused { status, body }));
         if failure.cause == Cause::Unauthorized {
             let what = if self.key.is_some() { "another key" } else { "a key" };
             failure.message += &format!("; the server wants {what}: {KEY_HELP}");

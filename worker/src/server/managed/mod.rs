@@ -94,7 +94,12 @@ impl Managed {
 
     fn failed(&self, doing: &str, why: &str) -> Failure {
         let (cause, again) = classify(None, why);
-        Failure { cause, again, message: format!("{}: {doing}: {why}", self.address()) }
+        Failure {
+            cause,
+            again,
+            message: format!("{}: {doing}: {why}", self.address()),
+            refused: None,
+        }
     }
 
     /// Starts llama-server with a model and waits until it answers.
@@ -244,6 +249,7 @@ impl Server for Managed {
                                 self.address(),
                                 names.join(", ")
                             ),
+                            refused: None,
                         })
                     }
                 }
@@ -306,7 +312,7 @@ impl Managed {
         }
         let holds = name.map_or("none".to_owned(), |name| format!("`{name}`"));
         let message = format!("{}: it holds {holds}, and {model} is asked for", self.address());
-        Err(Failure { cause: Cause::ServerError, again: Again::Later, message })
+        Err(Failure { cause: Cause::ServerError, again: Again::Later, message, refused: None })
     }
 }
 

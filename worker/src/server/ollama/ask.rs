@@ -146,13 +146,24 @@ fn one_prompt(prompt: Option<&Value>) -> Result<&str, String> {
     only.and_then(Value::as_str).ok_or_else(|| "`prompt` must be one text".to_owned())
 }
 
+/// What `encoding_format` says for embeddings in bytes: the official clients ask for that by
+/// themselves. Ollama gives numbers only, so we write them so.
+const BASE64: &str = "base64";
+
+/// Whether the embeddings of this request are wanted in bytes.
+pub(super) fn wants_base64(spec: &Spec) -> bool {
+    let body = spec.request.as_ref().map(|request| &request.body);
+    body.and_then(|body| body.get("encoding_format")).is_some_and(|form| form == BASE64)
+}
+
 fn embed_fields(body: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     let input = body.get("input");
     let is_texts = |list: &Vec<Value>| list.iter().all(Value::is_string);
     let input = input.filter(|input| input.is_string() || input.as_array().is_some_and(is_texts));
     let input = input.ok_or("`input` must be a text or a list of texts")?;
-    if body.get("encoding_format").is_some_and(|format| format != "float" && !format.is_null()) {
-        return Err("Ollama gives embeddings as numbers only: `encoding_format` float".to_owned());
+    let form = body.get("encoding_format").filter(|form| !form.is_null());
+    if form.is_some_and(|form| form != "float" && form != BASE64) {
+        return Err("`encoding_format` must be float or base64".to_owned());
     }
     let mut fields = Map::new();
     fields.insert("input".to_owned(), input.clone());

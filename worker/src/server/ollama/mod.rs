@@ -103,6 +103,7 @@ impl Ollama {
                     cause: Cause::Timeout,
                     again: Again::Maybe,
                     message: format!("{}: still there after {patience:?}", what()),
+                    refused: None,
                 });
             }
             if !cancel.pause(LOOK) {
@@ -225,7 +226,11 @@ impl Server for Ollama {
                 let start = Instant::now();
                 let patience = self.client.limits().silence;
                 let body = self.post(asked.path, &asked.body, patience, cancel)?;
-                reply::vectors(&body, start.elapsed(), &what())
+                let mut answer = reply::vectors(&body, start.elapsed(), &what())?;
+                if ask::wants_base64(spec) {
+                    reply::in_base64(&mut answer.body);
+                }
+                Ok(answer)
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use shared::llm::{Answer, Flaw};
 use shared::time::Moment;
@@ -163,6 +165,18 @@ pub(super) fn vectors(said: &Value, seconds: Duration, what: &str) -> Result<Ans
     Ok(numbers.answer(model(said), body, None, seconds))
 }
 
+/// Writes embeddings as OpenAI does where bytes are asked for: 32 bits each, little end first.
+pub(super) fn in_base64(body: &mut Value) {
+    let data = body.get_mut("data").and_then(Value::as_array_mut);
+    for item in data.into_iter().flatten() {
+        let Some(vector) = item.get("embedding").and_then(Value::as_array) else { continue };
+        #[expect(clippy::cast_possible_truncation, reason = "the form has no more bits")]
+        let numbers = vector.iter().filter_map(Value::as_f64).map(|number| number as f32);
+        let bytes: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+        item["embedding"] = BASE64_STANDARD.encode(bytes).into();
+    }
+}
+
 fn model(said: &Value) -> &str {
     said.get("model").and_then(Value::as_str).unwrap_or_default()
 }
@@ -217,6 +231,14 @@ mod tests {
 
     use super::*;
     use crate::server::Again;
+
+    #[test]
+    fn embeddings_in_bytes_are_as_openai_writes_them() {
+        let mut body = json!({"data": [{"embedding": [1.0, -0.5]}, {"embedding": []}]});
+        in_base64(&mut body);
+        assert_eq!(body["data"][0]["embedding"], "AACAPwAAAL8=");
+        assert_eq!(body["data"][1]["embedding"], "");
+    }
 
     fn gather(shape: Shape, lines: &[Value]) -> (Result<Option<Answer>, Failure>, String) {
         let mut gathering = Gathering::new(shape);

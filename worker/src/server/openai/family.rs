@@ -153,7 +153,7 @@ impl Family {
         let names: Vec<_> = known.into_iter().map(|(name, _)| name).collect();
         let doing = doing(client, "loading", model);
         let message = format!("{doing}: it has only {}", names.join(", "));
-        Err(Failure { cause: Cause::ModelMissing, again: Again::Never, message })
+        Err(Failure { cause: Cause::ModelMissing, again: Again::Never, message, refused: None })
     }
 
     fn state(self, client: &Client, model: &str) -> Result<Option<HeldState>, Failure> {

@@ -101,7 +101,12 @@ pub(super) fn openai_error(line: &Line) -> Vec<u8> {
     with_newline(&json!({
         "id": request_id(line),
         "custom_id": custom_id(line),
-        "response": null,
+        // As it came, where a server refused; null where none was reached.
+        "response": line.refused.as_ref().map(|refused| json!({
+            "status_code": refused.status,
+            "request_id": format!("{}.a{}", line.id, line.attempt),
+            "body": refused.body,
+        })),
         "error": {"code": code, "message": message(line)},
     }))
 }
