@@ -276,21 +276,30 @@ pub struct Answer {
     pub first_token_seconds: Option<f64>,
     /// From the request to the end of the answer, in seconds.
     pub seconds: f64,
+    /// How long the writing of these tokens took by the server's own measure, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writing_seconds: Option<f64>,
     /// What it lacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flaw: Option<Flaw>,
 }
 
+/// An answer whose text came within this last part of its time came in one burst.
+const BURST: f64 = 0.05;
+
 impl Answer {
-    /// How fast it wrote: tokens by the time from the first one to the end or, where that is not
-    /// known, from the request to the end.
+    /// How fast it wrote: by the server's own measure or, without one, tokens by the time from the
+    /// first one to the end or, where that is not known, from the request to the end.
     #[must_use]
     pub fn tokens_per_second(&self) -> Option<f64> {
-        let (tokens, before) = match self.first_token_seconds {
-            Some(first) => (self.completion_tokens?.checked_sub(1)?, first),
-            None => (self.completion_tokens?, 0.0),
+        let (tokens, seconds) = match (self.writing_seconds, self.first_token_seconds) {
+            (Some(seconds), _) => (self.completion_tokens?, seconds),
+            // What comes all at once, at the end, says nothing of how it was written.
+            (None, Some(first)) if self.seconds - first >= BURST * self.seconds => {
+                (self.completion_tokens?.checked_sub(1)?, self.seconds - first)
+            }
+            (None, _) => (self.completion_tokens?, self.seconds),
         };
-        let seconds = self.seconds - before;
         #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^52 tokens")]
         let rate = tokens as f64 / seconds;
         (tokens > 0 && seconds > 0.0).then_some(rate)
@@ -324,6 +333,7 @@ mod tests {
             load_seconds: None,
             first_token_seconds: None,
             seconds: 1.0,
+            writing_seconds: None,
             flaw: None,
         }
     }
@@ -358,8 +368,12 @@ mod tests {
     fn how_fast_it_wrote_is_known_where_tokens_were_counted() {
         let counted = Answer { completion_tokens: Some(11), ..answer(Value::Null) };
         assert_eq!(counted.tokens_per_second(), Some(11.0));
-        let timed = Answer { first_token_seconds: Some(0.5), ..counted };
+        let timed = Answer { first_token_seconds: Some(0.5), ..counted.clone() };
         assert_eq!(timed.tokens_per_second(), Some(20.0));
+        let burst = Answer { first_token_seconds: Some(0.999), ..counted.clone() };
+        assert_eq!(burst.tokens_per_second(), Some(11.0), "it came all at once");
+        let measured = Answer { writing_seconds: Some(0.5), ..burst };
+        assert_eq!(measured.tokens_per_second(), Some(22.0), "by the server's own measure");
         assert_eq!(answer(Value::Null).tokens_per_second(), None);
         let none = Answer { completion_tokens: Some(0), ..answer(Value::Null) };
         assert_eq!(none.tokens_per_second(), None);

@@ -160,6 +160,7 @@ fn answer(body: Value) -> Option<Answer> {
         load_seconds: None,
         first_token_seconds: None,
         seconds: 0.25,
+        writing_seconds: None,
         flaw: None,
     })
 }

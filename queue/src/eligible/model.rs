@@ -153,7 +153,11 @@ fn missing(name: &Name, server: &ModelServer, model: &str) -> Reason {
     let text = format!("llm needs {model}: {name}'s server does not know it (it has {has}){hint}");
     let reason = Reason::new(Code::ModelMissing, text).evidence("known", known);
     match server.kind {
-        ServerKind::Ollama => reason.fix(format!("ollama pull {model}")),
+        ServerKind::Ollama => reason.fix(match server.address.strip_prefix("http://") {
+            // What `ollama` asks by itself.
+            Some("127.0.0.1:11434") | None => format!("ollama pull {model}"),
+            Some(host) => format!("OLLAMA_HOST={host} ollama pull {model}"),
+        }),
         ServerKind::OpenAi => reason,
     }
 }

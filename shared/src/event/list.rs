@@ -160,7 +160,7 @@ events! {
         "model.load_failed" Warning ModelLoadFailed { worker: Name, model: String, cause: Cause, error: String }
             => ("Loading {model} on {worker} failed ({cause}): {error}");
         "model.on_cpu" Warning ModelOnCpu { worker: Name, model: String, size: Bytes, vram: Bytes }
-            => ("Model {model} on {worker} is partly on the processor: {vram} of {size} are in GPU memory");
+            => ("Model {model} on {worker} is {} on the processor: {vram} of {size} are in GPU memory", if vram.0 == 0 { "wholly" } else { "partly" });
         "model.slow" Warning ModelSlow { worker: Name, model: String, tokens_per_second: f64, usual: f64 }
             => ("Model {model} on {worker} writes {tokens_per_second:.1} tokens/s, usually {usual:.1}: has it fallen back to the processor?");
         "model.quick_again" Info ModelQuickAgain { worker: Name, model: String, tokens_per_second: f64 }

@@ -250,6 +250,7 @@ fn what_an_answer_took_stands_in_the_line_of_its_completion() {
         load_seconds: None,
         first_token_seconds: Some(0.5),
         seconds: 2.5,
+        writing_seconds: None,
         flaw: None,
     };
     let ending = Ending {

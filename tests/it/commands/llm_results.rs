@@ -58,6 +58,7 @@ impl Ender {
                 load_seconds: Some(0.0),
                 first_token_seconds: Some(0.5),
                 seconds: 1.5,
+                writing_seconds: None,
                 flaw: None,
             });
         });

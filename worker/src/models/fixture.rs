@@ -146,6 +146,7 @@ pub fn answer(model: &str) -> Answer {
         load_seconds: None,
         first_token_seconds: Some(0.1),
         seconds: 0.1,
+        writing_seconds: None,
         flaw: None,
     }
 }

@@ -65,6 +65,39 @@ impl Patience {
     }
 }
 
+/// The pauses between two looks.
+#[derive(Debug)]
+struct Pauses {
+    /// The longest, and that between looks at a server that answers.
+    poll: Duration,
+    next: Duration,
+}
+
+/// A server that is starting, or has just gone down, is looked at again after this.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+impl Pauses {
+    const fn new(poll: Duration) -> Self {
+        Self { poll, next: FIRST_PAUSE }
+    }
+
+    /// The next one: short at first where the server does not answer, so that servers and workers
+    /// that start together lose no time.
+    fn next(&mut self, health: Health) -> Duration {
+        match health {
+            Health::Up | Health::Wedged => {
+                self.next = FIRST_PAUSE;
+                self.poll
+            }
+            Health::Unknown | Health::Down => {
+                let pause = self.next.min(self.poll);
+                self.next = pause.saturating_mul(2);
+                pause
+            }
+        }
+    }
+}
+
 impl Models {
     /// Nothing known yet.
     #[must_use]
@@ -226,6 +259,7 @@ impl Models {
     /// Looks at the server, and has its models answer, until `end` is closed.
     pub fn keep(&self, worker_state: &WorkerState, end: &Receiver<()>) {
         let mut looked: Option<Instant> = None;
+        let mut pauses = Pauses::new(self.patience.poll);
         self.server.wait_until_up();
         loop {
             if self.may_look(worker_state, looked) {
@@ -233,10 +267,12 @@ impl Models {
                 self.send_canary(worker_state);
                 looked = Some(Instant::now());
             }
+            let health = self.server_state().server().health;
+            let pause = pauses.next(health);
             select! {
                 recv(end) -> _closed => return,
                 recv(self.wake.1) -> _called => looked = None,
-                recv(after(self.patience.poll)) -> _now => {}
+                recv(after(pause)) -> _now => {}
             }
         }
     }

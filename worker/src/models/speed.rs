@@ -6,7 +6,7 @@ use shared::llm::Answer;
 /// Below this share of what is usual a model is slow.
 const SLOW: f64 = 0.3;
 /// So many answers make a history.
-const HISTORY: u32 = 5;
+const HISTORY: usize = 5;
 /// So many slow answers in a row are no accident.
 const STREAK: u32 = 3;
 /// An answer with fewer tokens says little about speed.
@@ -14,11 +14,15 @@ const MIN_TOKENS: u64 = 16;
 /// How much the latest answer counts in what is usual.
 const WEIGHT: f64 = 0.2;
 
+/// One answer that is so many times as quick as usual counts as this much: it may be a mistake.
+const MOST: f64 = 2.0;
+
 /// The history of one model.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Speed {
-    usual: f64,
-    seen: u32,
+    /// The first rates, until there are enough of them: the middle one is what is usual.
+    first: Vec<f64>,
+    usual: Option<f64>,
     slow: u32,
 }
 
@@ -44,12 +48,19 @@ impl Speed {
 
     /// Takes in an answer. What is slow does not become what is usual.
     pub(super) fn see(&mut self, rate: f64) -> Option<Turn> {
-        if self.seen >= HISTORY && rate < SLOW * self.usual {
+        let Some(usual) = self.usual else {
+            self.first.push(rate);
+            if self.first.len() == HISTORY {
+                self.first.sort_by(f64::total_cmp);
+                self.usual = Some(self.first[HISTORY / 2]);
+            }
+            return None;
+        };
+        if rate < SLOW * usual {
             self.slow += 1;
-            return (self.slow == STREAK).then_some(Turn::Slow { usual: self.usual });
+            return (self.slow == STREAK).then_some(Turn::Slow { usual });
         }
-        self.usual = if self.seen == 0 { rate } else { self.usual + WEIGHT * (rate - self.usual) };
-        self.seen = self.seen.saturating_add(1);
+        self.usual = Some(usual + WEIGHT * (rate.min(MOST * usual) - usual));
         let was_slow = std::mem::take(&mut self.slow) >= STREAK;
         was_slow.then_some(Turn::QuickAgain)
     }
@@ -70,6 +81,13 @@ mod tests {
         let turned = turns(&mut speed, &[11.0, 11.0, 11.0]);
         assert!(matches!(turned[..], [Turn::Slow { usual }] if (38.0..=40.0).contains(&usual)));
         assert_eq!(turns(&mut speed, &[39.0]), [Turn::QuickAgain]);
+        // A figure that cannot be, first or later, does not become what is usual.
+        for wild in [0, 4, 7] {
+            let mut speed = Speed::default();
+            let rates = (0..9).map(|turn| if turn == wild { 90_000.0 } else { 40.0 });
+            assert_eq!(turns(&mut speed, &rates.collect::<Vec<_>>()), [], "{wild}");
+            assert_eq!(turns(&mut speed, &[30.0, 30.0, 30.0]), [], "{wild}");
+        }
         let mut slow_from_the_start = Speed::default();
         assert_eq!(turns(&mut slow_from_the_start, &[2.0; 20]), []);
     }
@@ -84,6 +102,7 @@ mod tests {
             load_seconds: None,
             first_token_seconds: Some(1.0),
             seconds: 3.0,
+            writing_seconds: None,
             flaw: None,
         };
         assert_eq!(Speed::of(&answer, 1), Some(10.0));

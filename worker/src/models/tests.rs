@@ -226,3 +226,12 @@ fn a_dead_runner_that_is_still_listed_is_found_by_the_canary() {
     let calls = fake.state.lock().unwrap().calls.clone();
     assert_eq!(calls.last().unwrap(), "ping", "wedged is what answers pings");
 }
+
+#[test]
+fn a_server_that_does_not_answer_is_looked_at_soon_and_then_less_and_less() {
+    let mut pauses = super::Pauses::new(Duration::from_secs(1));
+    let mut next = |health| pauses.next(health).as_millis();
+    let down: Vec<u128> = (0..6).map(|_look| next(Health::Down)).collect();
+    assert_eq!(down, [100, 200, 400, 800, 1_000, 1_000]);
+    assert_eq!((next(Health::Up), next(Health::Down), next(Health::Down)), (1_000, 100, 200));
+}

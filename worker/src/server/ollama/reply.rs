@@ -186,14 +186,20 @@ struct Numbers {
     read: Option<u64>,
     written: Option<u64>,
     load_seconds: Option<f64>,
+    writing_seconds: Option<f64>,
 }
 
 impl Numbers {
     fn of(last: &Value) -> Self {
         let number = |field: &str| last.get(field).and_then(Value::as_u64);
-        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a load, shown to a person")]
-        let load_seconds = number("load_duration").map(|nanoseconds| nanoseconds as f64 / 1e9);
-        Self { read: number("prompt_eval_count"), written: number("eval_count"), load_seconds }
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds, shown to a person")]
+        let seconds = |field: &str| number(field).map(|nanoseconds| nanoseconds as f64 / 1e9);
+        Self {
+            read: number("prompt_eval_count"),
+            written: number("eval_count"),
+            load_seconds: seconds("load_duration"),
+            writing_seconds: seconds("eval_duration").filter(|seconds| *seconds > 0.0),
+        }
     }
 
     fn usage(&self) -> Value {
@@ -216,6 +222,7 @@ impl Numbers {
             load_seconds: self.load_seconds,
             first_token_seconds: first.map(|first| first.as_secs_f64()),
             seconds: all.as_secs_f64(),
+            writing_seconds: self.writing_seconds,
             flaw,
         }
     }

@@ -179,9 +179,16 @@ fn whole(what: &str, body: Value, times: Times) -> Result<Answer, Failure> {
         load_seconds: None,
         first_token_seconds: times.first.map(|first| first.as_secs_f64()),
         seconds: times.all.as_secs_f64(),
+        writing_seconds: writing_seconds(&body),
         flaw: Flaw::of(&body),
         body,
     })
+}
+
+/// How long the server itself says that writing took: llama-server does.
+fn writing_seconds(body: &Value) -> Option<f64> {
+    let millis = body.pointer("/timings/predicted_ms")?.as_f64()?;
+    (millis > 0.0).then_some(millis / 1e3)
 }
 
 impl Server for OpenAi {

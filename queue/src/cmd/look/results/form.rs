@@ -230,6 +230,7 @@ mod tests {
             load_seconds: None,
             first_token_seconds: None,
             seconds: 1.5,
+            writing_seconds: None,
             flaw: None,
         });
         line
