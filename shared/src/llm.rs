@@ -89,6 +89,9 @@ pub struct HeldModel {
     pub size: Option<Bytes>,
     /// What of that is in GPU memory, where known. Less than `size`: partly on the processor.
     pub vram: Option<Bytes>,
+    /// What went wrong at its last canary; `None` where it has answered since, or was not asked.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A load that failed, remembered so that it is not asked for again in vain.

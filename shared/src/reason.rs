@@ -57,6 +57,8 @@ words! {
         ModelNotLoaded = "model.not_loaded",
         /// Its model is being loaded.
         ModelLoading = "model.loading",
+        /// A server holds its model, and that does not answer.
+        ModelSilent = "model.silent",
         /// No server knows its model.
         ModelMissing = "model.missing",
         /// Its model fits on no GPU here.
@@ -130,6 +132,7 @@ impl Code {
             | Self::Thermal
             | Self::VramShort
             | Self::ModelLoading
+            | Self::ModelSilent
             | Self::ModelNotLoaded => 7,
             Self::WorkerBusy | Self::WorkerDraining | Self::Draining | Self::RacesLost => 8,
             Self::LaneIneligible | Self::QueueEmpty => 9,
@@ -166,6 +169,7 @@ impl Code {
             | Self::WorkerNeverStarted
             | Self::ModelNotLoaded
             | Self::ModelLoading
+            | Self::ModelSilent
             | Self::VramShort
             | Self::GpuQuarantined
             | Self::ServerWedged

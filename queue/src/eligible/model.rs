@@ -112,13 +112,16 @@ fn without(name: &Name, server: &ModelServer, model: &str) -> Option<Reason> {
 }
 
 fn of_held(name: &Name, held: &HeldModel, model: &str) -> Option<Reason> {
-    let (code, what) = match held.state {
-        HeldState::Loaded => return None,
-        HeldState::Loading => (Code::ModelLoading, format!("{name} is loading it")),
-        HeldState::Unproven => {
+    let (code, what) = match (held.state, &held.error) {
+        (HeldState::Loaded, _) => return None,
+        (HeldState::Loading, _) => (Code::ModelLoading, format!("{name} is loading it")),
+        (HeldState::Unproven, Some(error)) => {
+            (Code::ModelSilent, format!("{name} holds it, and it does not answer: {error}"))
+        }
+        (HeldState::Unproven, None) => {
             (Code::ModelLoading, format!("{name} holds it, and it has not answered yet"))
         }
-        HeldState::Unloading => (Code::ModelNotLoaded, format!("{name} is unloading it")),
+        (HeldState::Unloading, _) => (Code::ModelNotLoaded, format!("{name} is unloading it")),
     };
     let reason = Reason::new(code, format!("llm needs {model}: {what}")).since(held.since);
     Some(reason.evidence("state", held.state.as_str()))
@@ -205,7 +208,14 @@ mod tests {
 
     fn held(model: &str, state: HeldState) -> HeldModel {
         let size = Some(Bytes(4 << 30));
-        HeldModel { model: model.into(), state, since: Moment::now(), size, vram: size }
+        HeldModel {
+            model: model.into(),
+            state,
+            since: Moment::now(),
+            size,
+            vram: size,
+            error: None,
+        }
     }
 
     fn server(models: Vec<HeldModel>) -> ModelServer {
@@ -275,6 +285,12 @@ mod tests {
             assert_eq!(codes(server, Class::Llm, Some("tiny")), expected, "{state}");
         }
         assert_eq!(codes(server(vec![]), Class::Llm, Some("tiny")), [Code::ModelNotLoaded]);
+        let error = Some("status 500: no credit left".to_owned());
+        let fails = HeldModel { error, ..held("tiny", HeldState::Unproven) };
+        let text = "llm needs tiny: worker-1 holds it, and it does not answer: status 500: no credit \
+                    left";
+        let told = why(server(vec![fails]), Class::Llm, Some("tiny"));
+        assert_eq!(told, [(Code::ModelSilent, text.to_owned())]);
     }
 
     #[test]

@@ -266,7 +266,14 @@ fn with_server(change: impl FnOnce(&mut ModelServer)) -> Ability {
 
 fn holding(state: HeldState) -> Vec<HeldModel> {
     let since = Moment::now();
-    vec![HeldModel { model: "tiny:latest".into(), state, since, size: None, vram: None }]
+    vec![HeldModel {
+        model: "tiny:latest".into(),
+        state,
+        since,
+        size: None,
+        vram: None,
+        error: None,
+    }]
 }
 
 fn of_model(pool: &Pool, name: &str) -> Explanation {

@@ -167,6 +167,8 @@ events! {
             => ("Model {model} on {worker} writes {tokens_per_second:.1} tokens/s again");
         "model.silent" Warning ModelSilent { worker: Name, model: String, error: String }
             => ("Model {model} on {worker} does not answer: {error}");
+        "model.answers_again" Info ModelAnswersAgain { worker: Name, model: String, seconds: f64 }
+            => ("Model {model} on {worker} answers again after {}", span(*seconds));
         "server.up" Info ServerUp { worker: Name, server: String, seconds: Option<f64> }
             => ("Model server {server} of {worker} answers{}", after_silence(*seconds));
         "server.absent" Info ServerAbsent { worker: Name, server: String }

@@ -218,7 +218,7 @@ fn a_key_that_is_withdrawn_and_given_back_fails_no_request() {
     });
     let words = ["--verbose", "--gpu", "0", "--slots", "3", "--openai-url", &server.address()];
     let _worker = pool.worker(&words);
-    pool.until_event("worker-worker-0", "model.loaded");
+    pool.until_event("worker-worker-0", "server.up");
     let ids = [(); 3].map(|()| pool.queue(&["submit", "--model", "tiny", "--prompt", "hi"]).id());
     let asked =
         || pool.log("worker-worker-0").iter().filter(|l| l["event"] == "model.asked").count();

@@ -3,6 +3,7 @@
 pub(super) mod data;
 pub(super) mod families;
 pub(super) mod flaws;
+pub(super) mod gateway;
 pub(super) mod key;
 pub(super) mod managed;
 pub(super) mod models;

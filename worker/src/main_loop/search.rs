@@ -1,5 +1,6 @@
 //! Looking for work, by whichever thread has a slot to fill; one at a time.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use queue::wire::heartbeat::{ClaimReport, hog};
 use queue::wire::lane::{LaneName, Requirements};
 use shared::emit;
 use shared::event::Event;
+use shared::llm::bare_name;
 use shared::name::Name;
 use shared::reason::Code;
 use shared::task::{Class, TaskName};
@@ -212,6 +214,9 @@ impl Search {
                 // A lane keeps its directories for a while after its last task.
                 closed.retain(|(lane, _needs)| waiting.lanes.contains(lane));
                 limited.retain(|(lane, _used_up)| waiting.lanes.contains(lane));
+                if let Some(models) = &self.context.models {
+                    models.want(wanted(&closed, &name));
+                }
                 let asked = match closed.iter().any(|(_lane, needs)| needs.class == Class::Llm) {
                     true => load_requests::pending(self.context.surroundings.pool.layout())?,
                     false => Vec::new(),
@@ -310,6 +315,13 @@ fn with_wish<T>(state: &Facts, name: &Name, look: impl FnOnce(&Wish<'_>) -> T) -
         classes.extend(others);
         look(&Wish { classes: &classes, open: &open })
     })
+}
+
+/// The models, by their one spelling, that tasks wait for which this worker may take.
+fn wanted(closed: &[(LaneName, Arc<Requirements>)], name: &Name) -> BTreeSet<String> {
+    let needs = closed.iter().map(|(_lane, needs)| needs);
+    let ours = needs.filter(|needs| needs.worker.as_ref().is_none_or(|own| own == name));
+    ours.filter_map(|needs| needs.model.as_deref()).map(|m| bare_name(m).to_owned()).collect()
 }
 
 fn has_free(state: &Facts, kind: SlotKind) -> bool {

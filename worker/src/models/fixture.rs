@@ -62,7 +62,14 @@ pub fn up(address: &str) -> ModelServer {
 #[must_use]
 pub fn held(model: &str) -> HeldModel {
     let (state, size) = (HeldState::Loaded, Some(Bytes(1 << 30)));
-    HeldModel { model: model.to_owned(), state, since: Moment::now(), size, vram: size }
+    HeldModel {
+        model: model.to_owned(),
+        state,
+        since: Moment::now(),
+        size,
+        vram: size,
+        error: None,
+    }
 }
 
 impl Fake {

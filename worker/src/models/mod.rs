@@ -5,11 +5,14 @@
 //! and what they find wakes the main one.
 
 mod in_flight;
+mod now;
 pub mod server_state;
 mod speed;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +26,8 @@ use shared::task::Class;
 
 use crate::server::{Failure, Server};
 use crate::worker_state::WorkerState;
-use server_state::{Now, Pace, ServerState};
+use now::Now;
+use server_state::{Pace, ServerState};
 
 pub use in_flight::{Alone, Asking};
 pub use server_state::Expected;
@@ -102,7 +106,8 @@ impl Models {
     /// Nothing known yet.
     #[must_use]
     pub fn new(worker: Name, server: Arc<dyn Server>, patience: Patience) -> Self {
-        let server_state = Mutex::new(ServerState::new(worker, server.as_ref(), Now::new()));
+        let server_state =
+            Mutex::new(ServerState::new(worker, server.as_ref(), patience, Now::new()));
         let (in_flight, wake, news) = (Arc::default(), bounded(1), bounded(1));
         Self { server, ollama_host: None, server_state, patience, in_flight, wake, news }
     }
@@ -199,6 +204,14 @@ impl Models {
         let _already_called = self.wake.0.try_send(());
     }
 
+    /// Tasks wait for these models, by their one spelling: what of them is held must prove that it
+    /// works, and a server that was down is looked at now.
+    pub fn want(&self, models: BTreeSet<String>) {
+        if self.server_state().want(models) {
+            let _already_called = self.wake.0.try_send(());
+        }
+    }
+
     /// What the server holds, now. `false` when it does not answer.
     pub fn look(&self, worker_state: &WorkerState) -> bool {
         match self.server.held() {
@@ -247,7 +260,11 @@ impl Models {
         };
         match self.server.ping() {
             Ok(()) => {
-                self.note(worker_state, |server_state, now| server_state.mute(model, &failure, now))
+                // A canary that is no load's is among those that run.
+                let others = self.in_flight.count().saturating_sub(u32::from(load.is_none()));
+                self.note(worker_state, |server_state, now| {
+                    server_state.mute(model, &failure, others, now)
+                });
             }
             Err(silence) => {
                 self.note(worker_state, |server_state, now| server_state.silent(&silence, now))
@@ -264,15 +281,17 @@ impl Models {
         loop {
             if self.may_look(worker_state, looked) {
                 self.look_around(worker_state);
-                self.send_canary(worker_state);
+                // What is known of one model should not wait for the next look at the server.
+                while self.send_canary(worker_state) == Sent::Answered {}
                 looked = Some(Instant::now());
             }
-            let health = self.server_state().server().health;
-            let pause = pauses.next(health);
             select! {
                 recv(end) -> _closed => return,
-                recv(self.wake.1) -> _called => looked = None,
-                recv(after(pause)) -> _now => {}
+                recv(self.wake.1) -> _called => {
+                    looked = None;
+                    pauses = Pauses::new(self.patience.poll);
+                }
+                recv(after(self.pause(&mut pauses))) -> _now => {}
             }
         }
     }
@@ -285,23 +304,46 @@ impl Models {
             && (!runs(Class::Llm) || looked.elapsed() >= self.patience.canary_interval)
     }
 
-    fn send_canary(&self, worker_state: &WorkerState) {
+    /// Until the next look, or until a model that did not answer is to be asked again.
+    fn pause(&self, pauses: &mut Pauses) -> Duration {
+        let server_state = self.server_state();
+        let look = pauses.next(server_state.server().health);
+        let canary = server_state.next_canary();
+        let canary = canary.map(|at| at.saturating_duration_since(Instant::now()));
+        // At once is now: whoever is due now and was not asked is kept waiting by something else.
+        let canary = canary.filter(|pause| !pause.is_zero());
+        canary.map_or(look, |pause| pause.min(look))
+    }
+
+    fn send_canary(&self, worker_state: &WorkerState) -> Sent {
         let busy = worker_state.look(|s| s.jobs.iter().any(|job| job.run.class == Class::Llm));
         let pace = if busy { Pace::Busy } else { Pace::Idle(self.patience.canary_interval) };
         let (due, health) = {
             let server_state = self.server_state();
             (server_state.due(Now::new(), pace), server_state.server().health)
         };
-        let (Some(model), false) = (due, health == Health::Down) else { return };
+        let (Some(model), false) = (due, health == Health::Down) else { return Sent::None };
         // A load that begins meanwhile waits, so that the canary does not meet it half way.
         let _asking = self.asking();
         // Known from here on, with what went wrong.
-        let lives = self.canary(worker_state, &model, None).is_ok();
+        let Err(failure) = self.canary(worker_state, &model, None) else { return Sent::Answered };
         let wedged = self.server_state().server().health == Health::Wedged;
-        if !lives && wedged && self.server.restart() {
+        if wedged && self.server.restart() {
             self.look(worker_state);
         }
+        if failure.refused.is_some() { Sent::Answered } else { Sent::Unanswered }
     }
+}
+
+/// What came of a canary.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// No model is due for one.
+    None,
+    /// Nothing came of it: the server is to be looked at first.
+    Unanswered,
+    /// The server answered, be it that the model fails.
+    Answered,
 }
 
 #[cfg(test)]

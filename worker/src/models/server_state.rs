@@ -14,37 +14,15 @@ use shared::llm::{
 };
 use shared::name::Name;
 use shared::outcome::Cause;
-use shared::time::Moment;
 
+use super::Patience;
+use super::now::Now;
 use super::speed::{Speed, Turn};
+use super::trouble::Troubles;
 use crate::server::{Failure, Server};
 
-/// So many looks in a row must fail before an answering server is called down, and so many
-/// canaries before it is called wedged.
+/// So many looks in a row must fail before an answering server is called down.
 const STRIKES: u32 = 2;
-
-/// A moment, for people and for measuring.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// By the wall clock.
-    pub at: Moment,
-    /// By the monotonic one.
-    pub tick: Instant,
-}
-
-impl Now {
-    /// Now, by both clocks.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { at: Moment::now(), tick: Instant::now() }
-    }
-}
-
-impl Default for Now {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Whether a server is there, as far as whoever started the worker knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +41,12 @@ pub struct ServerState {
     server: ModelServer,
     /// Looks in a row that failed.
     silent: u32,
-    /// Canaries in a row that died while the server answered pings.
-    mute: u32,
+    /// Models whose canaries died while the server answered pings.
+    troubles: Troubles,
+    /// Models that tasks wait for, by their one spelling.
+    wanted: BTreeSet<String>,
+    /// Models that this worker loaded, as long as they are held.
+    ours: BTreeSet<String>,
     /// What a `resource` task does now.
     at_work: Option<(ModelVerb, String)>,
     /// When each model last answered anything.
@@ -77,7 +59,7 @@ pub struct ServerState {
 impl ServerState {
     /// Of a server that nobody has asked yet, and that is expected to be there.
     #[must_use]
-    pub fn new(worker: Name, server: &dyn Server, now: Now) -> Self {
+    pub fn new(worker: Name, server: &dyn Server, patience: Patience, now: Now) -> Self {
         let server = ModelServer {
             kind: server.kind(),
             address: server.address().to_owned(),
@@ -95,7 +77,9 @@ impl ServerState {
             worker,
             server,
             silent: 0,
-            mute: 0,
+            troubles: Troubles::new(patience),
+            wanted: BTreeSet::new(),
+            ours: BTreeSet::new(),
             at_work: None,
             proofs: BTreeMap::new(),
             said: BTreeSet::new(),
@@ -126,6 +110,8 @@ impl ServerState {
         self.server.models.clear();
         self.said.clear();
         self.proofs.clear();
+        self.troubles.clear();
+        self.ours.clear();
         match self.expected {
             Expected::Surely => vec![Event::ServerDown { worker, server, error }],
             Expected::Perhaps => vec![Event::ServerAbsent { worker, server }],
@@ -155,7 +141,10 @@ impl ServerState {
             }
             if self.is_at_work_with(&gone.model) {
                 self.server.models.push(gone);
-            } else if self.forget(&gone.model) {
+                continue;
+            }
+            self.troubles.forget(&gone.model);
+            if self.forget(&gone.model) {
                 let (worker, model) = (self.worker.clone(), gone.model);
                 events.push(Event::ModelUnloaded { worker, model, asked: false });
             }
@@ -177,7 +166,7 @@ impl ServerState {
             (HeldState::Loaded | HeldState::Unproven, _) => HeldState::Unproven,
         };
         let since = known.filter(|known| known.state == state).map_or(now.at, |known| known.since);
-        HeldModel { state, since, ..held }
+        HeldModel { state, since, error: self.troubles.error(&held.model), ..held }
     }
 
     /// The models it could load. A list that changes clears what was remembered of failed loads.
@@ -233,6 +222,7 @@ impl ServerState {
     pub fn unloaded(&mut self, model: &str) -> Vec<Event> {
         self.at_work = None;
         self.forget(model);
+        self.troubles.forget(model);
         self.server.models.retain(|held| !is_same_model(&held.model, model));
         let (worker, model) = (self.worker.clone(), model.to_owned());
         vec![Event::ModelUnloaded { worker, model, asked: true }]
@@ -247,6 +237,9 @@ impl ServerState {
         now: Now,
     ) -> Vec<Event> {
         let mut events = self.answers(model, now);
+        if load.is_some() {
+            self.ours.insert(bare_name(model).to_owned());
+        }
         let canary_seconds = took.as_secs_f64();
         self.server.canary = Some(Canary { at: now.at, seconds: canary_seconds });
         self.server.failed_loads.retain(|failed| !is_same_model(&failed.model, model));
@@ -273,21 +266,60 @@ impl ServerState {
         events
     }
 
-    /// A canary died although the server answers pings.
-    pub fn mute(&mut self, model: &str, failure: &Failure, now: Now) -> Vec<Event> {
+    /// A canary died although the server answers pings. So many other requests run: as long as any
+    /// does, nobody knows that the server stands still.
+    pub fn mute(&mut self, model: &str, failure: &Failure, others: u32, now: Now) -> Vec<Event> {
         self.doubt(model, now);
-        self.mute += 1;
-        let (worker, model) = (self.worker.clone(), model.to_owned());
+        let count = self.troubles.met(model, failure, now);
         let error = failure.message.clone();
-        if self.mute < STRIKES {
-            return vec![Event::ModelSilent { worker, model, error }];
+        let held = self.server.models.iter_mut();
+        for held in held.filter(|held| is_same_model(&held.model, model)) {
+            held.error = Some(error.clone());
         }
-        if self.server.health == Health::Wedged {
-            return Vec::new();
+        let (worker, model) = (self.worker.clone(), model.to_owned());
+        let mut events = Vec::new();
+        if count == 1 {
+            let (worker, model, error) = (worker.clone(), model.clone(), error.clone());
+            events.push(Event::ModelSilent { worker, model, error });
         }
-        self.set_health(Health::Wedged, Some(error.clone()), now);
-        let server = self.server.address.clone();
-        vec![Event::ServerWedged { worker, server, model, error }]
+        if others == 0 && self.server.health != Health::Wedged && self.stands_still() {
+            self.set_health(Health::Wedged, Some(error.clone()), now);
+            let server = self.server.address.clone();
+            events.push(Event::ServerWedged { worker, server, model, error });
+        }
+        events
+    }
+
+    /// Whether all models that are asked are silent.
+    fn stands_still(&self) -> bool {
+        let asked = self.server.models.iter().filter(|held| self.is_asked(held));
+        self.troubles.are_all_silent(asked.map(|held| held.model.as_str()))
+    }
+
+    /// Whether it gets canaries: only what tasks wait for, and what this worker loaded. Others may
+    /// cost money, or be loaded only to answer.
+    fn is_asked(&self, held: &HeldModel) -> bool {
+        let model = bare_name(&held.model);
+        let is_there = matches!(held.state, HeldState::Loaded | HeldState::Unproven);
+        is_there && (self.wanted.contains(model) || self.ours.contains(model))
+    }
+
+    /// These are the models that tasks wait for. Whether there is something to be found out for
+    /// them now.
+    pub fn want(&mut self, models: BTreeSet<String>) -> bool {
+        if models == self.wanted {
+            return false;
+        }
+        self.wanted = models;
+        let is_new = |held: &HeldModel| {
+            held.state == HeldState::Unproven && self.troubles.again(&held.model).is_none()
+        };
+        match self.server.health {
+            Health::Unknown | Health::Down => !self.wanted.is_empty(),
+            Health::Up | Health::Wedged => {
+                self.server.models.iter().any(|held| self.is_asked(held) && is_new(held))
+            }
+        }
     }
 
     /// A request of ours failed by the server's fault: it gets no other one before it has answered
@@ -326,7 +358,18 @@ impl ServerState {
 
     /// The model has just answered something.
     fn answers(&mut self, model: &str, now: Now) -> Vec<Event> {
-        self.mute = 0;
+        let troubled = self.troubles.answered(model);
+        let mut events: Vec<Event> = troubled
+            .map(|since| Event::ModelAnswersAgain {
+                worker: self.worker.clone(),
+                model: model.to_owned(),
+                seconds: now.at.seconds_since(since),
+            })
+            .into_iter()
+            .collect();
+        for held in self.server.models.iter_mut().filter(|held| is_same_model(&held.model, model)) {
+            held.error = None;
+        }
         if self.at_work.as_ref().is_some_and(|(verb, _)| *verb == ModelVerb::Load)
             && self.is_at_work_with(model)
         {
@@ -336,28 +379,44 @@ impl ServerState {
         if !self.is_at_work_with(model) {
             self.enter(model, HeldState::Loaded, now);
         }
-        match self.server.health {
-            Health::Wedged => self.is_up(now),
-            Health::Up | Health::Down | Health::Unknown => Vec::new(),
+        if self.server.health == Health::Wedged {
+            events.extend(self.is_up(now));
         }
+        events
     }
 
-    /// The model that should answer a canary now: one that has yet to, or one that has not
-    /// answered anything for `interval`, where `idle`.
+    /// The model that should answer a canary now: one that has yet to, or, where nothing runs, one
+    /// that has not answered anything for a while, or since another one did not.
     #[must_use]
     pub fn due(&self, now: Now, pace: Pace) -> Option<String> {
         if self.at_work.is_some() {
             return None;
         }
         let is_due = |held: &&HeldModel| match (held.state, pace) {
-            (HeldState::Unproven, _) => true,
+            (HeldState::Unproven, _) => {
+                self.troubles.again(&held.model).is_none_or(|again| again <= now.tick)
+            }
             (HeldState::Loaded, Pace::Idle(interval)) => {
                 let proof = self.proofs.get(bare_name(&held.model));
-                proof.is_none_or(|proof| now.tick.saturating_duration_since(*proof) >= interval)
+                let is_old = |proof: &Instant| {
+                    now.tick.saturating_duration_since(*proof) >= interval
+                        || self.troubles.last_silence().is_some_and(|silence| *proof < silence)
+                };
+                proof.is_none_or(is_old)
             }
             (HeldState::Loaded | HeldState::Loading | HeldState::Unloading, _) => false,
         };
-        self.server.models.iter().find(is_due).map(|held| held.model.clone())
+        let asked = self.server.models.iter().filter(|held| self.is_asked(held));
+        // Those first of which nothing is known, so that one that fails keeps no other waiting.
+        let due = asked.filter(is_due).min_by_key(|held| self.troubles.again(&held.model));
+        due.map(|held| held.model.clone())
+    }
+
+    /// When a model that did not answer is to be asked again.
+    #[must_use]
+    pub fn next_canary(&self) -> Option<Instant> {
+        let asked = self.server.models.iter().filter(|held| self.is_asked(held));
+        self.troubles.next(asked.map(|held| held.model.as_str()))
     }
 
     fn is_up(&mut self, now: Now) -> Vec<Event> {
@@ -366,7 +425,6 @@ impl ServerState {
             Health::Unknown => None,
             Health::Up | Health::Down | Health::Wedged => Some(now.at.seconds_since(since)),
         };
-        self.mute = 0;
         self.set_health(Health::Up, None, now);
         // What failed because the server was ill may go well now; what it does not have, or what
         // does not fit, is as it was.
@@ -387,7 +445,14 @@ impl ServerState {
             Some(held) => (held.state, held.since) = (state, now.at),
             None => {
                 let (model, since) = (model.to_owned(), now.at);
-                self.server.models.push(HeldModel { model, state, since, size: None, vram: None });
+                self.server.models.push(HeldModel {
+                    model,
+                    state,
+                    since,
+                    size: None,
+                    vram: None,
+                    error: None,
+                });
             }
         }
     }
@@ -395,6 +460,7 @@ impl ServerState {
     /// Whether its arrival had been said.
     fn forget(&mut self, model: &str) -> bool {
         self.proofs.remove(bare_name(model));
+        self.ours.remove(bare_name(model));
         self.said.remove(bare_name(model))
     }
 

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use queue::wire::heartbeat::Ability;
 use shared::event::Event;
-use shared::llm::{Health, HeldState, Loads, ModelVerb};
+use shared::llm::{Health, HeldState, Loads, ModelVerb, Refused};
 use shared::outcome::Cause;
 use shared::quantity::Bytes;
 use shared::task::Class;
 use shared::time::Moment;
 
 use super::fixture::{Fake, answer, failure, held};
-use super::server_state::{Now, Pace, ServerState};
+use super::now::Now;
+use super::server_state::{Pace, ServerState};
 use super::{Models, Patience};
-use crate::server::Again;
+use crate::server::{Again, Failure};
 use crate::worker_state::WorkerState;
 
 fn at(second: u64) -> Now {
@@ -24,8 +25,22 @@ fn at(second: u64) -> Now {
     Now { at, tick: begin + Duration::from_secs(second) }
 }
 
+const PATIENCE: Patience = Patience {
+    poll: Duration::from_secs(5),
+    canary_interval: Duration::from_secs(60),
+    canary: Duration::from_secs(30),
+};
+
 fn server_state() -> ServerState {
-    ServerState::new("worker-1".parse().unwrap(), &Fake::default(), at(0))
+    ServerState::new("worker-1".parse().unwrap(), &Fake::default(), PATIENCE, at(0))
+}
+
+/// A server that holds these models, and tasks that wait for them.
+fn holding(models: &[&str]) -> ServerState {
+    let mut server_state = server_state();
+    server_state.holds(models.iter().map(|model| held(model)).collect(), REQUEST, at(1));
+    server_state.want(models.iter().map(|model| (*model).to_owned()).collect());
+    server_state
 }
 
 fn names(events: &[Event]) -> Vec<&'static str> {
@@ -66,27 +81,91 @@ fn a_server_that_was_never_there_is_down_at_once() {
 
 #[test]
 fn pings_without_canaries_make_a_wedged_server() {
-    let (mut server_state, dead) = (server_state(), failure(Cause::Timeout, Again::Maybe));
-    server_state.holds(vec![held("tiny")], REQUEST, at(1));
+    let (mut server_state, dead) = (holding(&["tiny"]), failure(Cause::Timeout, Again::Maybe));
     server_state.proven("tiny", Duration::ZERO, None, at(1));
-    assert_eq!(names(&server_state.mute("tiny", &dead, at(61))), ["model.silent"]);
+    assert_eq!(names(&server_state.mute("tiny", &dead, 0, at(61))), ["model.silent"]);
     assert_eq!(states(&server_state), [("tiny", HeldState::Unproven)]);
-    assert_eq!(names(&server_state.mute("tiny", &dead, at(91))), ["server.wedged"]);
+    assert_eq!(names(&server_state.mute("tiny", &dead, 0, at(91))), ["server.wedged"]);
     assert_eq!(server_state.server().health, Health::Wedged);
     server_state.holds(vec![held("tiny")], REQUEST, at(96));
     assert_eq!(server_state.server().health, Health::Wedged, "pings are no proof");
-    assert_eq!(names(&server_state.mute("tiny", &dead, at(121))), [""; 0], "said once");
+    assert_eq!(names(&server_state.mute("tiny", &dead, 0, at(121))), [""; 0], "said once");
     let back = server_state.proven("tiny", Duration::ZERO, None, at(150));
-    assert_eq!(names(&back), ["server.up"]);
+    assert_eq!(names(&back), ["model.answers_again", "server.up"]);
     assert_eq!(states(&server_state), [("tiny", HeldState::Loaded)]);
 }
 
 #[test]
+fn a_model_that_is_silent_is_no_wedged_server_as_long_as_another_one_answers() {
+    let (mut server_state, dead) =
+        (holding(&["good", "bad"]), failure(Cause::Timeout, Again::Maybe));
+    let idle = Pace::Idle(PATIENCE.canary_interval);
+    server_state.proven("good", Duration::ZERO, None, at(1));
+    for round in 0..5 {
+        let second = 10 + round * 10;
+        assert_eq!(server_state.due(at(second), idle).as_deref(), Some("bad"));
+        let said = server_state.mute("bad", &dead, 0, at(second));
+        assert_eq!(names(&said), if round == 0 { &["model.silent"][..] } else { &[] });
+        assert_eq!(server_state.due(at(second + 1), idle).as_deref(), Some("good"), "and you?");
+        server_state.proven("good", Duration::ZERO, None, at(second + 1));
+        assert_eq!(server_state.due(at(second + 2), idle), None);
+    }
+    assert_eq!(server_state.server().health, Health::Up);
+    assert_eq!(server_state.server().held("bad").unwrap().error.as_deref(), Some("it is timeout"));
+    server_state.mute("bad", &dead, 0, at(70));
+    assert_eq!(names(&server_state.mute("good", &dead, 0, at(71))), ["model.silent"]);
+    assert_eq!(names(&server_state.mute("bad", &dead, 0, at(75))), ["server.wedged"], "all are");
+}
+
+#[test]
+fn as_long_as_a_request_runs_nobody_knows_that_the_server_stands_still() {
+    let (mut server_state, dead) = (holding(&["tiny"]), failure(Cause::Timeout, Again::Maybe));
+    for second in 1..9 {
+        server_state.mute("tiny", &dead, 1, at(second));
+    }
+    assert_eq!(server_state.server().health, Health::Up);
+    assert_eq!(names(&server_state.mute("tiny", &dead, 0, at(9))), ["server.wedged"]);
+}
+
+/// The server says what is wrong with the model: so it does not stand still.
+#[test]
+fn a_model_that_fails_is_asked_less_and_less_and_is_no_wedged_server() {
+    let mut server_state = holding(&["tiny"]);
+    let refused = Refused { status: 500, body: serde_json::Value::Null };
+    let refused = Some(Box::new(refused));
+    let fails = Failure { refused, ..failure(Cause::Timeout, Again::Maybe) };
+    let mut asked = Vec::new();
+    for second in 1..300 {
+        if server_state.due(at(second), Pace::Busy).is_some() {
+            asked.push(second);
+            server_state.mute("tiny", &fails, 0, at(second));
+        }
+    }
+    assert_eq!(asked, [1, 6, 16, 36, 76, 136, 196, 256]);
+    assert_eq!(server_state.server().health, Health::Up);
+    assert_eq!(
+        names(&server_state.proven("tiny", Duration::ZERO, None, at(301)))[0],
+        "model.answers_again"
+    );
+    assert_eq!(server_state.server().held("tiny").unwrap().error, None);
+}
+
+#[test]
+fn tasks_that_wait_have_what_is_held_prove_itself_and_a_server_that_was_down_looked_at() {
+    let mut server_state = server_state();
+    assert!(server_state.want(["tiny".to_owned()].into()), "nobody has looked at the server yet");
+    assert!(!server_state.want(["tiny".to_owned()].into()), "as before");
+    server_state.holds(vec![held("tiny"), held("other")], REQUEST, at(1));
+    assert!(!server_state.want([].into()));
+    assert!(server_state.want(["other".to_owned()].into()));
+    assert!(!server_state.want(["nowhere".to_owned()].into()), "no look helps it");
+}
+
+#[test]
 fn a_wedged_server_that_comes_back_empty_is_up() {
-    let (mut server_state, dead) = (server_state(), failure(Cause::Timeout, Again::Maybe));
-    server_state.holds(vec![held("tiny")], REQUEST, at(1));
-    server_state.mute("tiny", &dead, at(2));
-    server_state.mute("tiny", &dead, at(3));
+    let (mut server_state, dead) = (holding(&["tiny"]), failure(Cause::Timeout, Again::Maybe));
+    server_state.mute("tiny", &dead, 0, at(2));
+    server_state.mute("tiny", &dead, 0, at(3));
     assert_eq!(names(&server_state.holds(vec![], REQUEST, at(4))), ["server.up"]);
 }
 
@@ -141,7 +220,9 @@ fn canaries_go_to_doubtful_models_at_once_and_to_others_when_idle() {
     let mut server_state = server_state();
     let idle = Pace::Idle(Duration::from_secs(60));
     assert_eq!(server_state.due(at(0), idle), None);
-    server_state.holds(vec![held("tiny")], REQUEST, at(1));
+    server_state.holds(vec![held("tiny"), held("other")], REQUEST, at(1));
+    assert_eq!(server_state.due(at(1), Pace::Busy), None, "a list is no reason to ask anything");
+    server_state.want(["tiny".to_owned()].into());
     assert_eq!(server_state.due(at(1), Pace::Busy).as_deref(), Some("tiny"));
     server_state.proven("tiny", Duration::ZERO, None, at(2));
     assert_eq!(
@@ -152,13 +233,14 @@ fn canaries_go_to_doubtful_models_at_once_and_to_others_when_idle() {
     server_state.doubt("tiny", at(63));
     assert_eq!(server_state.due(at(63), Pace::Busy).as_deref(), Some("tiny"));
     server_state.answered("tiny", &answer("tiny"), 1);
-    assert_eq!(
-        states(&server_state),
-        [("tiny", HeldState::Loaded)],
-        "an answer is as good as a canary"
-    );
-    server_state.begins(ModelVerb::Unload, "tiny", at(70));
-    assert_eq!(server_state.due(at(999), idle), None, "not while it is unloaded");
+    let tiny = ("tiny", HeldState::Loaded);
+    assert_eq!(states(&server_state)[0], tiny, "an answer is as good as a canary");
+    server_state.want([].into());
+    assert_eq!(server_state.due(at(999), idle), None, "nothing waits for it");
+    server_state.proven("tiny", Duration::ZERO, Some(Duration::ZERO), at(1000));
+    assert_eq!(server_state.due(at(1060), idle).as_deref(), Some("tiny"), "this worker loaded it");
+    server_state.begins(ModelVerb::Unload, "tiny", at(1070));
+    assert_eq!(server_state.due(at(9999), idle), None, "not while it is unloaded");
 }
 
 fn worker_state() -> WorkerState {
@@ -180,8 +262,8 @@ fn worker_state() -> WorkerState {
 }
 
 fn models(fake: &Arc<Fake>) -> Models {
-    let long = Duration::from_secs(3600);
-    let patience = Patience { poll: long, canary_interval: long, canary: long };
+    let (soon, long) = (Duration::from_millis(10), Duration::from_secs(3600));
+    let patience = Patience { poll: soon, canary_interval: long, canary: long };
     Models::new("worker-1".parse().unwrap(), fake.clone(), patience)
 }
 
@@ -193,6 +275,7 @@ fn what_is_found_out_is_in_the_workers_state_and_wakes_the_main_thread() {
     let (end, ended) = crossbeam_channel::bounded(0);
     std::thread::scope(|scope| {
         scope.spawn(|| models.keep(&worker_state, &ended));
+        models.want(["tiny".to_owned()].into());
         let has_tiny = || {
             worker_state.look(|s| s.ability.server.as_ref().is_some_and(|s| s.has_loaded("tiny")))
         };
@@ -203,7 +286,6 @@ fn what_is_found_out_is_in_the_workers_state_and_wakes_the_main_thread() {
         models.doubt(&worker_state, "tiny");
         assert!(!has_tiny(), "at once, before anybody has looked");
         fake.set(|state| state.mute = None);
-        models.doubt(&worker_state, "tiny");
         while !has_tiny() {
             models.news().recv().unwrap();
         }
@@ -218,8 +300,16 @@ fn a_dead_runner_that_is_still_listed_is_found_by_the_canary() {
     let models = models(&fake);
     assert!(models.look(&worker_state));
     models.canary(&worker_state, "tiny", None).unwrap();
-    fake.set(|state| state.mute = Some(failure(Cause::ServerError, Again::Maybe)));
+    let dead = |cause| Some(failure(cause, Again::Maybe));
+    fake.set(|state| state.mute = dead(Cause::ServerError));
     assert!(models.look(&worker_state), "it is listed");
+    models.want(["tiny".to_owned()].into());
+    models.canary(&worker_state, "tiny", None).unwrap_err();
+    models.canary(&worker_state, "tiny", None).unwrap_err();
+    let known = models.known();
+    assert_eq!((known.health, known.models[0].state), (Health::Up, HeldState::Unproven));
+    assert_eq!(known.models[0].error.as_deref(), Some("it is server_error"));
+    fake.set(|state| state.mute = dead(Cause::Timeout));
     models.canary(&worker_state, "tiny", None).unwrap_err();
     models.canary(&worker_state, "tiny", None).unwrap_err();
     assert_eq!(models.known().health, Health::Wedged);

@@ -3,6 +3,7 @@
 //! Every call blocks the thread that makes it and can be given up from another one through
 //! [`Cancel`]. Nothing in here touches the pool.
 
+mod canary;
 mod error;
 mod http;
 mod key;
@@ -68,7 +69,8 @@ pub trait Server: Debug + Send + Sync {
     /// When it is still there.
     fn unload(&self, model: &str, cancel: &Cancel) -> Result<(), Failure>;
 
-    /// Asks a model for one token, and says how long that took.
+    /// Asks a model for one token, or for an embedding where it gives no text, and says how long that
+    /// took.
     ///
     /// # Errors
     /// When none came within `patience`.

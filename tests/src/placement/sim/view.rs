@@ -189,7 +189,7 @@ fn ability(sim: &Sim<'_>, index: usize, worker: &Worker) -> Ability {
         let bytes = Some(Bytes(model.gib << 30));
         let vram = sim.set_up.gpu_gib.and(bytes);
         let (state, since) = (HeldState::Loaded, wall(*since));
-        HeldModel { model: model.name.clone(), state, since, size: bytes, vram }
+        HeldModel { model: model.name.clone(), state, since, size: bytes, vram, error: None }
     });
     let server = ModelServer {
         kind: ServerKind::Ollama,

@@ -143,7 +143,7 @@ impl Managed {
         let Some((model, since)) = self.chosen().clone() else { return Vec::new() };
         let answers = self.pid().is_some() && self.client.held().is_ok_and(|held| !held.is_empty());
         let state = if answers { HeldState::Unproven } else { HeldState::Loading };
-        vec![HeldModel { model, state, since, size: None, vram: None }]
+        vec![HeldModel { model, state, since, size: None, vram: None, error: None }]
     }
 }
 

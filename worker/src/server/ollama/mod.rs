@@ -19,6 +19,7 @@ use shared::time::Moment;
 
 use self::ask::{Asked, Shape};
 use self::reply::Gathering;
+use super::canary::{Kind, Kinds};
 use super::http::{Call, Client, Limits};
 use super::{Address, Again, Cancel, Failure, Options, Server, Sink};
 
@@ -33,13 +34,18 @@ pub struct Ollama {
     client: Client,
     /// The models that were loaded from here, and with which options.
     loaded: Mutex<BTreeMap<String, Options>>,
+    kinds: Kinds,
 }
 
 impl Ollama {
     /// The server at an address, which may not be there yet.
     #[must_use]
     pub fn new(address: Address, limits: Limits) -> Self {
-        Self { client: Client::new(address, limits), loaded: Mutex::default() }
+        Self {
+            client: Client::new(address, limits),
+            loaded: Mutex::default(),
+            kinds: Kinds::default(),
+        }
     }
 
     fn loaded(&self) -> MutexGuard<'_, BTreeMap<String, Options>> {
@@ -70,24 +76,37 @@ impl Ollama {
     }
 
     /// Models that only embed are no more loaded by `generate` than asked by it.
-    fn post_or_embed(&self, body: Value, call: Post<'_>) -> Result<(), Failure> {
-        let sent = self.post("/api/generate", &body, call.patience, call.cancel);
-        let only_embeds = |failure: &Failure| failure.message.contains("does not support generate");
-        match sent {
-            Err(failure) if only_embeds(&failure) => {
-                let mut body = body;
+    fn post_as(&self, kind: Kind, mut body: Value, call: Post<'_>) -> Result<(), Failure> {
+        match kind {
+            Kind::Text => {
+                let reply = self.post("/api/generate", &body, call.patience, call.cancel)?;
+                if reply.get("done") == Some(&Value::Bool(true)) {
+                    return Ok(());
+                }
+                let what = format!("{}: POST /api/generate", self.client.address());
+                Err(Failure::transport(&what, "the answer does not say `done`"))
+            }
+            Kind::Vector => {
                 if let Some(body) = body.as_object_mut() {
                     let prompt = body.remove("prompt");
                     prompt.map(|prompt| body.insert("input".to_owned(), prompt));
                 }
                 self.post("/api/embed", &body, call.patience, call.cancel).map(drop)
             }
-            Ok(reply) if reply.get("done") == Some(&Value::Bool(true)) => Ok(()),
-            Ok(_) => {
-                let what = format!("{}: POST /api/generate", self.client.address());
-                Err(Failure::transport(&what, "the answer does not say `done`"))
+        }
+    }
+
+    /// Loads or unloads.
+    fn post_for(&self, model: &str, body: &Value, call: Post<'_>) -> Result<(), Failure> {
+        let kind = self.kinds.of(model);
+        let sent = self.post_as(kind, body.clone(), call);
+        let only_embeds = |failure: &Failure| failure.message.contains("does not support generate");
+        match sent {
+            Err(failure) if kind == Kind::Text && only_embeds(&failure) => {
+                self.kinds.answers(model, Kind::Vector);
+                self.post_as(Kind::Vector, body.clone(), call)
             }
-            Err(failure) => Err(failure),
+            sent => sent,
         }
     }
 
@@ -170,6 +189,9 @@ impl Server for Ollama {
 
     fn known(&self) -> Result<Vec<String>, Failure> {
         let said = self.client.get("/api/tags")?;
+        for model in models(&said).filter(|model| only_embeds(model)) {
+            name(model).into_iter().for_each(|name| self.kinds.answers(name, Kind::Vector));
+        }
         Ok(models(&said).filter_map(name).map(str::to_owned).collect())
     }
 
@@ -182,7 +204,8 @@ impl Server for Ollama {
     fn load(&self, model: &str, options: &Options, cancel: &Cancel) -> Result<(), Failure> {
         let body =
             json!({ "model": model, "keep_alive": STAY, "options": options, "stream": false });
-        self.post_or_embed(body, Post { patience: self.client.limits().load, cancel })?;
+        let patience = self.client.limits().load;
+        self.post_for(model, &body, Post { patience, cancel })?;
         self.loaded().retain(|name, _| !is_same_model(name, model));
         self.loaded().insert(model.to_owned(), options.clone());
         Ok(())
@@ -191,7 +214,7 @@ impl Server for Ollama {
     fn unload(&self, model: &str, cancel: &Cancel) -> Result<(), Failure> {
         let body = json!({ "model": model, "keep_alive": 0, "stream": false });
         let patience = self.client.limits().glance;
-        match self.post_or_embed(body, Post { patience, cancel }) {
+        match self.post_for(model, &body, Post { patience, cancel }) {
             Ok(()) => {}
             // What is no longer in its list cannot be in its memory for long either.
             Err(failure) if failure.cause == Cause::ModelMissing => {}
@@ -211,7 +234,8 @@ impl Server for Ollama {
         });
         let cancel = Cancel::default();
         let start = Instant::now();
-        self.post_or_embed(body, Post { patience, cancel: &cancel })?;
+        let call = Post { patience, cancel: &cancel };
+        self.kinds.prove(model, |kind| self.post_as(kind, body.clone(), call))?;
         Ok(start.elapsed())
     }
 
@@ -244,6 +268,13 @@ fn name(model: &Value) -> Option<&str> {
     model.get("name").or_else(|| model.get("model"))?.as_str()
 }
 
+/// Whether its list says that it gives no text.
+fn only_embeds(model: &Value) -> bool {
+    let can = model.get("capabilities").and_then(Value::as_array);
+    let can = |what: &str| can.is_some_and(|list| list.iter().any(|one| one == what));
+    can("embedding") && !can("completion")
+}
+
 /// Whether it really answers is not for the list to say: it names dead runners too. One that is
 /// kept until a moment that is over is on its way out.
 fn held(model: &Value, now: Moment) -> Option<HeldModel> {
@@ -257,6 +288,7 @@ fn held(model: &Value, now: Moment) -> Option<HeldModel> {
         since: now,
         size: bytes("size"),
         vram: bytes("size_vram"),
+        error: None,
     })
 }
 

@@ -73,7 +73,14 @@ impl Family {
         let since = Moment::now();
         let held = held.into_iter();
         Ok(held
-            .map(|(model, state)| HeldModel { model, state, since, size: None, vram: None })
+            .map(|(model, state)| HeldModel {
+                model,
+                state,
+                since,
+                size: None,
+                vram: None,
+                error: None,
+            })
             .collect())
     }
 

@@ -14,10 +14,11 @@ use shared::task::Spec;
 use self::ask::{Asked, Comes};
 use self::family::Family;
 use self::merge::{Merged, says_something, text_of};
+use super::canary::{Kind, Kinds};
 use super::error::{Refusal, unwritten, words_in};
 use super::http::{Call, Client, Limits, Reply};
 use super::lines::Sent;
-use super::{Address, Again, Cancel, Failure, Key, Options, Server, Sink};
+use super::{Address, Cancel, Failure, Key, Options, Server, Sink};
 
 /// A server that speaks OpenAI's protocol.
 #[derive(Debug)]
@@ -25,13 +26,18 @@ pub struct OpenAi {
     client: Client,
     /// Asked once it answers, and again after it did not: it may be another one then.
     family: Mutex<Option<Family>>,
+    kinds: Kinds,
 }
 
 impl OpenAi {
     /// The server at an address, which may not be there yet.
     #[must_use]
     pub fn new(address: Address, limits: Limits) -> Self {
-        Self { client: Client::new(address, limits), family: Mutex::default() }
+        Self {
+            client: Client::new(address, limits),
+            family: Mutex::default(),
+            kinds: Kinds::default(),
+        }
     }
 
     /// The same, where it may ask for a key.
@@ -74,22 +80,21 @@ impl OpenAi {
         result.map_err(|failure| self.client.without_the_key(failure))
     }
 
-    fn one_token(&self, model: &str, patience: Duration) -> Result<(), Failure> {
-        let cancel = Cancel::default();
-        let ask = |path: &str, body: Value, comes| {
-            let asked = Asked { path: path.to_owned(), body, comes };
-            let how = How { patience, cancel: &cancel, sink: &mut std::io::sink() };
-            self.get_answer(&asked, how).map(drop)
-        };
-        let body = json!({ "model": model, "prompt": "1", "max_tokens": 1, "stream": true });
-        match ask("/v1/completions", body, Comes::InPieces) {
-            // A server that only embeds says so in many ways, and answers this.
-            Err(failure) if failure.again == Again::Never => {
-                let body = json!({ "model": model, "input": "1" });
-                ask("/v1/embeddings", body, Comes::Whole).map_err(|_neither| failure)
+    fn sign_of_life(&self, model: &str, kind: Kind, patience: Duration) -> Result<(), Failure> {
+        let (path, body, comes) = match kind {
+            Kind::Text => {
+                let body =
+                    json!({ "model": model, "prompt": "1", "max_tokens": 1, "stream": true });
+                ("/v1/completions", body, Comes::InPieces)
             }
-            asked => asked,
-        }
+            Kind::Vector => {
+                ("/v1/embeddings", json!({ "model": model, "input": "1" }), Comes::Whole)
+            }
+        };
+        let asked = Asked { path: path.to_owned(), body, comes };
+        let cancel = Cancel::default();
+        let how = How { patience, cancel: &cancel, sink: &mut std::io::sink() };
+        self.get_answer(&asked, how).map(drop)
     }
 
     fn get_answer(&self, asked: &Asked, how: How<'_>) -> Result<Answer, Failure> {
@@ -241,7 +246,7 @@ impl Server for OpenAi {
 
     fn canary(&self, model: &str, patience: Duration) -> Result<Duration, Failure> {
         let start = Instant::now();
-        let answered = self.one_token(model, patience);
+        let answered = self.kinds.prove(model, |kind| self.sign_of_life(model, kind, patience));
         self.tellable(answered).map(|()| start.elapsed())
     }
 
@@ -249,6 +254,10 @@ impl Server for OpenAi {
         let what = || format!("{}: asking", self.client.address());
         let asked = ask::asked(spec).map_err(|problem| Failure::unaskable(&what(), &problem))?;
         let patience = self.client.limits().silence;
-        self.tellable(self.get_answer(&asked, How { patience, cancel, sink }))
+        let answer = self.tellable(self.get_answer(&asked, How { patience, cancel, sink }))?;
+        if let (Comes::Whole, Some(model)) = (asked.comes, &spec.model) {
+            self.kinds.answers(model, Kind::Vector);
+        }
+        Ok(answer)
     }
 }

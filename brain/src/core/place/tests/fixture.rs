@@ -74,8 +74,14 @@ pub(in crate::core::place) fn set(
 /// The worker holds this model, for so many seconds already.
 pub(in crate::core::place) fn holds(stage: &mut Stage, worker: &str, model: &str, seconds: i64) {
     let since = stage.at().wall.plus_millis(-seconds * 1_000);
-    let held =
-        HeldModel { model: model.into(), state: HeldState::Loaded, since, size: None, vram: None };
+    let held = HeldModel {
+        model: model.into(),
+        state: HeldState::Loaded,
+        since,
+        size: None,
+        vram: None,
+        error: None,
+    };
     set(stage, worker, |server| server.models = vec![held]);
 }
 

@@ -101,6 +101,7 @@ fn a_request_that_failed_or_was_never_possible_leaves_the_goal_and_its_own_words
                     since: at,
                     size: None,
                     vram: None,
+                    error: None,
                 };
                 set(stage, "worker-2", |server| server.models = vec![loads]);
             },
