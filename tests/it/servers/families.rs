@@ -185,7 +185,7 @@ fn a_server_that_still_loads_answers_and_holds_nothing_yet() {
             let loading = json!({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}});
             if looks < 3 { (503, loading) } else { (200, json!({"status": "ok"})) }
         }
-        "GET /v1/models" => (200, json!({"data": [{"id": "a"}]})),
+        "GET /v1/models" => (200, json!({"data": [{"id": "a", "owned_by": "llamacpp"}]})),
         _ => error(404, "File Not Found"),
     });
     let server = client(&script);
@@ -203,10 +203,13 @@ fn a_server_that_still_loads_answers_and_holds_nothing_yet() {
 fn a_dead_server_behind_a_living_server_is_down() {
     let script = Scripted::start(|what, _body| match what {
         "GET /health" => (503, Value::Null),
+        // The list is as it was.
+        "GET /v1/models" => (200, json!({"data": [{"id": "a", "owned_by": "vllm"}]})),
+        "GET /running" | "GET /models" | "GET /is_sleeping" => (404, Value::Null),
         _ => (500, json!({"error": {"message": "EngineCore encountered an issue"}})),
     });
     let server = client(&script);
-    assert!(server.ping().is_err());
+    assert!(server.ping().is_err() && server.held().is_err());
     let failure = server.canary("a", Duration::from_secs(20)).unwrap_err();
     assert_eq!((failure.cause, failure.again), (Cause::ServerError, Again::Maybe));
 }

@@ -30,6 +30,8 @@ impl Gateway {
             noted.lock().unwrap().push((what.to_owned(), model.to_owned()));
             let models = (0..15).map(|n| json!({"id": format!("m{n}"), "owned_by": "openai"}));
             match what {
+                // It asks all fifteen.
+                "GET /health" => (200, json!({"healthy_count": 15, "unhealthy_count": 0})),
                 "GET /v1/models" | "GET /models" => {
                     (200, json!({"object": "list", "data": models.collect::<Vec<_>>()}))
                 }
@@ -45,6 +47,10 @@ impl Gateway {
         let seen = self.seen.lock().unwrap();
         let posts = seen.iter().filter(|(what, _model)| what.starts_with("POST"));
         posts.map(|(_what, model)| model.clone()).collect()
+    }
+
+    fn was_asked_for_its_health(&self) -> bool {
+        self.seen.lock().unwrap().iter().any(|(what, _model)| what.starts_with("GET /health"))
     }
 
     fn looks(&self) -> usize {
@@ -77,6 +83,7 @@ fn no_model_of_a_gateway_is_asked_anything_because_a_list_names_it() {
     let before = gateway.looks();
     pool.until_true("some more looks", || gateway.looks() > before + 6);
     assert_eq!(gateway.asked(), [""; 0]);
+    assert!(!gateway.was_asked_for_its_health());
     assert_eq!(until_over(&pool, &prompt(&pool, "m3"))["outcome"], "succeeded");
     assert_eq!(gateway.asked(), ["m3", "m3"], "a sign of life, and the prompt");
 }

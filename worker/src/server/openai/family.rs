@@ -14,11 +14,15 @@ use crate::server::{Again, Cancel, Failure};
 /// From one look at what is held to the next, while a model comes or goes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How a server loads.
+/// What a server is, as far as that changes how it is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
-    /// It holds what it was started with: vLLM, TGI, llama-server with one model.
-    Fixed,
+    /// It holds what it was started with, or has others hold it: TGI, SGLang, gateways.
+    Other,
+    /// llama-server with one model.
+    LlamaServer,
+    /// vLLM with one model.
+    Vllm,
     /// llama-server as a router over a folder of models.
     Router,
     /// llama-swap, which starts a server for each model.
@@ -40,19 +44,49 @@ impl Family {
         if sleeping.is_some_and(|said| said.get("is_sleeping").is_some_and(Value::is_boolean)) {
             return Ok(Self::Sleeper);
         }
-        Ok(Self::Fixed)
+        let listed = client.get("/v1/models")?;
+        let owner = listed_models(&listed).next().and_then(|model| model.get("owned_by")?.as_str());
+        Ok(match owner {
+            Some("llamacpp") => Self::LlamaServer,
+            Some("vllm") => Self::Vllm,
+            Some(_) | None => Self::Other,
+        })
+    }
+
+    /// Whether the server answers, and is through with loading what it was started with. Costs
+    /// nothing: `/health` is asked only where it is known to be about the server alone. A gateway
+    /// asks each model behind it for an answer then, which somebody pays for.
+    pub(super) fn ready(self, client: &Client) -> Result<Ready, Failure> {
+        let path = match self {
+            Self::LlamaServer | Self::Vllm | Self::Sleeper => "/health",
+            Self::Swap => "/running",
+            Self::Router => "/models",
+            Self::Other => "/v1/models",
+        };
+        let (cancel, patience) = (Cancel::default(), client.limits().glance);
+        let call = Call { path, body: None, patience, cancel: &cancel };
+        match client.call(call).map(drop) {
+            Ok(()) => Ok(Ready::Yes),
+            Err(failure) if is_loading(&failure) => Ok(Ready::Loading),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether its lists alone do not tell whether it works.
+    pub(super) const fn has_health(self) -> bool {
+        matches!(self, Self::LlamaServer | Self::Vllm | Self::Sleeper)
     }
 
     pub(super) const fn loads(self) -> Loads {
         match self {
-            Self::Fixed => Loads::Fixed,
+            Self::Other | Self::LlamaServer | Self::Vllm => Loads::Fixed,
             Self::Router | Self::Swap | Self::Sleeper => Loads::OnRequest,
         }
     }
 
     pub(super) fn held(self, client: &Client) -> Result<Vec<HeldModel>, Failure> {
         let held: Vec<(String, HeldState)> = match self {
-            Self::Fixed => all_models(client)?,
+            Self::Other | Self::LlamaServer | Self::Vllm => all_models(client)?,
             Self::Sleeper if is_asleep(client)? => Vec::new(),
             Self::Sleeper => all_models(client)?,
             Self::Router => {
@@ -90,7 +124,7 @@ impl Family {
             client.call(Call { path, body: Some(body), patience, cancel }).map(drop)
         };
         match self {
-            Self::Fixed => return self.has_it(client, model),
+            Self::Other | Self::LlamaServer | Self::Vllm => return self.has_it(client, model),
             Self::Sleeper => {
                 self.knows_it(client, model)?;
                 post("/wake_up", &json!({}))?;
@@ -121,7 +155,7 @@ impl Family {
             client.call(Call { path, body: Some(body), patience, cancel }).map(drop)
         };
         match self {
-            Self::Fixed => {
+            Self::Other | Self::LlamaServer | Self::Vllm => {
                 let held = self.held(client)?;
                 if held.iter().all(|held| held.model != model) {
                     return Ok(());
@@ -216,6 +250,18 @@ impl Family {
         }
         Ok(())
     }
+}
+
+/// Whether a server is through with loading what it was started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    Yes,
+    Loading,
+}
+
+/// llama-server's words for everything while it loads its model.
+pub(super) fn is_loading(failure: &Failure) -> bool {
+    failure.message.contains("Loading model")
 }
 
 fn doing(client: &Client, verb: &str, model: &str) -> String {

@@ -12,7 +12,7 @@ use shared::llm::{Answer, Flaw, HeldModel, Loads, ServerKind};
 use shared::task::Spec;
 
 use self::ask::{Asked, Comes};
-use self::family::Family;
+use self::family::{Family, Ready};
 use self::merge::{Merged, says_something, text_of};
 use super::canary::{Kind, Kinds};
 use super::error::{Refusal, unwritten, words_in};
@@ -59,20 +59,32 @@ impl OpenAi {
         Ok(family)
     }
 
-    /// Whether it is still loading the model that it was started with.
-    fn health(&self) -> Result<Ready, Failure> {
-        match self.client.call(self.glance("/health", &Cancel::default())).map(drop) {
-            Ok(()) => Ok(Ready::Yes),
-            Err(failure) if failure.message.contains("Loading model") => Ok(Ready::Loading),
-            Err(failure) if failure.message.contains("status 404") => {
-                self.client.get("/v1/models").map(|_list| Ready::Yes)
-            }
+    /// Whether it answers, and is through with loading the model that it was started with.
+    fn ready(&self) -> Result<Ready, Failure> {
+        match self.family() {
+            Ok(family) => family.ready(&self.client),
+            Err(failure) if family::is_loading(&failure) => Ok(Ready::Loading),
             Err(failure) => Err(failure),
         }
     }
 
-    fn glance<'a>(&self, path: &'a str, cancel: &'a Cancel) -> Call<'a> {
-        Call { path, body: None, patience: self.client.limits().glance, cancel }
+    fn look(&self) -> Result<Vec<HeldModel>, Failure> {
+        let family = match self.family() {
+            Err(failure) if family::is_loading(&failure) => return Ok(Vec::new()),
+            family => family?,
+        };
+        if family.has_health() && family.ready(&self.client)? == Ready::Loading {
+            return Ok(Vec::new());
+        }
+        family.held(&self.client)
+    }
+
+    /// What does not answer may be another one when it does again.
+    fn forget_if_gone<T>(&self, looked: Result<T, Failure>) -> Result<T, Failure> {
+        if looked.is_err() {
+            *self.seen() = None;
+        }
+        self.tellable(looked)
     }
 
     /// The one way out of here for what went wrong: the key stays inside.
@@ -120,12 +132,6 @@ struct How<'a> {
     patience: Duration,
     cancel: &'a Cancel,
     sink: &'a mut dyn Sink,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ready {
-    Yes,
-    Loading,
 }
 
 struct Times {
@@ -210,14 +216,7 @@ impl Server for OpenAi {
     }
 
     fn ping(&self) -> Result<(), Failure> {
-        let health = self.health().and_then(|ready| match ready {
-            Ready::Yes => self.family().map(drop),
-            Ready::Loading => Ok(()),
-        });
-        if health.is_err() {
-            *self.seen() = None;
-        }
-        self.tellable(health)
+        self.forget_if_gone(self.ready().map(drop))
     }
 
     fn known(&self) -> Result<Vec<String>, Failure> {
@@ -226,11 +225,7 @@ impl Server for OpenAi {
     }
 
     fn held(&self) -> Result<Vec<HeldModel>, Failure> {
-        let held = self.health().and_then(|ready| match ready {
-            Ready::Yes => self.family()?.held(&self.client),
-            Ready::Loading => Ok(Vec::new()),
-        });
-        self.tellable(held)
+        self.forget_if_gone(self.look())
     }
 
     /// The options are left to how the server was started: none of these servers takes any.
