@@ -107,6 +107,19 @@ pub struct FailedLoad {
     pub at: Moment,
 }
 
+/// A model that its server has no time for: nothing is asked of it until the pause is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Busy {
+    /// Its name, as it was asked for.
+    pub model: String,
+    /// Since when the server has said so, by the worker's clock.
+    pub since: Moment,
+    /// When it is asked again; the pauses grow up to a minute, or to what the server asks for.
+    pub until: Moment,
+    /// What the server said.
+    pub message: String,
+}
+
 /// A worker's model server, as the worker last saw it. In its heartbeat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelServer {
@@ -133,6 +146,9 @@ pub struct ModelServer {
     /// Loads that failed and were not followed by one that succeeded.
     #[serde(default)]
     pub failed_loads: Vec<FailedLoad>,
+    /// Models that it has no time for now.
+    #[serde(default)]
+    pub busy: Vec<Busy>,
     /// When a model last answered one token, and how long that took.
     #[serde(default)]
     pub canary: Option<Canary>,
@@ -165,6 +181,18 @@ impl ModelServer {
     pub fn knows(&self, model: &str) -> Option<bool> {
         let known = self.known.as_ref()?;
         Some(known.iter().any(|known| is_same_model(known, model)))
+    }
+
+    /// What it said when it had no time for this model; `None` where that may be asked.
+    #[must_use]
+    pub fn busy_with(&self, model: &str) -> Option<&Busy> {
+        self.busy.iter().find(|busy| is_same_model(&busy.model, model))
+    }
+
+    /// What it said when it had no time to load, or unload.
+    #[must_use]
+    pub fn busy_loading(&self) -> Option<&Busy> {
+        self.busy.iter().find(|busy| !self.has_loaded(&busy.model))
     }
 
     /// The models that can be asked now.
@@ -254,6 +282,9 @@ pub struct Refused {
     pub status: u16,
     /// The body, as JSON where it is that, else as a text; its beginning, where it is long.
     pub body: Value,
+    /// After how many seconds it wants to be asked again, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// What a model answered. In the ledger line of the attempt.

@@ -69,6 +69,8 @@ words! {
         VramNever = "vram.never",
         /// The GPU is kept out of use after errors.
         GpuQuarantined = "gpu.quarantined",
+        /// The model server says that it is too busy for its model.
+        ServerBusy = "server.busy",
         /// The model server answers pings, but not requests.
         ServerWedged = "server.wedged",
         /// The model server does not answer at all.
@@ -127,6 +129,7 @@ impl Code {
             | Self::WorkerStarved
             | Self::WorkerBacksOff
             | Self::GpuQuarantined
+            | Self::ServerBusy
             | Self::ServerWedged
             | Self::ServerDown
             | Self::Thermal
@@ -172,6 +175,7 @@ impl Code {
             | Self::ModelSilent
             | Self::VramShort
             | Self::GpuQuarantined
+            | Self::ServerBusy
             | Self::ServerWedged
             | Self::ServerDown
             | Self::BrainAbsent

@@ -1,7 +1,7 @@
 //! What stands between a worker and tasks that need a model, or the memory that a model holds.
 
 use shared::llm::{
-    FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ServerKind, bare_name,
+    Busy, FailedLoad, Health, HeldModel, HeldState, Loads, ModelServer, ServerKind, bare_name,
 };
 use shared::name::Name;
 use shared::outcome::Cause;
@@ -42,13 +42,17 @@ pub(super) fn reasons(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reas
     match (lane.class, &lane.model) {
         (Class::Llm, Some(model)) => {
             let mut reasons: Vec<Reason> = ill(name, server).into_iter().collect();
-            reasons.extend(without(name, server, model));
+            reasons.extend(match server.busy_with(model) {
+                Some(said) => Some(busy(name, server, said)),
+                None => without(name, server, model),
+            });
             reasons
         }
         (Class::Llm, None) => ill(name, server).into_iter().collect(),
         // A wedged server may be helped by loading anew; one that is down cannot be asked.
         (Class::Resource, _) => {
-            ill(name, server).into_iter().filter(|r| r.code == Code::ServerDown).collect()
+            let down = ill(name, server).into_iter().filter(|r| r.code == Code::ServerDown);
+            down.chain(server.busy_loading().map(|said| busy(name, server, said))).collect()
         }
         (Class::Script, _) => {
             in_the_way(server).map(|held| holds(name, held)).into_iter().collect()
@@ -90,6 +94,15 @@ fn ill(name: &Name, server: &ModelServer) -> Option<Reason> {
         }
     };
     Some(reason.since(server.health_since).evidence("server", address.as_str()))
+}
+
+/// That it is asked for nothing for a while, because it said that it is busy.
+fn busy(name: &Name, server: &ModelServer, said: &Busy) -> Reason {
+    let Busy { model, since, until, message } = said;
+    let text =
+        format!("{name}'s model server is busy, {model} is asked for again at {until}: {message}");
+    let reason = Reason::new(Code::ServerBusy, text).since(*since);
+    reason.evidence("server", server.address.as_str()).evidence("model", model.as_str())
 }
 
 /// The command that would start such a server. Not where somebody is there, or the worker starts it.
@@ -229,6 +242,7 @@ mod tests {
             models,
             known: Some(vec!["qwen:7b".into(), "tiny:latest".into()]),
             failed_loads: Vec::new(),
+            busy: Vec::new(),
             canary: None,
         }
     }
@@ -326,6 +340,27 @@ mod tests {
         assert_eq!(codes(ill(Health::Wedged), Class::Resource, None), []);
         assert_eq!(codes(down.clone(), Class::Resource, None), [Code::ServerDown]);
         assert_eq!(codes(down, Class::Script, None), []);
+    }
+
+    #[test]
+    fn what_its_server_has_no_time_for_is_said_in_its_words_and_keeps_nothing_else_shut() {
+        let busy = |model: &str| Busy {
+            model: model.into(),
+            since: Moment::from_unix_millis(0),
+            until: Moment::from_unix_millis(2_000),
+            message: "status 429: slow down".into(),
+        };
+        let loaded = |names: &[&str]| names.iter().map(|n| held(n, HeldState::Loaded)).collect();
+        let there = ModelServer { busy: vec![busy("tiny")], ..server(loaded(&["tiny", "other"])) };
+        let text = "worker-1's model server is busy, tiny is asked for again at \
+                    1970-01-01T00:00:02.000Z: status 429: slow down";
+        let told = why(there.clone(), Class::Llm, Some("tiny"));
+        assert_eq!(told, [(Code::ServerBusy, text.to_owned())]);
+        assert_eq!(codes(there.clone(), Class::Llm, Some("other")), []);
+        assert_eq!(codes(there, Class::Resource, None), [], "what is loaded is in nobody's way");
+        let absent = ModelServer { busy: vec![busy("tiny")], ..server(loaded(&["other"])) };
+        assert_eq!(codes(absent.clone(), Class::Resource, None), [Code::ServerBusy]);
+        assert_eq!(codes(absent, Class::Llm, Some("tiny")), [Code::ServerBusy]);
     }
 
     #[test]

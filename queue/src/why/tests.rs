@@ -257,6 +257,7 @@ fn with_server(change: impl FnOnce(&mut ModelServer)) -> Ability {
         models: Vec::new(),
         known: Some(vec!["tiny:latest".into()]),
         failed_loads: Vec::new(),
+        busy: Vec::new(),
         canary: None,
     };
     change(&mut server);

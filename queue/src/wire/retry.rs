@@ -57,8 +57,11 @@ pub enum Verdict {
     },
     /// It was ended for good.
     Cancelled(Cause),
-    /// It was not ready (exit code 75, or a busy server): later, and nothing is counted.
+    /// It was not ready (exit code 75): later, and nothing is counted.
     NotReady(Cause),
+    /// What it was to be asked of is busy. The worker waits before it asks for more; the task is
+    /// there for whoever can, and nothing is counted.
+    Busy(Cause),
     /// The worker had to stop: at once, elsewhere, and nothing is counted.
     Returned,
     /// The worker died: that counts as a death, not as a failure.
@@ -79,7 +82,7 @@ impl Verdict {
             | Self::WorkerDied
             | Self::Rejected => Outcome::Failed,
             Self::Cancelled(_) => Outcome::Cancelled,
-            Self::NotReady(_) | Self::Returned => Outcome::Returned,
+            Self::NotReady(_) | Self::Busy(_) | Self::Returned => Outcome::Returned,
         }
     }
 
@@ -92,7 +95,8 @@ impl Verdict {
             | Self::Refused(cause)
             | Self::ProbeFailed { cause, .. }
             | Self::Cancelled(cause)
-            | Self::NotReady(cause) => Some(cause),
+            | Self::NotReady(cause)
+            | Self::Busy(cause) => Some(cause),
             Self::WorkerDied => Some(Cause::WorkerDied),
             Self::Rejected => Some(Cause::Rejected),
         }
@@ -166,7 +170,7 @@ fn follow(
         Verdict::ProbeFailed { pause, .. } => (after(pause), name.again()),
         // The pause grows with what was neither a failure nor a death: the times it was not ready.
         Verdict::NotReady(_) => (later(name.attempt - name.failures - name.deaths), name.again()),
-        Verdict::Returned => (Next::Pending, name.again()),
+        Verdict::Busy(_) | Verdict::Returned => (Next::Pending, name.again()),
         Verdict::WorkerDied => {
             let deaths = name.deaths + 1;
             if deaths < policy.poison_deaths {
@@ -253,6 +257,13 @@ mod tests {
         }
         let (next, died) = follow(name, Verdict::WorkerDied);
         assert_eq!((next, died.attempt, died.failures, died.deaths), (Next::Pending, 12, 0, 1));
+    }
+
+    #[test]
+    fn what_its_server_had_no_time_for_stays_pending_and_counts_nothing() {
+        let name = TaskName::first(TaskId::new());
+        let (next, again) = follow(name, Verdict::Busy(Cause::ServerError));
+        assert_eq!((next, again.attempt, again.failures), (Next::Pending, 2, 0));
     }
 
     #[test]

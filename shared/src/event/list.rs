@@ -177,6 +177,10 @@ events! {
             => ("Model server {server} of {worker} does not answer: {error}");
         "server.down_again" Debug ServerDownAgain { worker: Name, server: String, error: String }
             => ("Model server {server} of {worker} still does not answer: {error}");
+        "server.busy" Warning ServerBusy { worker: Name, server: String, model: String, error: String, seconds: f64 }
+            => ("Model server {server} of {worker} is busy, {model} is asked for again in {}: {error}", span(*seconds));
+        "server.busy_cleared" Info ServerNotBusy { worker: Name, server: String, model: String, seconds: f64 }
+            => ("Model server {server} of {worker} has time for {model} again after {}", span(*seconds));
         "server.wedged" Error ServerWedged { worker: Name, server: String, model: String, error: String }
             => ("Model server {server} of {worker} is wedged: it answers pings, but {model} does not answer: {error}");
         "worker.loads_alone" Info WorkerLoadsAlone { worker: Name, model: String, verb: ModelVerb, waiting: u64, seconds: f64 }

@@ -109,3 +109,29 @@ fn a_model_that_fails_is_that_models_failure() {
     assert!(text.contains("no credit left") && text.contains("status 500"), "{text}");
     assert_eq!(until_over(&pool, &prompt(&pool, "m2"))["outcome"], "succeeded");
 }
+
+/// What a gateway has no time for keeps nothing else from it.
+#[test]
+fn a_model_that_has_no_time_is_left_alone_and_others_are_asked() {
+    let pool = quick(SOON);
+    let gateway = Gateway::start(|model| match model {
+        "m7" => (429, json!({"error": {"message": "Rate limit reached for m7"}})),
+        model => hello(model),
+    });
+    let _worker = gateway.worker(&pool);
+    let ids = [(); 4].map(|()| prompt(&pool, "m7"));
+    for id in &ids {
+        let why = pool.until("`why` to say so", || {
+            let why = pool.queue(&["why", id, "--json"]).json();
+            (why["reasons"][0]["code"] == "server.busy").then_some(why)
+        });
+        assert!(
+            why["reasons"][0]["text"].as_str().unwrap().contains("Rate limit reached"),
+            "{why}"
+        );
+    }
+    assert_eq!(until_over(&pool, &prompt(&pool, "m1"))["outcome"], "succeeded");
+    pool.until_event("worker-worker-0", "server.busy");
+    let asked = gateway.asked().iter().filter(|model| *model == "m7").count();
+    assert_eq!(asked, 3, "one for all that wait, after 1 s and after 2 s");
+}

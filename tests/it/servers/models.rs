@@ -143,7 +143,7 @@ fn a_wedged_server_gets_no_task_until_it_answers_again() {
 }
 
 #[test]
-fn a_server_that_is_busy_is_asked_again_later_and_the_ledger_says_why() {
+fn a_server_that_is_busy_is_left_alone_for_a_while_and_its_words_are_told() {
     let pool = quick(SOON);
     let settings = |fault: Value| json!({"models": {"tiny": {}}, "fault": fault});
     let fake = FakeOllama::start(&pool, settings(Value::Null));
@@ -151,11 +151,43 @@ fn a_server_that_is_busy_is_asked_again_later_and_the_ledger_says_why() {
     end_of(&pool, &turn(&pool, "load_llm", "tiny"));
     fake.set(settings(json!("busy")));
     let id = ask(&pool, "tiny");
-    let first = pool
-        .until("the first attempt", || crate::kit::steps::lines_of(&pool, &id).first().cloned());
-    assert_eq!((&first["outcome"], &first["cause"]), (&json!("returned"), &json!("server_error")));
+    let why = pool.until("`why` to say so", || {
+        let why = pool.queue(&["why", &id, "--json"]).json();
+        (why["reasons"][0]["code"] == "server.busy").then_some(why)
+    });
+    let text = why["reasons"][0]["text"].as_str().unwrap();
+    assert!(text.contains("server busy, please try again.  maximum pending"), "{text}");
+    // By the third time it is worth a line; the first pauses were of 1 s and 2 s.
+    let said = pool.until_event("worker-worker-0", "server.busy");
+    assert_eq!(said["extra"]["seconds"], 4.0, "{said}");
+    let lines = crate::kit::steps::lines_of(&pool, &id);
+    let ends: Vec<_> = lines.iter().map(|line| (&line["outcome"], &line["cause"])).collect();
+    let busy = (&json!("returned"), &json!("server_error"));
+    assert!(ends.len() <= 3 && ends.iter().all(|end| *end == busy), "{ends:?}");
     fake.set(settings(Value::Null));
     assert_eq!(end_of(&pool, &id)["outcome"], "succeeded");
+    pool.until_event("worker-worker-0", "server.busy_cleared");
+}
+
+#[test]
+fn a_load_for_which_a_server_has_no_time_is_asked_for_once() {
+    let pool = quick(SOON);
+    let settings = |fault: Value| json!({"models": {"tiny": {}}, "fault": fault});
+    let fake = FakeOllama::start(&pool, settings(json!("busy")));
+    let _brain = pool.brain(&["--no-spawn"]);
+    let _worker = worker(&pool, &fake);
+    let id = ask(&pool, "tiny");
+    pool.until_event("worker-worker-0", "server.busy");
+    pool.until_true("`why` to say so", || {
+        let why = pool.queue(&["why", &id, "--json"]).code(5).json();
+        why["reasons"][0]["code"] == "server.busy"
+    });
+    fake.set(settings(Value::Null));
+    assert_eq!(end_of(&pool, &id)["outcome"], "succeeded");
+    assert_eq!(messages(&pool, "worker-0", "model.loaded").len(), 1);
+    let inserted = pool.log("brain").into_iter();
+    let inserted = inserted.filter(|line| line["event"] == "models.load_inserted");
+    assert_eq!(inserted.count(), 1, "one load, until it was done");
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub(crate) fn ask(work: ModelAttempt<'_>, model: &str, meanwhile: &dyn Fn()) -> 
             begun.result(Verdict::Returned, Some(failure.message))
         }
         Err(failure) => {
+            if gave_up == GaveUp::No && failure.again == Again::Later {
+                models.busy(&context.worker_state, model, &failure);
+            }
             if is_servers_fault(&failure, gave_up) {
                 models.doubt(&context.worker_state, model);
             }
@@ -251,7 +254,10 @@ pub(crate) fn judge(
             (Verdict::NotReady(failure.cause), said)
         }
         (GaveUp::No, Again::Never) => (Verdict::Refused(failure.cause), said),
-        (GaveUp::No, Again::Later) => (Verdict::NotReady(failure.cause), said),
+        (GaveUp::No, Again::Later) if failure.cause == Cause::SpawnFailed => {
+            (Verdict::NotReady(failure.cause), said)
+        }
+        (GaveUp::No, Again::Later) => (Verdict::Busy(failure.cause), said),
         (GaveUp::No, Again::Maybe | Again::GivenUp) => (Verdict::Failed(failure.cause), said),
     }
 }
@@ -292,7 +298,7 @@ mod tests {
         let verdict = |gave_up, again| judge(&failure(again), gave_up, Duration::from_secs(1)).0;
         for (gave_up, again, expected) in [
             (GaveUp::No, Again::Maybe, Verdict::Failed(Cause::ServerError)),
-            (GaveUp::No, Again::Later, Verdict::NotReady(Cause::ServerError)),
+            (GaveUp::No, Again::Later, Verdict::Busy(Cause::ServerError)),
             (GaveUp::No, Again::Never, Verdict::Refused(Cause::ServerError)),
             (GaveUp::Timeout, Again::GivenUp, Verdict::Failed(Cause::Timeout)),
             (GaveUp::Asked(Why::Cancelled), Again::GivenUp, Verdict::Cancelled(Cause::Cancelled)),

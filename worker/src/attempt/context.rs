@@ -135,6 +135,7 @@ fn may_be_stopped(result: &AttemptResult) -> bool {
         | Verdict::Rejected
         | Verdict::Cancelled(_)
         | Verdict::NotReady(_)
+        | Verdict::Busy(_)
         | Verdict::Returned
         | Verdict::WorkerDied => false,
     }

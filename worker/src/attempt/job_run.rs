@@ -178,6 +178,7 @@ fn killed_for_memory(result: AttemptResult, met: impl FnOnce() -> Option<Limit>)
         | Verdict::Refused(_)
         | Verdict::Cancelled(_)
         | Verdict::NotReady(_)
+        | Verdict::Busy(_)
         | Verdict::Returned
         | Verdict::ProbeFailed { .. }
         | Verdict::Rejected

@@ -117,6 +117,9 @@ fn remember(
         | (ModelVerb::Load, GaveUp::Asked(_), _)
         | (ModelVerb::Unload, _, _) => None,
     };
+    if gave_up == GaveUp::No && failure.again == Again::Later {
+        models.busy(&context.worker_state, model, failure);
+    }
     models.note(&context.worker_state, |server_state, now| match failed {
         Some(cause) => server_state.load_failed(model, &Failure { cause, ..failure.clone() }, now),
         None => {
@@ -138,6 +141,7 @@ fn once(result: AttemptResult) -> AttemptResult {
         | Verdict::ProbeFailed { .. }
         | Verdict::Cancelled(_)
         | Verdict::NotReady(_)
+        | Verdict::Busy(_)
         | Verdict::Returned
         | Verdict::WorkerDied
         | Verdict::Rejected) => other,
@@ -154,7 +158,7 @@ mod tests {
         for (verdict, expected) in [
             (Verdict::Failed(Cause::Oom), Verdict::Refused(Cause::Oom)),
             (Verdict::NotReady(Cause::Unauthorized), Verdict::Refused(Cause::Unauthorized)),
-            (Verdict::NotReady(Cause::ServerError), Verdict::NotReady(Cause::ServerError)),
+            (Verdict::Busy(Cause::ServerError), Verdict::Busy(Cause::ServerError)),
             (Verdict::Returned, Verdict::Returned),
         ] {
             assert_eq!(once(AttemptResult::new(verdict)).verdict, expected, "{verdict:?}");

@@ -54,6 +54,7 @@ pub fn up(address: &str) -> ModelServer {
         models: Vec::new(),
         known: None,
         failed_loads: Vec::new(),
+        busy: Vec::new(),
         canary: None,
     }
 }

@@ -4,6 +4,7 @@
 //! heartbeat read it. Looks at the server never hold up claiming: they have a thread of their own,
 //! and what they find wakes the main one.
 
+mod busy;
 mod in_flight;
 mod now;
 pub mod server_state;
@@ -24,7 +25,7 @@ use shared::name::Name;
 use shared::settings::Settings;
 use shared::task::Class;
 
-use crate::server::{Failure, Server};
+use crate::server::{Again, Failure, Server};
 use crate::worker_state::WorkerState;
 use now::Now;
 use server_state::{Pace, ServerState};
@@ -204,6 +205,12 @@ impl Models {
         let _already_called = self.wake.0.try_send(());
     }
 
+    /// The server had no time for a request, or for a load: the model is asked for nothing for a while.
+    pub fn busy(&self, worker_state: &WorkerState, model: &str, failure: &Failure) {
+        self.note(worker_state, |server_state, now| server_state.busy(model, failure, now));
+        let _already_called = self.wake.0.try_send(());
+    }
+
     /// Tasks wait for these models, by their one spelling: what of them is held must prove that it
     /// works, and a server that was down is looked at now.
     pub fn want(&self, models: BTreeSet<String>) {
@@ -258,6 +265,10 @@ impl Models {
             }
             Err(failure) => failure,
         };
+        if failure.again == Again::Later {
+            self.note(worker_state, |server_state, now| server_state.busy(model, &failure, now));
+            return Err(failure);
+        }
         match self.server.ping() {
             Ok(()) => {
                 // A canary that is no load's is among those that run.
@@ -279,6 +290,7 @@ impl Models {
         let mut pauses = Pauses::new(self.patience.poll);
         self.server.wait_until_up();
         loop {
+            self.go_on(worker_state);
             if self.may_look(worker_state, looked) {
                 self.look_around(worker_state);
                 // What is known of one model should not wait for the next look at the server.
@@ -296,6 +308,16 @@ impl Models {
         }
     }
 
+    /// What was left alone for a while may be asked again where that is over.
+    fn go_on(&self, worker_state: &WorkerState) {
+        if !self.server_state().server().busy.is_empty() {
+            self.note(worker_state, |server_state, now| {
+                server_state.go_on(now);
+                Vec::new()
+            });
+        }
+    }
+
     /// While a model works its requests tell enough; while one is loaded, the load does.
     fn may_look(&self, worker_state: &WorkerState, looked: Option<Instant>) -> bool {
         let runs = |class| worker_state.look(|s| s.jobs.iter().any(|job| job.run.class == class));
@@ -308,7 +330,7 @@ impl Models {
     fn pause(&self, pauses: &mut Pauses) -> Duration {
         let server_state = self.server_state();
         let look = pauses.next(server_state.server().health);
-        let canary = server_state.next_canary();
+        let canary = server_state.next_turn();
         let canary = canary.map(|at| at.saturating_duration_since(Instant::now()));
         // At once is now: whoever is due now and was not asked is kept waiting by something else.
         let canary = canary.filter(|pause| !pause.is_zero());

@@ -131,7 +131,7 @@ fn as_long_as_a_request_runs_nobody_knows_that_the_server_stands_still() {
 #[test]
 fn a_model_that_fails_is_asked_less_and_less_and_is_no_wedged_server() {
     let mut server_state = holding(&["tiny"]);
-    let refused = Refused { status: 500, body: serde_json::Value::Null };
+    let refused = Refused { status: 500, body: serde_json::Value::Null, retry_after_seconds: None };
     let refused = Some(Box::new(refused));
     let fails = Failure { refused, ..failure(Cause::Timeout, Again::Maybe) };
     let mut asked = Vec::new();

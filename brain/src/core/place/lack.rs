@@ -23,6 +23,8 @@ pub(crate) enum Lack {
     Loading { seconds: f64, usual: Option<f64> },
     /// It was asked to so long ago, and has not begun; whether it is heard of.
     Asked { seconds: f64, silent: bool },
+    /// It was asked to so long ago, and its server says that it is busy.
+    ServerBusy { seconds: f64, message: String },
     /// It sends no heartbeats.
     Silent,
     /// Its server has not answered for so long.
@@ -62,6 +64,7 @@ impl Lack {
         match self {
             Self::Loading { .. }
             | Self::Asked { .. }
+            | Self::ServerBusy { .. }
             | Self::Silent
             | Self::Down { .. }
             | Self::NotYet
@@ -86,7 +89,7 @@ impl Lack {
 
     /// Whether a request for the load stands.
     pub(crate) const fn is_requested(&self) -> bool {
-        matches!(self, Self::Loading { .. } | Self::Asked { .. })
+        matches!(self, Self::Loading { .. } | Self::Asked { .. } | Self::ServerBusy { .. })
     }
 }
 
@@ -159,9 +162,15 @@ impl World {
             let busy = place.member(&asked.worker).is_some_and(|member| member.busy.is_some());
             return Some(match &asked.stage {
                 Stage::Waiting if busy => Lack::Busy,
-                Stage::Waiting => {
-                    Lack::Asked { seconds: asked.age, silent: member.access == Access::Silent }
-                }
+                Stage::Waiting => match place.busy.get(model) {
+                    Some(message) => {
+                        Lack::ServerBusy { seconds: asked.age, message: message.clone() }
+                    }
+                    None => {
+                        let silent = member.access == Access::Silent;
+                        Lack::Asked { seconds: asked.age, silent }
+                    }
+                },
                 Stage::Taken { seconds } | Stage::Stuck(StuckLoad { seconds, .. }) => {
                     let usual = self.load_seconds.get(model).copied();
                     Lack::Loading { seconds: *seconds, usual }
@@ -239,6 +248,9 @@ impl fmt::Display for Lack {
             }
             Self::Asked { seconds, silent: true } => {
                 write!(f, "asked {} ago, and sends no heartbeats", Span::rounded(*seconds))
+            }
+            Self::ServerBusy { seconds, message } => {
+                write!(f, "asked {} ago, its server is busy: {message}", Span::rounded(*seconds))
             }
             Self::Silent => f.write_str("not asked: it sends no heartbeats"),
             Self::Down { health: Health::Wedged, address, seconds } => {

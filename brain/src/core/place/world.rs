@@ -183,6 +183,8 @@ pub(crate) struct Place {
     pub(crate) spare: Option<u64>,
     pub(crate) takes_scripts: bool,
     pub(super) known: Option<BTreeSet<String>>,
+    /// Models that it has no time for now, and what it says.
+    pub(super) busy: BTreeMap<String, String>,
     /// Models that it cannot have now, and why.
     pub(super) refused: BTreeMap<String, Refusal>,
 }

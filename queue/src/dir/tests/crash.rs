@@ -396,6 +396,7 @@ fn seed_001_b18_a_dead_workers_task_is_settled_however_often_the_settler_dies() 
                     | Verdict::Cancelled(_)
                     | Verdict::ProbeFailed { .. }
                     | Verdict::NotReady(_)
+                    | Verdict::Busy(_)
                     | Verdict::Returned
                     | Verdict::Rejected => None,
                 };

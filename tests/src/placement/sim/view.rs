@@ -201,6 +201,7 @@ fn ability(sim: &Sim<'_>, index: usize, worker: &Worker) -> Ability {
         models: held.collect(),
         known: None,
         failed_loads: Vec::new(),
+        busy: Vec::new(),
         canary: None,
     };
     Ability {

@@ -214,7 +214,7 @@ impl Client {
     }
 
     fn refused(&self, mut reply: Reply<'_>) -> Failure {
-        let status = reply.status();
+        let (status, retry_after_seconds) = (reply.status(), reply.retry_after_seconds());
         let body = match reply.read(REFUSAL) {
             Ok(body) => body,
             Err(failure) => return failure,
@@ -223,7 +223,7 @@ impl Client {
         let mut failure = refusal.failure();
         let text = || String::from_utf8_lossy(&body).into_owned().into();
         let body = serde_json::from_slice(&body).unwrap_or_else(|_no_json| text());
-        failure.refused = Some(Box::new(Refused { status, body }));
+        failure.refused = Some(Box::new(Refused { status, body, retry_after_seconds }));
         if failure.cause == Cause::Unauthorized {
             let what = if self.key.is_some() { "another key" } else { "a key" };
             failure.message += &format!("; the server wants {what}: {KEY_HELP}");
@@ -356,6 +356,12 @@ fn failed(error: &ureq::Error, what: &str, call: Call<'_>) -> Failure {
 impl Reply<'_> {
     pub(super) fn status(&self) -> u16 {
         self.response.as_ref().map_or(0, |response| response.status().as_u16())
+    }
+
+    /// What it says of when to ask again: seconds only. A date would need its clock.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        let headers = self.response.as_ref().map(Response::headers)?;
+        headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()
     }
 
     /// What was asked, for messages.

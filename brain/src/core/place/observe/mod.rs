@@ -264,7 +264,7 @@ impl View<'_> {
         let able = members.iter().zip(&all).filter(|(_beat, all)| all.access == Access::Open);
         let mut able: Vec<&Heartbeat> = able.map(|(beat, _all)| *beat).collect();
         able.sort_by_key(|member| (self.uses_gpu(&member.worker), member.worker.clone()));
-        let busy = members.iter().any(|member| self.uses_gpu(&member.worker));
+        let in_use = members.iter().any(|member| self.uses_gpu(&member.worker));
         let held = self.held(newest, server);
         let (room, spare) = self.memory(newest, &held);
         let scripts = able.iter().any(|member| beside.script_takers.contains(&member.worker));
@@ -282,7 +282,7 @@ impl View<'_> {
             standing,
             loads: server.loads,
             held,
-            doing: if busy { Doing::Something } else { Doing::Nothing },
+            doing: if in_use { Doing::Something } else { Doing::Nothing },
             slots: able
                 .iter()
                 .map(|member| u64::from(member.ability.gpu_slots))
@@ -292,6 +292,7 @@ impl View<'_> {
             spare,
             takes_scripts: scripts,
             known: known(server),
+            busy: busy(server),
             refused: self.refused(newest, server),
         })
     }
@@ -312,6 +313,10 @@ impl View<'_> {
             return Standing::Hung(stuck.verb);
         }
         if let Some(asked) = own.next() {
+            // Nobody knows when it will have time: others are asked meanwhile.
+            if asked.stage == Stage::Waiting && server.busy_loading().is_some() {
+                return Standing::Moving(None);
+            }
             return Standing::Moving(Some(asked.goal.clone()));
         }
         // A heartbeat from before the end of the last request does not show yet what came of it.
@@ -379,6 +384,11 @@ impl View<'_> {
 fn known(server: &ModelServer) -> Option<BTreeSet<String>> {
     let known = server.known.as_ref()?;
     Some(known.iter().map(|model| bare_name(model).to_owned()).collect())
+}
+
+fn busy(server: &ModelServer) -> BTreeMap<String, String> {
+    let each = server.busy.iter();
+    each.map(|said| (bare_name(&said.model).to_owned(), said.message.clone())).collect()
 }
 
 /// Adds the work of another lane of the same kind.

@@ -55,6 +55,7 @@ pub(in crate::core::place) fn server(number: u32) -> ModelServer {
         models: Vec::new(),
         known: None,
         failed_loads: Vec::new(),
+        busy: Vec::new(),
         canary: None,
     }
 }

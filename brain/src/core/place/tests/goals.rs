@@ -2,7 +2,7 @@
 
 use queue::wire::heartbeat::StandingOrder;
 use shared::id::TaskId;
-use shared::llm::{Health, HeldModel, HeldState, ModelVerb};
+use shared::llm::{Busy, Health, HeldModel, HeldState, ModelVerb};
 use shared::outcome::Cause;
 use shared::task::{Class, TaskName};
 use shared::time::Moment;
@@ -66,6 +66,39 @@ fn the_incident_is_said_at_growing_intervals_until_every_worker_has_the_model() 
     let lines = said(&mut stage, &NAMES, 2);
     assert!(lines.len() == 1 && lines[0].starts_with("m is no longer waited for"), "{lines:?}");
     assert!(warned(&stage).is_none());
+}
+
+/// One load stays asked for, nothing is asked in its stead, and others are asked as if it were not.
+#[test]
+fn a_server_that_is_busy_keeps_its_one_request_and_others_are_asked() {
+    let mut stage = stage(2);
+    waits(&mut stage, &[llm("m", 1)]);
+    stage.seen.requests = vec![request("worker-1", ModelVerb::Load, "m", "m")];
+    let busy = |stage: &mut Stage| {
+        let (since, until) = (stage.at().wall, stage.at().wall.plus_millis(60_000));
+        let (model, message) = ("m".to_owned(), "status 503: server busy".to_owned());
+        set(stage, "worker-1", |server| {
+            server.busy = vec![Busy { model, since, until, message }];
+        });
+    };
+    set(&mut stage, "worker-2", |_same| {});
+    assert_eq!(asked(&stage.look()), [""; 0], "one load is enough for one task");
+    busy(&mut stage);
+    let commands = stage.look();
+    assert_eq!(asked(&commands), ["worker-2 load_llm m"]);
+    assert_eq!(names(&commands).iter().filter(|name| **name == "models.withdrawn").count(), 0);
+    // The other one is out.
+    set(&mut stage, "worker-2", |server| server.health = Health::Down);
+    let mut lines = Vec::new();
+    for _second in 0..62 {
+        busy(&mut stage);
+        let commands = stage.pass(1);
+        assert_eq!(asked(&commands), [""; 0]);
+        lines.extend(words(&commands, "models.unconsumed"));
+    }
+    assert_eq!(lines, [seed(60, "'worker-1'")]);
+    let text = warned(&stage).unwrap();
+    assert!(text.contains(", its server is busy: status 503"), "{text}");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! One failed look is not yet a server that is down, and one canary that died is not yet a wedged
 //! one; but from the first doubt on no task is given to a model until it has answered again.
 
+mod asking;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -16,10 +18,13 @@ use shared::name::Name;
 use shared::outcome::Cause;
 
 use super::Patience;
+use super::busy::BusyModels;
 use super::now::Now;
 use super::speed::{Speed, Turn};
 use super::trouble::Troubles;
 use crate::server::{Failure, Server};
+
+pub use asking::Pace;
 
 /// So many looks in a row must fail before an answering server is called down.
 const STRIKES: u32 = 2;
@@ -43,6 +48,8 @@ pub struct ServerState {
     silent: u32,
     /// Models whose canaries died while the server answered pings.
     troubles: Troubles,
+    /// Models that the server has no time for.
+    busy: BusyModels,
     /// Models that tasks wait for, by their one spelling.
     wanted: BTreeSet<String>,
     /// Models that this worker loaded, as long as they are held.
@@ -70,6 +77,7 @@ impl ServerState {
             models: Vec::new(),
             known: None,
             failed_loads: Vec::new(),
+            busy: Vec::new(),
             canary: None,
         };
         Self {
@@ -78,6 +86,7 @@ impl ServerState {
             server,
             silent: 0,
             troubles: Troubles::new(patience),
+            busy: BusyModels::default(),
             wanted: BTreeSet::new(),
             ours: BTreeSet::new(),
             at_work: None,
@@ -111,6 +120,8 @@ impl ServerState {
         self.said.clear();
         self.proofs.clear();
         self.troubles.clear();
+        self.busy.clear();
+        self.server.busy.clear();
         self.ours.clear();
         match self.expected {
             Expected::Surely => vec![Event::ServerDown { worker, server, error }],
@@ -266,62 +277,6 @@ impl ServerState {
         events
     }
 
-    /// A canary died although the server answers pings. So many other requests run: as long as any
-    /// does, nobody knows that the server stands still.
-    pub fn mute(&mut self, model: &str, failure: &Failure, others: u32, now: Now) -> Vec<Event> {
-        self.doubt(model, now);
-        let count = self.troubles.met(model, failure, now);
-        let error = failure.message.clone();
-        let held = self.server.models.iter_mut();
-        for held in held.filter(|held| is_same_model(&held.model, model)) {
-            held.error = Some(error.clone());
-        }
-        let (worker, model) = (self.worker.clone(), model.to_owned());
-        let mut events = Vec::new();
-        if count == 1 {
-            let (worker, model, error) = (worker.clone(), model.clone(), error.clone());
-            events.push(Event::ModelSilent { worker, model, error });
-        }
-        if others == 0 && self.server.health != Health::Wedged && self.stands_still() {
-            self.set_health(Health::Wedged, Some(error.clone()), now);
-            let server = self.server.address.clone();
-            events.push(Event::ServerWedged { worker, server, model, error });
-        }
-        events
-    }
-
-    /// Whether all models that are asked are silent.
-    fn stands_still(&self) -> bool {
-        let asked = self.server.models.iter().filter(|held| self.is_asked(held));
-        self.troubles.are_all_silent(asked.map(|held| held.model.as_str()))
-    }
-
-    /// Whether it gets canaries: only what tasks wait for, and what this worker loaded. Others may
-    /// cost money, or be loaded only to answer.
-    fn is_asked(&self, held: &HeldModel) -> bool {
-        let model = bare_name(&held.model);
-        let is_there = matches!(held.state, HeldState::Loaded | HeldState::Unproven);
-        is_there && (self.wanted.contains(model) || self.ours.contains(model))
-    }
-
-    /// These are the models that tasks wait for. Whether there is something to be found out for
-    /// them now.
-    pub fn want(&mut self, models: BTreeSet<String>) -> bool {
-        if models == self.wanted {
-            return false;
-        }
-        self.wanted = models;
-        let is_new = |held: &HeldModel| {
-            held.state == HeldState::Unproven && self.troubles.again(&held.model).is_none()
-        };
-        match self.server.health {
-            Health::Unknown | Health::Down => !self.wanted.is_empty(),
-            Health::Up | Health::Wedged => {
-                self.server.models.iter().any(|held| self.is_asked(held) && is_new(held))
-            }
-        }
-    }
-
     /// A request of ours failed by the server's fault: it gets no other one before it has answered
     /// a canary.
     pub fn doubt(&mut self, model: &str, now: Now) {
@@ -379,44 +334,18 @@ impl ServerState {
         if !self.is_at_work_with(model) {
             self.enter(model, HeldState::Loaded, now);
         }
+        let busy_since = self.busy.served(model);
+        self.server.busy = self.busy.list();
+        events.extend(busy_since.map(|since| Event::ServerNotBusy {
+            worker: self.worker.clone(),
+            server: self.server.address.clone(),
+            model: model.to_owned(),
+            seconds: now.at.seconds_since(since),
+        }));
         if self.server.health == Health::Wedged {
             events.extend(self.is_up(now));
         }
         events
-    }
-
-    /// The model that should answer a canary now: one that has yet to, or, where nothing runs, one
-    /// that has not answered anything for a while, or since another one did not.
-    #[must_use]
-    pub fn due(&self, now: Now, pace: Pace) -> Option<String> {
-        if self.at_work.is_some() {
-            return None;
-        }
-        let is_due = |held: &&HeldModel| match (held.state, pace) {
-            (HeldState::Unproven, _) => {
-                self.troubles.again(&held.model).is_none_or(|again| again <= now.tick)
-            }
-            (HeldState::Loaded, Pace::Idle(interval)) => {
-                let proof = self.proofs.get(bare_name(&held.model));
-                let is_old = |proof: &Instant| {
-                    now.tick.saturating_duration_since(*proof) >= interval
-                        || self.troubles.last_silence().is_some_and(|silence| *proof < silence)
-                };
-                proof.is_none_or(is_old)
-            }
-            (HeldState::Loaded | HeldState::Loading | HeldState::Unloading, _) => false,
-        };
-        let asked = self.server.models.iter().filter(|held| self.is_asked(held));
-        // Those first of which nothing is known, so that one that fails keeps no other waiting.
-        let due = asked.filter(is_due).min_by_key(|held| self.troubles.again(&held.model));
-        due.map(|held| held.model.clone())
-    }
-
-    /// When a model that did not answer is to be asked again.
-    #[must_use]
-    pub fn next_canary(&self) -> Option<Instant> {
-        let asked = self.server.models.iter().filter(|held| self.is_asked(held));
-        self.troubles.next(asked.map(|held| held.model.as_str()))
     }
 
     fn is_up(&mut self, now: Now) -> Vec<Event> {
@@ -467,13 +396,4 @@ impl ServerState {
     fn is_at_work_with(&self, model: &str) -> bool {
         self.at_work.as_ref().is_some_and(|(_verb, at_work)| is_same_model(at_work, model))
     }
-}
-
-/// How often canaries are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// Requests run, and are canaries themselves.
-    Busy,
-    /// Nothing runs: each model after so long.
-    Idle(Duration),
 }
