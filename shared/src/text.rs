@@ -68,6 +68,16 @@ pub fn of(bytes: &[u8]) -> Result<&str, NoText> {
         .map_err(|err| NoText::NotUtf8(before + err.valid_up_to()))
 }
 
+/// A word as a shell reads it back.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -172,7 +172,7 @@ impl Observer {
 
     /// How many tasks are where.
     pub(crate) fn counts(&mut self) -> Result<Counts, Error> {
-        self.counter.take(self.pool.layout())
+        self.counter.take(&self.pool)
     }
 
     /// The lanes, with what they need.

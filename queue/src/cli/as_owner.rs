@@ -4,6 +4,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use shared::text::shell_word;
+
 use crate::users;
 
 /// This process's own command line, for the owner of the pool at `pool`, as it can be typed.
@@ -35,14 +37,4 @@ fn become_user(user: u32, group: u32) -> Vec<String> {
     let groups = if name.is_some() { "--init-groups" } else { "--clear-groups" };
     let (user, group) = (user.to_string(), group.to_string());
     ["setpriv", "--reuid", &user, "--regid", &group, groups].map(str::to_owned).into()
-}
-
-/// A word as a shell reads it back.
-#[must_use]
-pub fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }

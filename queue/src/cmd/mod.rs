@@ -232,6 +232,10 @@ fn nothing_named(miss: &Miss) -> Stop {
     Stop::no_match(format!("{miss}{no_key}"))
 }
 
+/// What is said of a task whose file is nowhere though history says that it has not ended.
+const GONE: &str = "its file is gone from the pool, though it has not ended: somebody has removed it; \
+                    submit it again if it is to run";
+
 /// Says something to the person on stderr.
 fn warn(text: impl AsRef<str>) {
     // A person who closed stderr does not want to hear it.

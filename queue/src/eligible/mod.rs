@@ -104,7 +104,16 @@ fn never(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
 
 /// What may be over soon.
 fn not_now(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
-    let (name, ability) = (candidate.name, candidate.ability);
+    let mut reasons = of_worker(candidate.name, candidate.ability);
+    reasons.extend(backs_off(candidate, lane));
+    reasons.extend(busy(candidate, lane));
+    reasons.extend(model::reasons(candidate, lane));
+    reasons
+}
+
+/// What keeps a worker from tasks of any lane.
+#[must_use]
+pub fn of_worker(name: &Name, ability: &Ability) -> Vec<Reason> {
     let mut reasons: Vec<Reason> = unfit(name, ability).into_iter().collect();
     if let Some(paused) = &ability.paused {
         let (what, fix) = match paused.scope.as_str() {
@@ -124,9 +133,6 @@ fn not_now(candidate: Candidate<'_>, lane: &Requirements) -> Vec<Reason> {
         let reason = Reason::new(Code::WorkerStarved, text).since(starved.since);
         reasons.push(reason.evidence("error", starved.error.clone()));
     }
-    reasons.extend(backs_off(candidate, lane));
-    reasons.extend(busy(candidate, lane));
-    reasons.extend(model::reasons(candidate, lane));
     reasons
 }
 

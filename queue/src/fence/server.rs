@@ -40,7 +40,7 @@ pub struct Killed {
 /// Kills what carries this mark, and returns when it is gone, or does not end even when killed.
 ///
 /// # Errors
-/// When the processes of this machine cannot be looked at.
+/// When the processes of this machine cannot be looked at, for lack of descriptors say.
 pub fn end_server(mark: &str) -> io::Result<Killed> {
     let mut all = Killed::default();
     for _look in 0..LOOKS {
@@ -49,9 +49,11 @@ pub fn end_server(mark: &str) -> io::Result<Killed> {
         all.late = until_gone(&killed);
         // Who does not even end when killed is not waited for again and again.
         if killed.is_empty() || all.late > 0 {
-            break;
+            return Ok(all);
         }
     }
+    // They start new ones faster than these are ended.
+    all.late = kill_all(mark)?.len() as u64;
     Ok(all)
 }
 
@@ -60,18 +62,21 @@ fn kill_all(mark: &str) -> io::Result<Vec<OwnedFd>> {
     let mut read = Vec::new();
     // Whom we may not look into we have not started either.
     let mut carries = |pid: u32| {
-        let is_read = environ::read(pid, &mut read).is_ok();
-        is_read && read.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
+        let is_read = proc::unless_short(environ::read(pid, &mut read))?.is_some();
+        Ok::<_, io::Error>(
+            is_read && read.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()),
+        )
     };
     let mut killed = Vec::new();
     for pid in proc::all()?.filter(|pid| *pid != std::process::id()) {
-        if !carries(pid) {
+        if !carries(pid)? {
             continue;
         }
         let Some(raw) = Pid::from_raw(pid.cast_signed()) else { continue };
-        let Ok(handle) = pidfd_open(raw, PidfdFlags::empty()) else { continue };
+        let handle = pidfd_open(raw, PidfdFlags::empty()).map_err(io::Error::from);
+        let Some(handle) = proc::unless_short(handle)? else { continue };
         // Looked at once more, now that the number cannot become another's.
-        if carries(pid) && pidfd_send_signal(&handle, Signal::KILL).is_ok() {
+        if carries(pid)? && pidfd_send_signal(&handle, Signal::KILL).is_ok() {
             killed.push(handle);
         }
     }

@@ -89,7 +89,7 @@ pub fn see(pool: &Pool, settings: &Settings, count: Count) -> Result<View, Error
     };
     let counts = match known.filter(|counts| counts.pending > MANY) {
         Some(counts) => counts,
-        None => Counter::default().take(pool.layout())?,
+        None => Counter::default().take(pool)?,
     };
     let ended = ended(pool, brain.fresh(at))?;
     let states = States {
@@ -298,11 +298,10 @@ impl View {
 
 /// A directory that cannot be listed, as a reason.
 fn unlisted(dir: &Unlisted) -> Reason {
-    let Unlisted { path, problem, state } = dir;
+    let (Unlisted { path, problem, state }, fix) = (dir, dir.fix());
     let text = format!(
         "`{path}` cannot be listed ({problem}): how many tasks are {state} there is unknown"
     );
-    let fix = format!("chmod u+rwx '{path}'");
     Reason::new(Code::DirectoryUnlisted, text)
         .evidence("path", path.clone())
         .evidence("state", state.clone())

@@ -25,7 +25,7 @@ use crate::dir::submit::one::Submitter;
 use crate::dir::{Pool, Privacy, Rules, operate};
 use crate::view::{self, Count};
 use crate::wire::heartbeat::gpu_state::{Fitness, GpuState, Quarantine};
-use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, Status};
+use crate::wire::heartbeat::{Ability, ClaimReport, Heartbeat, Run, Starved, Status};
 use crate::wire::lease_record::Record;
 
 fn pool(dir: &Path) -> Pool {
@@ -194,6 +194,23 @@ fn a_gpu_out_of_use_is_told_of_task_worker_gpu_and_pool() {
         let told = codes(&verdict).iter().filter(|code| **code == Code::GpuQuarantined).count();
         assert_eq!(told, 1, "{kind}: once");
     }
+}
+
+#[test]
+fn a_worker_that_can_start_nothing_says_so_once_however_many_lanes_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path());
+    let starved = Starved { since: Moment::now(), error: "no thread".into() };
+    let ability = Ability { starved: Some(starved), ..ability(&[Class::Script]) };
+    let _held = worker(&pool, "worker-0", ability, Vec::new());
+    let without_tasks = of_worker(&pool, "worker-0");
+    assert_eq!(codes(&without_tasks), [Code::WorkerStarved, Code::QueueEmpty]);
+    for priority in 0..3 {
+        let memory = format!(r#"{{"shell": "x", "gpu_memory": "{priority}GiB"}}"#);
+        submit(&pool, &memory);
+    }
+    let verdict = of_worker(&pool, "worker-0");
+    assert_eq!((verdict.verdict, codes(&verdict)), (Word::Blocked, vec![Code::WorkerStarved]));
 }
 
 #[test]

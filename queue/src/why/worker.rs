@@ -1,5 +1,7 @@
 //! Why a worker takes nothing.
 
+use std::collections::HashSet;
+
 use shared::quantity::counted;
 use shared::reason::{Code, Reason, in_order};
 
@@ -50,6 +52,7 @@ fn alive(look: &Look<'_>, beat: &Heartbeat) -> Result<(Word, String, Vec<Reason>
     let name = &beat.worker;
     let mut reasons: Vec<Reason> = standing(look, beat);
     let stopped = reasons.first().map(|reason| reason.text.clone());
+    let told: HashSet<Code> = reasons.iter().map(|reason| reason.code).collect();
     let mut open = 0;
     for lane in &look.view.counts.lanes {
         let Ok(requirements) = read_requirements(look.pool.layout(), &lane.lane) else { continue };
@@ -58,7 +61,8 @@ fn alive(look: &Look<'_>, beat: &Heartbeat) -> Result<(Word, String, Vec<Reason>
         let used_up = used_up(look, &requirements.limits)?;
         match in_order(closed.into_iter().chain(used_up).collect()).into_iter().next() {
             None => open += lane.pending,
-            Some(first) if holds_for_all(first.code) => {}
+            // It keeps the worker from all lanes: then it is told once.
+            Some(first) if told.contains(&first.code) => {}
             Some(first) => {
                 let tasks = counted(lane.pending, &format!("{} task", lane.class));
                 let text = format!("{tasks} of lane {}: {}", lane.lane, first.text);
@@ -76,11 +80,6 @@ fn alive(look: &Look<'_>, beat: &Heartbeat) -> Result<(Word, String, Vec<Reason>
     }
     reasons.extend(beat.claim.reasons.iter().filter(|r| r.code == Code::RacesLost).cloned());
     Ok(judge(look, beat, stopped, open, reasons))
-}
-
-/// Whether it keeps the worker from all lanes: then it is told once.
-const fn holds_for_all(code: Code) -> bool {
-    matches!(code, Code::Paused | Code::WorkerDraining | Code::GpuQuarantined | Code::Thermal)
 }
 
 fn judge(
@@ -126,19 +125,13 @@ fn judge(
 /// What keeps the worker from taking anything at all.
 fn standing(look: &Look<'_>, beat: &Heartbeat) -> Vec<Reason> {
     let mut reasons: Vec<Reason> = look.view.pause.iter().map(view::paused).collect();
-    let name = &beat.worker;
-    if let Some(pause) = beat.ability.paused.as_ref().filter(|pause| pause.scope != "pool") {
-        let text = format!("{name} is paused by {}", pause.by);
-        let reason = Reason::new(Code::Paused, text).worker(name).since(pause.since);
-        reasons.push(reason.fix(format!("queue resume {name}")));
-    }
-    if let Some(drain) = &beat.ability.draining {
-        let text = format!("{name} is draining, by {}", drain.by);
-        let reason = Reason::new(Code::Draining, text).worker(name).since(drain.since);
-        reasons.push(reason.fix(format!("queue resume {name}")));
-    }
-    let unfit = eligible::unfit(name, &beat.ability);
-    reasons.extend(unfit.map(|reason| reason.worker(name)));
+    let own = eligible::of_worker(&beat.worker, &beat.ability).into_iter();
+    // A pause of the pool is told above, as it is now.
+    let is_told = |reason: &Reason| {
+        let of_pool = beat.ability.paused.as_ref().is_some_and(|pause| pause.scope == "pool");
+        reason.code == Code::Paused && of_pool
+    };
+    reasons.extend(own.filter(|r| !is_told(r)).map(|reason| reason.worker(&beat.worker)));
     reasons.extend(look.view.disk_full());
     reasons
 }

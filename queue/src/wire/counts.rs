@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shared::id::TaskId;
 use shared::task::Class;
+use shared::text::shell_word;
 use shared::time::Moment;
 
 use super::lane::LaneName;
@@ -35,6 +36,14 @@ pub struct Unlisted {
     pub path: String,
     /// What the system said.
     pub problem: String,
+}
+
+impl Unlisted {
+    /// The command that lets its owner list it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        format!("chmod u+rwx {}", shell_word(&self.path))
+    }
 }
 
 /// One lane with pending tasks.

@@ -7,6 +7,8 @@ use shared::outcome::{Cause, Next, Outcome};
 use shared::task::TaskName;
 use shared::time::Moment;
 
+use super::brake;
+
 /// How often, and after which pause, a task is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -36,6 +38,12 @@ impl Policy {
     #[must_use]
     pub fn of(&self, task: &shared::task::Task) -> Self {
         Self { max_attempts: task.spec.max_attempts.unwrap_or(self.max_attempts), ..*self }
+    }
+
+    /// No pause before another attempt, whatever the reason, is longer than this.
+    #[must_use]
+    pub fn longest_pause(&self) -> Duration {
+        self.backoff_max.max(brake::LONGEST_AWAY)
     }
 }
 

@@ -328,7 +328,12 @@ fn reading<T>(answer: Result<T, NvmlError>) -> Reading<T> {
 
 /// Those that compute and those that draw; one that does both is listed by the driver twice.
 fn processes(device: &Device<'_>) -> Reading<Vec<GpuProcess>> {
-    let drawing = device.running_graphics_processes().unwrap_or_default();
+    let drawing = match reading(device.running_graphics_processes()) {
+        Reading::Known(drawing) => drawing,
+        // A card without a display has none that draw.
+        Reading::Unsupported => Vec::new(),
+        Reading::Failed => return Reading::Failed,
+    };
     reading(device.running_compute_processes()).map(|mut all| {
         for process in drawing {
             if !all.iter().any(|known| known.pid == process.pid) {

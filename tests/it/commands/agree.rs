@@ -156,3 +156,27 @@ fn who_uses_up_a_limit_is_told_and_what_frees_it() {
     pool.queue(&["settle", &first]).success();
     assert_eq!(until_over(&pool, &second)["outcome"], "succeeded");
 }
+
+/// Somebody removes the file of a task that has not ended: no command waits for it or turns in a
+/// circle, and each says what has happened.
+#[test]
+fn a_task_whose_file_was_removed_is_said_to_be_gone() {
+    let pool = quick("retry_backoff_first = \"1h\"\nretry_backoff_max = \"1h\"\n");
+    let answer = submit_batch(&pool, &[json!({"shell": "exit 1", "class": "cpu"}), good()]);
+    let (batch, ids) = (answer["batch_id"].as_str().unwrap(), ids(&answer));
+    let _worker = pool.worker(&["--cpu"]);
+    let delayed = || {
+        let files = pool.files_in("delayed");
+        files.into_iter().find(|path| path.to_string_lossy().contains(&ids[0]))
+    };
+    pool.until_true("it to wait for its next attempt", || delayed().is_some());
+    std::fs::remove_file(delayed().unwrap()).unwrap();
+    for verb in ["hold", "release", "retry"] {
+        let told = pool.queue(&[verb, &ids[0]]).code(4);
+        assert!(told.stderr.contains("its file is gone"), "{told}");
+    }
+    let cancelled = pool.queue(&["cancel", batch]).code(4);
+    assert!(cancelled.stdout.contains("its file is gone"), "{cancelled}");
+    let waited = pool.queue(&["wait", batch]).code(100);
+    assert!(waited.stderr.contains("its file is gone"), "{waited}");
+}

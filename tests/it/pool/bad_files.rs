@@ -205,6 +205,11 @@ fn a_task_that_cannot_be_read_is_found_waited_for_and_taken_back_once_mended() {
     let problem = shown["attempts"][0]["error_message"].as_str().unwrap();
     assert!(problem.contains("line 1: not JSON"), "{problem}");
     assert!(pool.queue(&["show", &id]).success().stdout.contains("rejected"));
+    for command in [&["ls"][..], &["ls", "--state", "failed"]] {
+        let listed = pool.queue(command).success().stdout;
+        let row = listed.lines().find(|row| row.starts_with(&id[id.len() - 8..])).expect("a row");
+        assert!(row.contains("failed") && row.contains("unknown"), "{listed}");
+    }
     let why = pool.queue(&["why", &id]).success().stdout;
     let name = TaskName::first(id.parse().unwrap()).again().file_name();
     let kept = pool.dir().join("rejected").join(&name);

@@ -141,7 +141,7 @@ impl Search {
 
     /// The lanes there are, with how much waits in each.
     pub(super) fn lanes(&mut self) -> Result<Vec<LaneCount>, queue::Error> {
-        Ok(self.counter.take(self.context.surroundings.pool.layout())?.lanes)
+        Ok(self.counter.take(&self.context.surroundings.pool)?.lanes)
     }
 
     pub(super) fn may_claim(&self) -> bool {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use clap::Args;
 use queue::Pool;
 use queue::dir::disk::place::{Found, Place};
-use queue::dir::find::places;
+use queue::dir::find::{gone, places};
 use queue::dir::ledger::append::Ledger;
 use queue::dir::ledger::search;
 use queue::dir::lookup;
@@ -26,7 +26,7 @@ use shared::task::TaskName;
 use shared::time::Moment;
 
 use crate::cmd::watch::{Deadline, Watch};
-use crate::cmd::{App, Stop, end_on_interrupt, me, note};
+use crate::cmd::{App, GONE, Stop, end_on_interrupt, me, note};
 
 /// End tasks for good; waits until those that run have ended
 #[derive(Args, Debug)]
@@ -50,6 +50,8 @@ enum Came {
     Asked,
     /// Its worker was asked, but is dead, and nobody is there to settle its affairs.
     Orphaned,
+    /// Its file was removed.
+    Gone,
 }
 
 impl Came {
@@ -59,6 +61,7 @@ impl Came {
             Self::Ended(_) => "already_ended",
             Self::Asked => "asked",
             Self::Orphaned => "worker_dead",
+            Self::Gone => "gone",
         }
     }
 
@@ -70,6 +73,7 @@ impl Came {
             Self::Orphaned => "cancel noted; its worker is dead and no brain runs to settle its \
                                affairs (start `brain`, or a worker of that name)"
                 .to_owned(),
+            Self::Gone => GONE.to_owned(),
         }
     }
 }
@@ -116,8 +120,12 @@ fn say(app: &mut App, results: &[(TaskId, Came)]) -> Result<u8, Stop> {
             app.out.line(format!("{} {}", id.short(), result.text()))?;
         }
     }
-    let orphaned = results.iter().any(|(_id, result)| *result == Came::Orphaned);
-    Ok(if orphaned { exit::TRY_LATER } else { exit::OK })
+    let any = |came: Came| results.iter().any(|(_id, result)| *result == came);
+    Ok(match (any(Came::Orphaned), any(Came::Gone)) {
+        (true, _) => exit::TRY_LATER,
+        (false, true) => exit::NO_MATCH,
+        (false, false) => exit::OK,
+    })
 }
 
 /// Whether workers are only asked, or waited for.
@@ -196,6 +204,9 @@ impl Canceller<'_> {
                 (None, _) => moving.push(id),
             }
         }
+        let lost = gone::gone(self.pool.layout(), moving.iter().copied().collect())?;
+        moving.retain(|id| !lost.contains(id));
+        self.came.extend(lost.into_iter().map(|id| (id, Came::Gone)));
         Ok(moving)
     }
 

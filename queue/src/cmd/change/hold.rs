@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use clap::Args;
 use queue::dir::disk::listing::PassedOver;
 use queue::dir::disk::place::Found;
-use queue::dir::find::places;
+use queue::dir::find::{gone, places};
 use queue::dir::layout::Layout;
 use queue::dir::ledger::search;
 use queue::dir::lookup;
@@ -20,7 +20,7 @@ use shared::exit;
 use shared::id::TaskId;
 use shared::outcome::Next;
 
-use crate::cmd::{App, Stop, me, note};
+use crate::cmd::{App, GONE, Stop, me, note};
 
 /// Give tasks that failed another chance, with a clean slate
 #[derive(Args, Debug)]
@@ -122,6 +122,8 @@ enum Came {
     Refused(String),
     /// The task is in this state, in which nothing had to be done but to let go of its brake.
     LetGo(String),
+    /// Its file was removed.
+    Gone,
 }
 
 /// Lets go of the brakes that hold some of these tasks, and nothing of what a person holds: that is
@@ -199,6 +201,10 @@ fn change_all(
             came.extend(now.map(|now| (id, now)));
         }
         open.retain(|id| !came.contains_key(id));
+        let missed = open.iter().copied().filter(|id| !found.contains_key(id)).collect();
+        let lost = gone::gone(layout, missed)?;
+        open.retain(|id| !lost.contains(id));
+        came.extend(lost.into_iter().map(|id| (id, Came::Gone)));
     }
     Ok(())
 }
@@ -233,7 +239,7 @@ fn say(
     ids: &[TaskId],
     came: &HashMap<TaskId, Came>,
 ) -> Result<u8, Stop> {
-    let refused = came.values().any(|came| matches!(came, Came::Refused(_)));
+    let refused = came.values().any(|came| matches!(came, Came::Refused(_) | Came::Gone));
     if app.json() {
         let now = places::find_all(pool.layout(), &ids.iter().copied().collect())?;
         let told = ids.iter().filter_map(|id| {
@@ -241,6 +247,7 @@ fn say(
                 Came::Done => (verb.done, now.get(id).map_or("gone", |now| now.place.state())),
                 Came::Refused(state) => ("refused", state.as_str()),
                 Came::LetGo(state) => (let_go_word(verb, state), state.as_str()),
+                Came::Gone => ("refused", "gone"),
             };
             Some(json!({"id": id, "result": result, "state": state}))
         });
@@ -252,6 +259,7 @@ fn say(
                 Some(Came::Refused(state)) => {
                     note(format!("{} is {state}: {}", id.short(), verb.needs));
                 }
+                Some(Came::Gone) => note(format!("{}: {GONE}", id.short())),
                 // Of those it is told once, by their brake.
                 Some(Came::LetGo(_)) | None => {}
             }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use clap::Args;
+use memchr::memmem;
 use queue::Pool;
 use queue::dir::disk::listing::{self, PassedOver};
 use queue::dir::disk::place::{Found, Place};
@@ -122,6 +123,9 @@ const fn state_of(place: &Place) -> Option<ListedState> {
     }
 }
 
+/// So a line says that its task could not be understood.
+const REJECTED: &[u8] = br#""next":"rejected""#;
+
 /// In the order in which people look: what runs, then what comes next; inside it the oldest first.
 fn rank(place: &Place, names: &[TaskName]) -> (Option<ListedState>, u8, String) {
     let (priority, time) = match place {
@@ -216,9 +220,14 @@ impl Lister<'_> {
     fn history(&mut self, app: &mut App) -> Result<(), Stop> {
         let states = self.wanted.states();
         let ended = [ListedState::Succeeded, ListedState::Cancelled];
-        if !ended.iter().any(|state| states.contains(state)) {
+        let all = ended.iter().any(|state| states.contains(state));
+        // Those that could not be understood are in no place either; their files are put aside.
+        let rejected = states.contains(&ListedState::Failed)
+            && !listing::entries(&self.pool.layout().rejected())?.is_empty();
+        if !all && !rejected {
             return Ok(());
         }
+        let is_rejected = memmem::Finder::new(REJECTED);
         let files = files_since(self.pool.layout(), "")?;
         let last = last_ends(&files)?;
         let mut damaged = 0_u64;
@@ -226,6 +235,9 @@ impl Lister<'_> {
             let mut shown = Ok(());
             each_line(&path, 0, |offset, line| {
                 if shown.is_err() || self.is_full() {
+                    return;
+                }
+                if !all && is_rejected.find(line).is_none() {
                     return;
                 }
                 match read_line::<Brief>(&path, offset, line) {
@@ -310,7 +322,7 @@ impl Lister<'_> {
         let row = line([
             &task.id.short(),
             state,
-            task.class().as_str(),
+            if task.is_unreadable() { "unknown" } else { task.class().as_str() },
             &priority,
             &attempt,
             &age,

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use queue::Pool;
-use queue::cli::as_owner::shell_word;
 use queue::dir::disk::place::{Found, Place};
 use queue::dir::layout::Shelf;
 use queue::dir::ledger::search::{TaskHistory, history_of};
@@ -18,6 +17,7 @@ use shared::name::printable;
 use shared::quantity::counted;
 use shared::settings::Settings;
 use shared::task::{On, Spec, Task};
+use shared::text::shell_word;
 use shared::time::Moment;
 
 use crate::cmd::out::{ago, cut, span};

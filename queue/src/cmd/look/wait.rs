@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use queue::Pool;
 use queue::dir::disk::listing::PassedOver;
 use queue::dir::disk::place::{Found, Place};
-use queue::dir::find::places;
+use queue::dir::find::{gone, places};
 use queue::dir::layout::Shelf;
 use queue::dir::ledger::follow::Follower;
 use queue::dir::ledger::search;
@@ -28,7 +28,7 @@ use shared::time::Moment;
 use super::flaws::Flaws;
 use crate::cmd::out::Tone;
 use crate::cmd::watch::{Deadline, Watch};
-use crate::cmd::{App, Stop, end_on_interrupt, note, warn};
+use crate::cmd::{App, GONE, Stop, end_on_interrupt, note, warn};
 
 /// Wait until tasks have ended; exit 0 if all succeeded, 100 if not, 75 on timeout
 #[derive(Args, Debug)]
@@ -80,7 +80,7 @@ impl Brakes {
         let since = |brake: &Brake| brake.held.as_ref().map(|held| held.since);
         let is_new = |brake: &Brake| since(brake) != self.told.get(&brake.key).copied();
         if all.values().any(is_new) {
-            for held in operate::brakes_of(pool, open)? {
+            for held in operate::brakes_of(pool, open)?.iter().filter(|held| is_new(&held.brake)) {
                 warn(&held.brake.reason().text);
             }
         }
@@ -163,6 +163,8 @@ impl End {
 pub(in crate::cmd) struct Ends {
     pub(in crate::cmd) open: HashSet<TaskId>,
     pub(in crate::cmd) ended: HashMap<TaskId, End>,
+    /// Those of them whose files somebody has removed before they ended: they count as failed.
+    gone: HashSet<TaskId>,
     follower: Follower,
 }
 
@@ -183,7 +185,8 @@ impl Ends {
         };
         let asked: HashSet<TaskId> = ids.iter().copied().filter(may_have_ended).collect();
         let lines = search::last_of(layout, &asked)?;
-        let mut ends = Self { open: ids, ended: HashMap::new(), follower };
+        let (ended, gone) = (HashMap::new(), HashSet::new());
+        let mut ends = Self { open: ids, ended, gone, follower };
         for id in asked {
             match (there.get(&id), lines.last.get(&id)) {
                 // Unless it is where nobody may look, or the line about it cannot be understood.
@@ -192,10 +195,23 @@ impl Ends {
                     lines.all_was_read()?;
                     return Err(Stop::no_match(format!("no task `{id}`")));
                 }
+                // It may have ended with an attempt whose line cannot be understood.
+                (None, Some(_earlier)) if lines.damaged.contains_key(&id) => {
+                    lines.all_was_read()?;
+                }
                 (found, brief) => ends.ended.extend(end_of(found, brief).map(|end| (id, end))),
             }
         }
         ends.open.retain(|id| !ends.ended.contains_key(id));
+        let missed = ends.open.iter().copied().filter(|id| !there.contains_key(id)).collect();
+        if passed_over.is_empty() {
+            for id in gone::gone(layout, missed)? {
+                // Nobody will ever run it: waiting for its end would never end.
+                ends.open.remove(&id);
+                ends.ended.insert(id, End { outcome: Outcome::Failed, cause: None, flaw: None });
+                ends.gone.insert(id);
+            }
+        }
         Ok(ends)
     }
 
@@ -215,6 +231,7 @@ impl Ends {
         if !failed.is_empty() {
             let ends = Self::new(pool, failed)?;
             self.ended.extend(ends.ended);
+            self.gone.extend(ends.gone);
             self.ended.retain(|id, _end| !ends.open.contains(id));
             self.open.extend(ends.open);
         }
@@ -223,7 +240,7 @@ impl Ends {
 
     /// Reads what history has got since the last look.
     pub(in crate::cmd) fn look(&mut self, pool: &Pool) -> Result<(), Stop> {
-        let Self { open, ended, follower } = self;
+        let Self { open, ended, follower, .. } = self;
         follower.follow(pool.layout(), |brief| {
             if let Some(outcome) = brief.end_of_task()
                 && open.remove(&brief.id)
@@ -288,6 +305,9 @@ fn say(app: &mut App, ids: &[TaskId], ends: &Ends) -> Result<u8, Stop> {
         app.out.json("wait", &fields)?;
     } else {
         for id in ids {
+            if ends.gone.contains(id) {
+                warn(format!("{}: {GONE}", id.short()));
+            }
             let Some(end) = end_of(id).filter(|end| end.outcome != Outcome::Succeeded) else {
                 continue;
             };

@@ -77,8 +77,17 @@ impl Brakes {
         Self { layout: layout.clone(), setting, known: Mutex::default() }
     }
 
-    /// Those there are, as of a moment ago. What cannot be read is left out.
+    /// Those that count and hold, as of a moment ago: none where the pool uses none. What cannot be
+    /// read is left out.
     pub fn all(&self) -> Result<Arc<All>, Error> {
+        match self.setting {
+            task::BrakeUse::Off => Ok(Arc::default()),
+            task::BrakeUse::On => self.on_disk(),
+        }
+    }
+
+    /// Those whose files are there, whether the pool uses them or not.
+    fn on_disk(&self) -> Result<Arc<All>, Error> {
         let mut known = self.known();
         if known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return Ok(known.all.clone());
@@ -94,7 +103,7 @@ impl Brakes {
     /// The brake that holds a task, as of a moment ago.
     pub fn holding(&self, task: &Task) -> Result<Option<Brake>, Error> {
         let all = self.all()?;
-        if all.is_empty() || self.setting == task::BrakeUse::Off {
+        if all.is_empty() {
             return Ok(None);
         }
         let brake = BrakeKey::of(task).and_then(|key| all.get(&key).cloned());
@@ -109,6 +118,11 @@ impl Brakes {
         Ok(self.read(key)?.map_or(Gate::Open, |brake| brake.gate(now)))
     }
 
+    /// Whether tasks that a brake of this key counts are held. Looks at the file.
+    pub fn holds(&self, key: &BrakeKey) -> Result<bool, Error> {
+        Ok(self.gate(key, Moment::now())? != Gate::Open)
+    }
+
     /// Takes note of a task that was claimed from a lane with these limits, whose slots are held.
     pub(super) fn begin(&self, limits: &[String], task: &Task) -> Result<BrakeTurn, Error> {
         let Some(key) = limits.iter().find_map(|key| BrakeKey::of_limit(key)) else {
@@ -121,11 +135,16 @@ impl Brakes {
                 return Ok(BrakeTurn::Over);
             }
             // It was not there when the others were held: with it all begins anew.
-            Gate::Over => return self.end(&key).map(|_brake| BrakeTurn::Free),
+            Gate::Over => {
+                let is_over = |brake: &Brake| brake.gate(now) == Gate::Over;
+                return self.remove_if(&key, is_over).map(|_brake| BrakeTurn::Free);
+            }
             Gate::Probe | Gate::Wait(_) => {}
         }
         let _lock = self.lock()?;
-        let Some(mut brake) = self.read(&key)? else { return Ok(BrakeTurn::Free) };
+        // It may have been taken off while this waited for the lock.
+        let brake = self.read(&key)?.filter(|brake| brake.held.is_some());
+        let Some(mut brake) = brake else { return Ok(BrakeTurn::Free) };
         let pause = brake.begin_probe(now);
         self.write(&brake)?;
         Ok(BrakeTurn::Probe(pause))
@@ -150,13 +169,11 @@ impl Brakes {
     /// A task that the brake counts has succeeded, or a person lets all go on. Returns the brake if
     /// there was one that held.
     pub fn end(&self, key: &BrakeKey) -> Result<Option<Brake>, Error> {
-        if !self.all()?.contains_key(key) {
+        // Also where the pool uses none: what is left of one is cleared away.
+        if !self.on_disk()?.contains_key(key) {
             return Ok(None);
         }
-        let _lock = self.lock()?;
-        let brake = self.read(key)?;
-        publish::remove(&self.path(key))?;
-        self.known().looked = None;
+        let brake = self.remove_if(key, |_brake| true)?;
         Ok(brake.filter(|brake| brake.held.is_some()))
     }
 
@@ -164,13 +181,24 @@ impl Brakes {
     pub fn interrupt(&self, key: &BrakeKey) -> Result<(), Error> {
         let counts = |brake: &Brake| brake.held.is_none();
         if self.all()?.get(key).is_some_and(counts) {
-            let _lock = self.lock()?;
-            if self.read(key)?.as_ref().is_some_and(counts) {
-                publish::remove(&self.path(key))?;
-                self.known().looked = None;
-            }
+            self.remove_if(key, counts)?;
         }
         Ok(())
+    }
+
+    /// Removes a brake that is still as it was seen to be; returns it.
+    fn remove_if(
+        &self,
+        key: &BrakeKey,
+        is_as_seen: impl Fn(&Brake) -> bool,
+    ) -> Result<Option<Brake>, Error> {
+        let _lock = self.lock()?;
+        let brake = self.read(key)?.filter(is_as_seen);
+        if brake.is_some() {
+            publish::remove(&self.path(key))?;
+            self.known().looked = None;
+        }
+        Ok(brake)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -220,7 +248,7 @@ impl Brakes {
     }
 
     fn clear_forgotten(&self, now: Moment) -> Result<(), Error> {
-        let all = self.all()?;
+        let all = self.on_disk()?;
         let old = |brake: &&Brake| now.seconds_since(brake.since) > FORGOTTEN.as_secs_f64();
         for brake in all.values().filter(|_brake| all.len() > MANY).filter(old) {
             publish::remove(&self.path(&brake.key))?;
@@ -229,10 +257,12 @@ impl Brakes {
     }
 }
 
-/// `None` also where it is nothing that can be understood.
-pub(in crate::dir) fn read(path: &std::path::Path) -> Result<Option<Brake>, Error> {
+/// `None` also where it is nothing that can be understood, or that nobody here may read: a brake
+/// that is lost is made again, and one file stops no claim.
+fn read(path: &std::path::Path) -> Result<Option<Brake>, Error> {
     let text = match plain_file::read(path) {
         Err(Error::Garbled { .. }) => None,
+        Err(Error::Io { err, .. }) if listing::is_of_one_place(&err) => None,
         text => text?,
     };
     Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))

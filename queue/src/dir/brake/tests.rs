@@ -5,16 +5,19 @@ use shared::id::TaskId;
 use shared::outcome::Cause;
 
 use super::*;
-use crate::dir::Pool;
 use crate::dir::claim::cursor::Pass;
+use crate::dir::disk::place::Place;
 use crate::dir::find::counts::Counter;
+use crate::dir::find::places;
 use crate::dir::fixture::{ANY, claim, cursor, end, ledger, pool_at, scratch, state, submit};
 use crate::dir::operate;
+use crate::dir::recover::promote::Promoter;
 use crate::dir::submit::one::Submitter;
 use crate::dir::tests::crash::work;
 use crate::dir::tests::plug::{Scene, play};
+use crate::dir::{Pool, Rules};
 use crate::store::contract::task;
-use crate::wire::brake::{ATTEMPTS, Signature};
+use crate::wire::brake::{ATTEMPTS, LONGEST_AWAY, Signature};
 use crate::wire::retry::Verdict;
 
 const BAD: &str = r#"{"command": ["bad"], "class": "cpu"}"#;
@@ -45,6 +48,14 @@ fn hold(pool: &Pool, ago: i64) {
     }
 }
 
+/// Since a day ago, and the last probe has failed just now.
+fn hold_for_a_day(pool: &Pool) {
+    hold(pool, 24 * 3600);
+    let mut brake = pool.brakes().read(&key()).unwrap().unwrap();
+    brake.held.as_mut().unwrap().next_probe = Moment::now();
+    pool.brakes().write(&brake).unwrap();
+}
+
 fn turn_of(pool: &Pool, worker: &str) -> Option<(TaskId, BrakeTurn)> {
     claim(&mut cursor(pool, worker)).map(|claim| (claim.name().id, claim.turn()))
 }
@@ -65,7 +76,7 @@ fn what_is_held_waits_in_a_lane_of_its_own_and_others_go_on() {
         claimed @ Pass::Claimed { .. } => panic!("{claimed:?}"),
     }
     assert!(bad.iter().all(|id| state(&pool, *id).unwrap().0 == "pending"));
-    let counts = Counter::default().take(pool.layout()).unwrap();
+    let counts = Counter::default().take(&pool).unwrap();
     assert_eq!((counts.pending, counts.held), (1, 2), "one is tried");
     let ids = bad.iter().copied().collect();
     assert_eq!(operate::brakes_of(&pool, &ids).unwrap()[0].tasks, ids);
@@ -107,11 +118,11 @@ fn what_was_held_for_a_day_is_claimed_to_be_ended_until_a_person_lets_it_go() {
         task.id
     };
     let ids = [old(), old(), submit(&pool, BAD), old()];
-    hold(&pool, 24 * 3600);
+    hold_for_a_day(&pool);
     assert_eq!(turn_of(&pool, "w"), Some((ids[0], BrakeTurn::Over)));
     operate::let_go(&pool, &key()).unwrap();
     assert_eq!(turn_of(&pool, "w"), Some((ids[1], BrakeTurn::Free)));
-    hold(&pool, 24 * 3600);
+    hold_for_a_day(&pool);
     assert_eq!(turn_of(&pool, "w"), Some((ids[2], BrakeTurn::Free)), "it was not held for a day");
     assert_eq!(turn_of(&pool, "w"), Some((ids[3], BrakeTurn::Free)), "with it all begins anew");
 }
@@ -163,4 +174,37 @@ fn wherever_the_process_dies_nothing_is_lost_and_all_goes_on() {
             pool.brakes().end(&key()).unwrap();
         },
     });
+}
+
+#[test]
+fn a_probe_that_failed_stays_away_also_where_that_is_longer_than_any_retry() {
+    let home = scratch();
+    let pool = pool_at(home.path());
+    let id = submit(&pool, BAD);
+    let now = Moment::now();
+    let away = now.plus_millis(i64::try_from(LONGEST_AWAY.as_millis()).unwrap());
+    let found = places::find(pool.layout(), id).unwrap().unwrap();
+    let delayed = Place::Delayed { due: away.unix_seconds() }.dir(pool.layout());
+    publish::make_dirs(&delayed).unwrap();
+    let again = delayed.join(found.name.again().file_name());
+    publish::move_new(&found.path(pool.layout()), &again).unwrap();
+    let mut promoter = Promoter::new(&pool);
+    assert!(promoter.step(&ledger(&pool, "w"), now).unwrap().is_empty());
+    let set_back = now.plus_millis(-3_600_000);
+    assert_eq!(promoter.step(&ledger(&pool, "w"), set_back).unwrap().len(), 1);
+}
+
+#[test]
+fn where_the_pool_uses_no_brakes_one_that_is_left_says_and_holds_nothing() {
+    let home = scratch();
+    let pool = pool_at(home.path());
+    let ids = [submit(&pool, BAD), submit(&pool, BAD)];
+    hold(&pool, 0);
+    let rules = Rules { brake: task::BrakeUse::Off, ..Rules::default() };
+    let off = Pool::open(home.path(), rules).unwrap();
+    assert_eq!(Counter::default().take(&off).unwrap().held, 0);
+    assert!(off.brakes().all().unwrap().is_empty());
+    assert!(operate::brakes_of(&off, &ids.into()).unwrap().is_empty());
+    assert_eq!(turn_of(&off, "w"), Some((ids[0], BrakeTurn::Free)));
+    assert!(operate::let_go(&off, &key()).unwrap().is_some(), "it can be cleared away");
 }

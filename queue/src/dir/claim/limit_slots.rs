@@ -31,7 +31,7 @@ impl Slots {
     pub(super) fn free(&mut self) {
         for lock in self.held.drain(..) {
             // What cannot be emptied counts until the task's end is carried out.
-            let _still_named = lock.empty();
+            let _counts_on = lock.empty();
         }
     }
 }

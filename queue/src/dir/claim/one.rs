@@ -231,6 +231,7 @@ pub(in crate::dir) fn try_claim(
         }
         // Tried again and again it would keep the whole lane from ever being used up.
         Took::Copy => {
+            slots.free();
             let problem = format!("a second copy of a task that {worker} has already");
             return reject_copy(pool, &from, problem);
         }
@@ -242,22 +243,23 @@ pub(in crate::dir) fn try_claim(
     };
     match read {
         Ok(Some(task)) => {
-            if let Some(now) = limit_slots::counted_anew(pool, target.requirements, &task) {
-                if let Err(err) = carry_out::to_requirements(pool, &path, &task, &now, name) {
-                    publish::move_new(&path, &from)?;
-                    return Err(err);
+            let taken = Taken { pool, name, path: &path, task: &task };
+            match taken.turn(target.requirements) {
+                Ok(Some(turn)) => {
+                    let (pool, worker) = (pool.clone(), worker.clone());
+                    let claim = Claim { pool, worker, name, task, path, end: None, slots, turn };
+                    Ok(Try::Won(Box::new(claim)))
                 }
-                return Ok(Try::CountedAnew);
-            }
-            let turn = match pool.brakes().begin(&target.requirements.limits, &task) {
-                Ok(turn) => turn,
+                Ok(None) => {
+                    slots.free();
+                    Ok(Try::CountedAnew)
+                }
+                // It would be nobody's where it is now.
                 Err(err) => {
                     publish::move_new(&path, &from)?;
-                    return Err(err);
+                    Err(err)
                 }
-            };
-            let (pool, worker) = (pool.clone(), worker.clone());
-            Ok(Try::Won(Box::new(Claim { pool, worker, name, task, path, end: None, slots, turn })))
+            }
         }
         // Somebody removed it by hand.
         Ok(None) => Ok(Try::LostRace),
@@ -275,6 +277,27 @@ pub(in crate::dir) fn try_claim(
             publish::move_new(&path, &from)?;
             Err(err)
         }
+    }
+}
+
+/// A task whose file has just come to the worker.
+struct Taken<'a> {
+    pool: &'a Pool,
+    name: TaskName,
+    path: &'a Path,
+    task: &'a Task,
+}
+
+impl Taken<'_> {
+    /// What it is to the brake that counts it. `None` where it belongs in another lane by now, to which
+    /// it was moved.
+    fn turn(&self, requirements: &Requirements) -> Result<Option<BrakeTurn>, Error> {
+        let Self { pool, name, path, task } = *self;
+        if let Some(now) = limit_slots::counted_anew(pool, requirements, task) {
+            carry_out::to_requirements(pool, path, task, &now, name)?;
+            return Ok(None);
+        }
+        pool.brakes().begin(&requirements.limits, task).map(Some)
     }
 }
 

@@ -97,14 +97,14 @@ impl PassedOver {
 
 /// Whether an error is about one file or directory only: its permissions, or bad sectors under it.
 /// What lies beside it can be used as ever.
-fn is_of_one_place(err: &std::io::Error) -> bool {
+pub(in crate::dir) fn is_of_one_place(err: &std::io::Error) -> bool {
     let one = [Errno::ACCESS, Errno::PERM, Errno::IO];
     one.iter().any(|errno| err.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Names of entries, unsorted; none where the directory is not there, or is a file that somebody
 /// put in its place. Hidden names are being written by somebody and do not exist yet.
-pub(crate) fn entries(dir: &Path) -> Result<Vec<OsString>, Error> {
+pub fn entries(dir: &Path) -> Result<Vec<OsString>, Error> {
     let mut names = Vec::new();
     each_entry(dir, |name| {
         names.push(name);

@@ -145,17 +145,26 @@ impl Lock {
         Ok(named.is_some_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())))
     }
 
-    /// Writes down who holds it. In place: a lock file must stay the same file.
+    /// Writes down who holds it. In place: a lock file must stay the same file. In one step, with
+    /// blanks over what was longer before, so that no death leaves a part of each.
     pub fn write_record<T: Serialize>(&self, record: &T) -> Result<(), Error> {
         let mut text = serde_json::to_vec(record).expect("a record has only string keys");
         text.push(b'\n');
+        let length = text.len();
+        let before = self.file.metadata().at("look at", &self.path)?.len();
+        text.resize(length.max(usize::try_from(before).unwrap_or(length)), b'\n');
         fault::step("write lock record").at("write", &self.path)?;
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))
             .and_then(|_start| file.write_all(&text))
-            .and_then(|()| file.set_len(text.len() as u64))
             .at("write", &self.path)?;
         fault::did(Did::Rewrote(&self.path, &text));
+        if text.len() == length {
+            return Ok(());
+        }
+        fault::step("cut lock record").at("cut", &self.path)?;
+        self.file.set_len(length as u64).at("cut", &self.path)?;
+        fault::did(Did::Rewrote(&self.path, &text[..length]));
         Ok(())
     }
 
@@ -240,5 +249,19 @@ mod tests {
         lock.write_record(&"short").unwrap();
         assert_eq!(lock.record::<String>().unwrap().as_deref(), Some("short"));
         assert_eq!(read_record::<String>(&path).unwrap().as_deref(), Some("short"));
+    }
+
+    #[test]
+    fn a_death_between_writing_a_shorter_record_and_cutting_the_file_leaves_that_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d.lock");
+        let lock = Lock::try_take(&path).unwrap().unwrap();
+        lock.write_record(&"a long record of the first holder").unwrap();
+        fault::fail_where("cut lock record", rustix::io::Errno::IO);
+        lock.write_record(&"short").unwrap_err();
+        fault::plug_in();
+        assert_eq!(read_record::<String>(&path).unwrap().as_deref(), Some("short"));
+        lock.write_record(&"again").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"\"again\"\n");
     }
 }

@@ -56,6 +56,16 @@ pub struct End {
     length: u32,
 }
 
+impl End {
+    /// What fails for good can be given another chance.
+    const fn next(self) -> Next {
+        match self.outcome {
+            Outcome::Failed | Outcome::Returned => Next::Failed,
+            Outcome::Succeeded | Outcome::Cancelled => Next::End,
+        }
+    }
+}
+
 /// The tasks of a batch and how each stands.
 #[derive(Debug)]
 pub struct BatchEnds {
@@ -67,8 +77,10 @@ pub struct BatchEnds {
     /// How far each file was read, and its number.
     read: BTreeMap<PathBuf, (u32, u64)>,
     open: usize,
-    /// The first line that may be about one of them, and cannot be understood.
-    damaged: Option<Damaged>,
+    /// Lines that cannot be understood: by the number of the task that each is about.
+    damaged: HashMap<usize, Damaged>,
+    /// One of which nobody can tell which task it is about.
+    of_any: Option<Damaged>,
     passed_over: PassedOver,
 }
 
@@ -89,9 +101,9 @@ impl BatchEnds {
         let slots = vec![Slot::Unknown; ids.len()];
         let open = ids.len();
         let (files, read) = (Vec::new(), BTreeMap::new());
-        let (damaged, passed_over) = (None, PassedOver::default());
+        let (damaged, of_any, passed_over) = (HashMap::new(), None, PassedOver::default());
         let mut answers =
-            Self { ids, places, slots, first_day, files, read, open, damaged, passed_over };
+            Self { ids, places, slots, first_day, files, read, open, damaged, of_any, passed_over };
         for look in 0..LOOKS {
             answers.look_for_open(layout)?;
             answers.poll(layout)?;
@@ -127,12 +139,20 @@ impl BatchEnds {
     /// of history that may be about it, or a place where it may be. Then it is not known either that
     /// there is nothing.
     pub fn all_was_read(&self) -> Result<(), Error> {
-        if !self.slots.contains(&Slot::Unknown) {
-            return Ok(());
+        let mut damaged = None;
+        if self.slots.contains(&Slot::Unknown) {
+            self.passed_over.none_was()?;
+            damaged = self.of_any.as_ref();
         }
-        self.passed_over.none_was()?;
+        let leaves_open = |(index, damaged): &(&usize, &Damaged)| match self.slots[**index] {
+            Slot::Unknown => true,
+            Slot::Open { .. } => false,
+            Slot::Ended(end) => damaged.may_follow(end.attempt, end.next()),
+        };
+        let known = || self.damaged.iter().filter(leaves_open).min_by_key(|(index, _line)| **index);
+        let damaged = damaged.or_else(|| known().map(|(_index, damaged)| damaged));
         let what = "what became of a task of the batch";
-        self.damaged.as_ref().map_or(Ok(()), |damaged| Err(damaged.error(what)))
+        damaged.map_or(Ok(()), |damaged| Err(damaged.error(what)))
     }
 
     fn look_for_open(&mut self, layout: &Layout) -> Result<(), Error> {
@@ -193,11 +213,21 @@ impl BatchEnds {
             Err(Unread::Torn) => {}
             Err(Unread::Damaged(_)) => {
                 let damaged = read_line::<Brief>(path, offset, line).err();
-                let ours =
-                    damaged.filter(|it| it.task.is_none_or(|id| self.places.contains_key(&id)));
-                self.damaged = self.damaged.take().or(ours);
+                damaged.into_iter().for_each(|damaged| self.take_damaged(damaged, line));
             }
         })
+    }
+
+    fn take_damaged(&mut self, damaged: Damaged, line: &[u8]) {
+        if let Some(id) = damaged.task {
+            let index = self.places.get(&id).map(|index| *index as usize);
+            self.damaged.extend(index.map(|index| (index, damaged)));
+            return;
+        }
+        let is_in = |id: &TaskId| memmem::find(line, id.to_string().as_bytes()).is_some();
+        let named = self.ids.iter().enumerate().filter(|(_index, id)| is_in(id));
+        self.damaged.extend(named.map(|(index, _id)| (index, damaged.clone())));
+        self.of_any.get_or_insert(damaged);
     }
 
     /// Takes note of a line; the number of its task, if that has ended with it.
@@ -409,5 +439,27 @@ mod tests {
         assert_eq!(moved, crate::dir::disk::publish::Moved::Yes);
         let answers = BatchEnds::of(pool.layout(), vec![task.id]).unwrap();
         assert_eq!(answers.slot(0), Slot::Open { state: "pending", attempt: 2 });
+    }
+
+    #[test]
+    fn an_end_after_which_a_line_cannot_be_understood_is_not_known_to_be_the_last() {
+        let (_dir, pool) = pool();
+        let layout = pool.layout();
+        let ledger = Ledger::new(layout.clone(), Writer::new("worker-1".parse().unwrap()));
+        let (task, first) = (task(), TaskName::first);
+        let name = first(task.id);
+        ledger.append(&line(&task, name, Verdict::Refused(Cause::Oom))).unwrap();
+        let known = || BatchEnds::of(layout, vec![task.id]).unwrap().all_was_read();
+        known().unwrap();
+        ledger.append(&line(&task, name.retried(), Verdict::Succeeded)).unwrap();
+        let file = crate::dir::ledger::search::files_since(layout, "").unwrap().pop().unwrap();
+        let good = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, good.replace("\"succeeded\"", "\"succXXded\"")).unwrap();
+        let told = known().unwrap_err().to_string();
+        assert!(told.contains("cannot be understood") || told.contains("unknown"), "{told}");
+        let history = crate::dir::ledger::search::history_of(layout, task.id).unwrap();
+        history.last().unwrap_err();
+        std::fs::write(&file, good).unwrap();
+        known().unwrap();
     }
 }

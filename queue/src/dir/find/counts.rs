@@ -8,7 +8,7 @@ use shared::task::{Class, TaskName};
 use shared::time::Moment;
 
 use crate::Error;
-use crate::dir::brake;
+use crate::dir::Pool;
 use crate::dir::disk::freshness::Freshness;
 use crate::dir::disk::lane_files::read_requirements;
 use crate::dir::disk::listing::{self, PassedOver};
@@ -63,15 +63,16 @@ pub struct Waiting {
 }
 
 impl Counter {
-    /// Counts all places but `ending/`; lists only the directories that have changed since. Those
+    /// Counts all places but `ending/`, at which it only looks; lists only the directories that have changed since. Those
     /// that cannot be listed are passed over, and named.
-    pub fn take(&mut self, layout: &Layout) -> Result<Counts, Error> {
+    pub fn take(&mut self, pool: &Pool) -> Result<Counts, Error> {
+        let layout = pool.layout();
         self.round += 1;
         let mut counts = Counts::default();
         let lanes = self.or_none(listing::lanes(layout))?;
         for lane in lanes {
             let Some(mut lane) = self.lane(layout, lane)? else { continue };
-            let held = self.held_back(layout, &lane)?;
+            let held = self.held_back(pool, &lane)?;
             counts.held += held;
             lane.pending -= held;
             counts.lanes.push(lane);
@@ -94,6 +95,13 @@ impl Counter {
             *count += self.sum(segments.iter().map(|segment| dir.join(segment.dir_name())))?;
             counts.unlisted.extend(self.unlisted(shelf.as_str()));
         }
+        for verb in self.or_none(listing::entries(&layout.ending()))? {
+            // Of those that are just being ended nothing is counted; where they cannot be listed
+            // they are not ended either.
+            let _ending = self
+                .or_none(listing::tasks_in(&layout.ending().join(verb)).map(|_tasks| vec![()]))?;
+        }
+        counts.unlisted.extend(self.unlisted("ending"));
         counts.rejected = self.or_none(rejected(layout).map(|count| vec![count]))?.iter().sum();
         counts.unlisted.extend(self.unlisted("rejected"));
         let round = self.round;
@@ -158,12 +166,11 @@ impl Counter {
     }
 
     /// How many tasks of a lane its brake holds: all but the one that may be tried.
-    fn held_back(&mut self, layout: &Layout, lane: &LaneCount) -> Result<u64, Error> {
-        let Some(Needs { brake: Some(key), .. }) = self.needs(layout, &lane.lane) else {
+    fn held_back(&mut self, pool: &Pool, lane: &LaneCount) -> Result<u64, Error> {
+        let Some(Needs { brake: Some(key), .. }) = self.needs(pool.layout(), &lane.lane) else {
             return Ok(0);
         };
-        let holds = brake::read(&layout.brake(key))?.is_some_and(|brake| brake.held.is_some());
-        Ok(if holds { lane.pending - 1 } else { 0 })
+        Ok(if pool.brakes().holds(key)? { lane.pending - 1 } else { 0 })
     }
 
     fn needs(&mut self, layout: &Layout, lane: &LaneName) -> Option<&Needs> {

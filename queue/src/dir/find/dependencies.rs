@@ -12,6 +12,7 @@ use crate::dir::Pool;
 use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::layout::Shelf;
+use crate::dir::ledger::lines::Damaged;
 use crate::dir::ledger::search::{self, LastLines};
 use crate::store::dependency::Dependency;
 
@@ -32,20 +33,26 @@ pub fn states_of(
         Some(end) => Dependency::Ended(end.outcome),
         None => Dependency::Open,
     };
-    Ok(states(pool, wanted)?.into_iter().map(|(id, end)| (id, dependency(end))).collect())
+    Ok(states(pool, wanted)?.known.into_iter().map(|(id, end)| (id, dependency(end))).collect())
+}
+
+/// How some tasks stand.
+#[derive(Debug, Default)]
+pub(in crate::dir) struct States {
+    /// The end of each, or none while it is open. Of those that nobody knows there is nothing.
+    pub(in crate::dir) known: HashMap<TaskId, Option<End>>,
+    /// Of those that may have ended, the line that would say so if it could be understood.
+    pub(in crate::dir) damaged: HashMap<TaskId, Damaged>,
 }
 
 /// Places, history, places again: whatever moved between the first two looks is found by one of
 /// them. What failed for good and was retried during the first look is found by the third.
-pub(in crate::dir) fn states(
-    pool: &Pool,
-    mut wanted: HashSet<TaskId>,
-) -> Result<HashMap<TaskId, Option<End>>, Error> {
+pub(in crate::dir) fn states(pool: &Pool, mut wanted: HashSet<TaskId>) -> Result<States, Error> {
     let mut states = in_places(pool, &mut wanted, &mut PassedOver::default())?;
     if wanted.is_empty() {
-        return Ok(states);
+        return Ok(States { known: states, ..States::default() });
     }
-    let LastLines { last, damaged } = search::last_of(pool.layout(), &wanted)?;
+    let LastLines { last, mut damaged } = search::last_of(pool.layout(), &wanted)?;
     // How it ended with its last attempt is unknown where the line about that is damaged.
     for (id, brief) in last.into_iter().filter(|(id, _brief)| !damaged.contains_key(id)) {
         let Some(outcome) = brief.end_of_task() else { continue };
@@ -61,7 +68,8 @@ pub(in crate::dir) fn states(
         let unknown = wanted.into_iter().filter(|_id| !passed_over.is_empty());
         states.extend(unknown.map(|id| (id, None)));
     }
-    Ok(states)
+    damaged.retain(|id, _damaged| !states.contains_key(id));
+    Ok(States { known: states, damaged })
 }
 
 fn in_places(

@@ -3,6 +3,7 @@
 pub mod batch_ends;
 pub mod counts;
 pub mod dependencies;
+pub mod gone;
 pub mod ledger_counts;
 pub mod load_requests;
 pub mod places;

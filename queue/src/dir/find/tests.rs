@@ -58,7 +58,7 @@ fn shelved(pool: &Pool, id: TaskId, shelf: Shelf) -> PathBuf {
 /// What each of those does who look at all places.
 fn all_look(pool: &Pool, hidden: TaskId, state: &str) {
     let layout = pool.layout();
-    let mut counts = Counter::default().take(layout).unwrap();
+    let mut counts = Counter::default().take(pool).unwrap();
     let unlisted = counts.unlisted.pop().expect("one is named");
     assert_eq!((unlisted.state.as_str(), &counts.unlisted[..]), (state, &[][..]));
     counts.unlisted.push(unlisted);

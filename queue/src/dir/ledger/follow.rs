@@ -40,6 +40,8 @@ pub struct Follower {
     offsets: BTreeMap<PathBuf, u64>,
     /// The first day that is still looked at: nobody writes into older ones.
     first_day: String,
+    /// How many lines cannot be understood, and were passed over.
+    pub unreadable: u64,
     /// Lines that broke off, so far: nothing is said by them.
     pub torn: u64,
     /// Lines that were passed over though they say something, until they are taken.
@@ -115,8 +117,12 @@ impl Follower {
                     Ok(Some(brief)) => see(brief),
                     Ok(None) if line == b"\n" => {}
                     Ok(None) => self.torn += 1,
-                    Err(damaged) if self.damaged.len() < MANY => self.damaged.push(damaged),
-                    Err(_one_more) => {}
+                    Err(damaged) => {
+                        self.unreadable += 1;
+                        if self.damaged.len() < MANY {
+                            self.damaged.push(damaged);
+                        }
+                    }
                 });
             self.offsets.insert(path, offset);
             read?;

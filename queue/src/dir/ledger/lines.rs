@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use shared::id::TaskId;
+use shared::outcome::Next;
 
 use crate::Error;
 use crate::dir::disk::plain_file;
@@ -31,6 +32,13 @@ pub struct Damaged {
 }
 
 impl Damaged {
+    /// Whether it may say how a task ended whose last line that can be read is of this attempt, and
+    /// says what comes next.
+    pub(crate) fn may_follow(&self, attempt: u32, next: Next) -> bool {
+        // What has ended for good has no later attempt; nor does an earlier one change anything.
+        next != Next::End && self.attempt.is_none_or(|it| it > attempt)
+    }
+
     /// An error for whoever must know what the line says. `what` is unknown without it.
     #[must_use]
     pub fn error(&self, what: &str) -> Error {

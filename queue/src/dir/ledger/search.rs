@@ -59,13 +59,15 @@ pub struct TaskHistory {
 }
 
 impl TaskHistory {
-    /// The last line. An error where it does not say that the task has ended and another one, that
-    /// cannot be understood, may.
+    /// The last line. An error where another one, that cannot be understood, may come after it.
     pub fn last(mut self) -> Result<Option<Line>, Error> {
-        match (self.lines.pop(), self.damaged.first()) {
-            (Some(line), _) if line.next.ends_task() => Ok(Some(line)),
-            (_, Some(damaged)) => Err(damaged.error("how the task ended")),
-            (last, None) => Ok(last),
+        let last = self.lines.pop();
+        let is_later = |damaged: &&Damaged| {
+            last.as_ref().is_none_or(|line| damaged.may_follow(line.attempt, line.next))
+        };
+        match self.damaged.iter().find(is_later) {
+            Some(damaged) => Err(damaged.error("how the task ended")),
+            None => Ok(last),
         }
     }
 }
@@ -222,9 +224,7 @@ pub fn last_of(layout: &Layout, ids: &HashSet<TaskId>) -> Result<LastLines, Erro
     })?;
     let LastLines { last, damaged } = &mut lines;
     damaged.retain(|id, damaged| {
-        // What has ended for good has no later attempt; nor does an earlier one change anything.
-        let is_later = |brief: &Brief| damaged.attempt.is_none_or(|it| it > brief.attempt);
-        last.get(id).is_none_or(|brief| brief.next != Next::End && is_later(brief))
+        last.get(id).is_none_or(|brief| damaged.may_follow(brief.attempt, brief.next))
     });
     Ok(lines)
 }

@@ -12,10 +12,11 @@ use shared::time::Moment;
 use super::Change;
 use crate::Error;
 use crate::dir::Pool;
+use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::lock::Lock;
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::publish::{self, Moved};
-use crate::dir::disk::{listing, reject};
+use crate::dir::disk::reject;
 use crate::dir::layout::Shelf;
 use crate::dir::ledger::append::{Ledger, Ticket};
 use crate::dir::ledger::rejection::{self, Unreadable};
@@ -222,11 +223,7 @@ impl<'a> Ender<'a> {
     /// Ends what a process that died had begun to end. Returns how many. One that cannot be ended
     /// does not stop the others; its error comes last.
     pub fn finish_all(&self) -> Result<u32, Error> {
-        let mut begun = Vec::new();
-        for reason in Reason::ALL {
-            let names = listing::tasks_in(&self.pool.layout().ending().join(reason.verb()))?.tasks;
-            begun.extend(names.into_iter().map(|name| Begun { name, reason, by: By::Another }));
-        }
+        let begun = begun_by_others(self.pool)?;
         let (mut finished, mut last) = (0, Ok(()));
         for result in self.finish(&begun, &mut |_ended| {})? {
             match result {
@@ -362,14 +359,22 @@ impl<'a> Ender<'a> {
 /// Ends what a process that died had begun to end; nothing while somebody ends tasks. Returns how
 /// many. Costs two listings where there is nothing.
 pub fn finish_begun(pool: &Pool, ledger: &Ledger) -> Result<u32, Error> {
-    let ending = pool.layout().ending();
-    let mut begun = 0;
-    for reason in Reason::ALL {
-        begun += listing::tasks_in(&ending.join(reason.verb()))?.tasks.len();
-    }
-    if begun == 0 {
+    if begun_by_others(pool)?.is_empty() {
         return Ok(0);
     }
     // Held: whoever began them is at it.
     Ender::try_new(pool, ledger)?.map_or(Ok(0), |ender| ender.finish_all())
+}
+
+/// What somebody has begun to end. What cannot be listed is passed over: whoever counts the tasks
+/// says so.
+fn begun_by_others(pool: &Pool) -> Result<Vec<Begun>, Error> {
+    let (mut begun, mut passed_over) = (Vec::new(), PassedOver::default());
+    for reason in Reason::ALL {
+        let dir = pool.layout().ending().join(reason.verb());
+        let names = passed_over.or_pass_over(listing::tasks_in(&dir))?.unwrap_or_default();
+        let of_verb = names.tasks.into_iter();
+        begun.extend(of_verb.map(|name| Begun { name, reason, by: By::Another }));
+    }
+    Ok(begun)
 }

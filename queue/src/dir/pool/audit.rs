@@ -6,9 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::dir::disk::listing::is_of_one_place;
 use crate::dir::disk::owner::Privacy;
 use crate::dir::layout::Layout;
 use crate::error::{At as _, OrGone as _};
+use crate::users;
 
 /// So many files and directories are looked at: in a pool with more, what is wrong in one place is
 /// mostly wrong in many.
@@ -62,6 +64,8 @@ pub struct Needed {
     pub mode: bool,
     /// Not everybody may write.
     pub not_everybody: bool,
+    /// Root: something that is wrong is another user's.
+    pub root: bool,
 }
 
 impl Needed {
@@ -75,6 +79,7 @@ impl Needed {
             group: self.group || other.group,
             mode: self.mode || other.mode,
             not_everybody: self.not_everybody || other.not_everybody,
+            root: self.root || other.root,
         }
     }
 }
@@ -102,8 +107,12 @@ pub fn audit(layout: &Layout) -> Result<Audit, Error> {
                 return Ok(audit);
             }
             let path = entry.path();
-            let Some(meta) = fs::symlink_metadata(&path).at("look at", &path).or_gone()? else {
-                continue;
+            let meta = match fs::symlink_metadata(&path).at("look at", &path).or_gone() {
+                Ok(Some(meta)) => meta,
+                Ok(None) => continue,
+                // It is in a directory that may be listed and not entered, which was found wrong.
+                Err(Error::Io { err, .. }) if is_of_one_place(&err) => continue,
+                Err(err) => return Err(err),
             };
             if meta.is_dir() {
                 dirs.push(path.clone());
@@ -122,7 +131,8 @@ impl Audit {
             return;
         }
         self.wrong += 1;
-        self.needed = self.needed.and(needed);
+        let root = needed.owner || meta.uid() != users::me();
+        self.needed = self.needed.and(Needed { root, ..needed });
         if self.first.len() < NAMED {
             let (owner, group, mode) = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
             self.first.push(Wrong { path, owner, group, mode });

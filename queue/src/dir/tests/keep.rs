@@ -240,7 +240,7 @@ fn counting_counts_again_only_what_has_changed_and_is_never_wrong() {
     let (_home, pool) = pool();
     let mut counter = Counter::default();
     let mut count = || {
-        let counts = counter.take(pool.layout()).unwrap();
+        let counts = counter.take(&pool).unwrap();
         (counts.pending, counts.processing, counts.held, counts.delayed)
     };
     assert_eq!(count(), (0, 0, 0, 0));

@@ -8,10 +8,12 @@ use shared::task::TaskName;
 use shared::time::Moment;
 
 use crate::dir::Pool;
-use crate::dir::fixture::{ledger, pool_at, scratch};
+use crate::dir::fixture::{claim, cursor, end, ledger, pool_at, scratch, submit};
 use crate::dir::layout::Shelf;
+use crate::dir::ledger::search::files_since;
 use crate::dir::recover::promote::{Promoter, Promotion};
 use crate::store::contract::task;
+use crate::wire::retry::Verdict;
 
 fn pool() -> (tempfile::TempDir, Pool) {
     let home = scratch();
@@ -97,4 +99,26 @@ fn what_cannot_be_released_is_told_once() {
     fs::remove_file(pool.layout().pending()).unwrap();
     fs::create_dir(pool.layout().pending()).unwrap();
     assert!(matches!(step()[..], [Promotion::Due(_)]), "and tried all the same");
+}
+
+/// What a damaged line says of a dependency is unknown until somebody mends it; then its dependents
+/// go on, though nothing was written since.
+#[test]
+fn a_dependency_whose_line_was_mended_lets_its_dependents_go() {
+    let (_home, pool) = pool();
+    let needed = submit(&pool, r#"{"shell": "true"}"#);
+    end(*claim(&mut cursor(&pool, "worker-1")).unwrap(), &ledger(&pool, "w"), Verdict::Succeeded);
+    let file = files_since(pool.layout(), "").unwrap().pop().unwrap();
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, good.replace("\"succeeded\"", "\"succXXded\"")).unwrap();
+    let dependent = submit(&pool, &format!(r#"{{"shell": "true", "after": ["{needed}"]}}"#));
+    let (mut promoter, ledger) = (Promoter::new(&pool), ledger(&pool, "brain"));
+    let now = Moment::now();
+    let done = promoter.step(&ledger, now).unwrap();
+    assert!(matches!(&done[..], [Promotion::Damaged(it)] if it.task == Some(needed)), "{done:?}");
+    let later = now.plus_millis(60_000);
+    assert!(promoter.step(&ledger, later).unwrap().is_empty(), "told once");
+    fs::write(&file, good).unwrap();
+    let done = promoter.step(&ledger, later.plus_millis(60_000)).unwrap();
+    assert!(matches!(&done[..], [Promotion::Ready { name, .. }] if name.id == dependent));
 }

@@ -31,6 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// A probe that failed comes back so long after the next one may start: time enough for another task
 /// to be that one. If that one succeeds it goes on with all the others, but for this.
 const BEHIND: Duration = Duration::from_secs(10);
+/// No probe that failed stays away for longer.
+pub const LONGEST_AWAY: Duration = LONGEST_PAUSE.saturating_add(BEHIND);
 /// A probe that is due for so long is wanted by nobody.
 const IDLE: Duration = Duration::from_secs(900);
 /// What is held for so long ends as `braked`.
@@ -151,15 +153,14 @@ impl Brake {
     #[must_use]
     pub fn gate(&self, now: Moment) -> Gate {
         let Some(held) = &self.held else { return Gate::Open };
-        if now.seconds_since(held.since) >= LONGEST_HOLD.as_secs_f64() {
-            return Gate::Over;
-        }
         let left = held.next_probe.seconds_since(now);
         // A clock that was set back makes nobody wait for longer than the longest pause.
-        match left > 0.0 && left <= LONGEST_PAUSE.as_secs_f64() {
-            true => Gate::Wait(held.next_probe),
-            false => Gate::Probe,
+        if left > 0.0 && left <= LONGEST_PAUSE.as_secs_f64() {
+            return Gate::Wait(held.next_probe);
         }
+        // A day in which nobody was there to try says nothing: then one is tried first.
+        let is_old = now.seconds_since(held.since) >= LONGEST_HOLD.as_secs_f64();
+        if is_old && self.is_at_work(now) { Gate::Over } else { Gate::Probe }
     }
 
     /// Whether it holds, and is likely to hold something: where tasks wait and workers run, a probe
@@ -320,6 +321,11 @@ mod tests {
         }
         assert!(brake.is_at_work(at(now + 899)) && !brake.is_at_work(at(now + 900)));
         assert_eq!(brake.gate(at(-100_000)), Gate::Probe, "the clock was set back");
-        assert_eq!(brake.gate(at(100 + 24 * 3600)), Gate::Over);
+        let mut day = 100 + 24 * 3600;
+        assert_eq!(brake.gate(at(day)), Gate::Probe, "nobody has tried for hours");
+        brake.begin_probe(at(day));
+        day += 600;
+        assert_eq!(brake.gate(at(day - 1)), Gate::Wait(at(day)));
+        assert_eq!(brake.gate(at(day)), Gate::Over);
     }
 }

@@ -11,14 +11,14 @@ use super::Tried;
 
 /// Whether all tasks can be looked at.
 pub(super) fn tasks(pool: &Pool) -> Tried {
-    let counts = Counter::default().take(pool.layout()).map_err(|err| (err.to_string(), None))?;
+    let counts = Counter::default().take(pool).map_err(|err| (err.to_string(), None))?;
     let told = |dir: &Unlisted| format!("`{}` ({}, {})", dir.path, dir.state, dir.problem);
     let Some(first) = counts.unlisted.first() else {
         return Ok("all places can be listed".to_owned());
     };
     let all: Vec<_> = counts.unlisted.iter().map(told).collect();
     let text = format!("what is in these is unknown, and nobody takes it: {}", all.join(", "));
-    Err((text, Some(format!("chmod u+rwx '{}'", first.path))))
+    Err((text, Some(first.fix())))
 }
 
 /// Whether all that happened can be read.
@@ -37,7 +37,7 @@ pub(super) fn history(pool: &Pool) -> Tried {
         };
         return Ok(format!("{} can be read{broken}", counted(lines, "line")));
     };
-    let count = counted(damaged.len(), "line");
+    let count = counted(follower.unreadable, "line");
     let text = format!(
         "{count} cannot be understood, so what they say is unknown; the first: {first} of `{}`",
         first.path.display()

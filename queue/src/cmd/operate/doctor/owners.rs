@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use queue::cli::as_owner::shell_word;
 use queue::dir::Privacy;
 use queue::dir::pool::audit::{Audit, Wrong};
 use queue::users;
+
+use shared::text::shell_word;
 
 use super::Tried;
 
@@ -65,9 +66,7 @@ fn repair(root: &Path, audit: &Audit) -> String {
         commands.push(format!("chmod -R o-w {root}"));
     }
     let commands = commands.join(" && ");
-    // What is somebody else's only root may change.
-    let is_ours = audit.first.iter().all(|wrong| wrong.owner == users::me());
-    if users::am_root() || is_ours && !audit.needed.owner {
+    if users::am_root() || !audit.needed.root {
         return commands;
     }
     format!("sudo sh -c {}", shell_word(&commands))

@@ -228,7 +228,7 @@ fn files_in_place_of_directories_stop_no_look() {
     }
     assert!(crate::dir::fixture::state(&pool, id).is_some());
     assert_eq!(crate::dir::fixture::state(&pool, TaskId::new()), None);
-    crate::dir::find::counts::Counter::default().take(layout).unwrap();
+    crate::dir::find::counts::Counter::default().take(&pool).unwrap();
     crate::dir::recover::reconcile::reconcile(&pool).unwrap();
     assert_eq!(take(&mut cursor(&pool, "worker-1")), Some(id));
 }

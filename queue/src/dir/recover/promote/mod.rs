@@ -3,12 +3,13 @@
 //! that cannot be listed is passed over and looked at again at the next step; whoever counts the
 //! tasks says so.
 
+mod ends;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use shared::event::Event;
 use shared::id::TaskId;
-use shared::outcome::Outcome;
 use shared::task::{On, TaskName};
 use shared::time::Moment;
 
@@ -19,13 +20,13 @@ use crate::dir::disk::listing::{self, PassedOver};
 use crate::dir::disk::place::{Found, Place};
 use crate::dir::disk::publish::remove_empty_dir;
 use crate::dir::disk::reject;
-use crate::dir::find::dependencies::{self, End};
 use crate::dir::layout::{Segment, Shelf};
 use crate::dir::ledger::append::Ledger;
-use crate::dir::ledger::follow::Follower;
 use crate::dir::ledger::lines::Damaged;
 use crate::dir::operate::{self, Change, Ender, Mover, ToEnd};
-use crate::store::dependency::{Dependency, Readiness, verdict};
+use crate::store::dependency::{Readiness, verdict};
+
+use ends::Ends;
 
 /// One thing that was done.
 #[derive(Debug)]
@@ -80,12 +81,9 @@ impl Promotion {
 #[derive(Debug)]
 pub struct Promoter {
     pool: Pool,
-    /// Where the ledger is followed; only as long as a task waits for another one.
-    follower: Option<Follower>,
     waiting: HashMap<TaskId, Waiting>,
-    ended: HashMap<TaskId, End>,
-    /// Dependencies that were looked up once; from then on the ledger tells.
-    looked_up: HashSet<TaskId>,
+    /// What is known of those that are waited for.
+    ends: Ends,
     /// Of the directories in `waiting/`.
     known: BTreeMap<Segment, Freshness>,
     /// Met in this step, and what is wrong with each: to be ended when the rest is done.
@@ -109,10 +107,8 @@ impl Promoter {
     pub fn new(pool: &Pool) -> Self {
         Self {
             pool: pool.clone(),
-            follower: None,
             waiting: HashMap::new(),
-            ended: HashMap::new(),
-            looked_up: HashSet::new(),
+            ends: Ends::default(),
             known: BTreeMap::new(),
             unreadable: Vec::new(),
             failing: HashMap::new(),
@@ -139,43 +135,18 @@ impl Promoter {
         let mut done = self.delays(now)?;
         self.discover(&mut done)?;
         if self.waiting.is_empty() {
-            self.forget_ends();
+            // What comes to wait later is looked up then.
+            self.ends = Ends::default();
         } else {
-            self.follow(&mut done)?;
-            self.look_up()?;
+            let after = self.waiting.values().flat_map(|task| &task.after);
+            let wanted = after.map(|(id, _on)| *id).collect();
+            let damaged = self.ends.learn(&self.pool, wanted, now)?;
+            done.extend(damaged.into_iter().map(Promotion::Damaged));
             self.decide(ledger, &mut done)?;
         }
         self.reject(ledger, &mut done)?;
         self.tell_once(&mut done);
         Ok(done)
-    }
-
-    /// Nobody waits: what comes to wait later is looked up then.
-    fn forget_ends(&mut self) {
-        self.follower = None;
-        self.looked_up.clear();
-        self.ended.clear();
-    }
-
-    /// Learns what has ended since the last step.
-    fn follow(&mut self, done: &mut Vec<Promotion>) -> Result<(), Error> {
-        let layout = self.pool.layout();
-        let follower = match &mut self.follower {
-            Some(follower) => follower,
-            // Before anything is looked up, so that no end falls between the two.
-            None => self.follower.insert(Follower::from_now(layout)?),
-        };
-        for brief in follower.poll(layout)? {
-            let known = self.ended.get(&brief.id).is_some_and(|end| end.attempt > brief.attempt);
-            if let Some(outcome) = brief.end_of_task()
-                && self.looked_up.contains(&brief.id)
-                && !known
-            {
-                self.ended.insert(brief.id, End { attempt: brief.attempt, outcome });
-            }
-        }
-        done.extend(follower.take_damaged().into_iter().map(Promotion::Damaged));
-        Ok(())
     }
 
     /// Leaves out what was told at the last step, and has not changed: it is tried once a second.
@@ -221,7 +192,7 @@ impl Promoter {
 
     /// The second at which the pause before a retry that begins now is over at the latest.
     fn latest_retry(&self, now: Moment) -> i64 {
-        let longest = self.pool.rules().retry.backoff_max.as_secs();
+        let longest = self.pool.rules().retry.longest_pause().as_secs();
         now.unix_seconds()
             .saturating_add(i64::try_from(longest).unwrap_or(i64::MAX))
             .saturating_add(2)
@@ -332,42 +303,14 @@ impl Promoter {
         let known = |id: &str| id.parse::<TaskId>().ok();
         let after = task.spec.after.iter();
         let after: Vec<_> = after.filter_map(|a| known(a.id()).map(|id| (id, a.on()))).collect();
-        for (id, _on) in &after {
-            // What failed may have been retried since: whoever comes new looks for himself.
-            if self.ended.get(id).is_some_and(|end| end.outcome == Outcome::Failed) {
-                self.ended.remove(id);
-                self.looked_up.remove(id);
-            }
-        }
+        // What failed may have been retried since: whoever comes new looks for himself.
+        after.iter().for_each(|(id, _on)| self.ends.forget_failed(*id));
         self.waiting.insert(name.id, Waiting { segment: segment.clone(), name, after });
         Ok(())
     }
 
-    /// Finds out about dependencies that are new to us: all at once, in the places and then in
-    /// the ledger, so that one that ended earlier is seen.
-    fn look_up(&mut self) -> Result<(), Error> {
-        let wanted = self.waiting.values().flat_map(|task| task.after.iter().map(|(id, _on)| *id));
-        let wanted: HashSet<TaskId> = wanted.collect();
-        // What nobody waits for any more is forgotten: it could be retried before somebody does.
-        self.looked_up.retain(|id| wanted.contains(id));
-        self.ended.retain(|id, _end| wanted.contains(id));
-        let new: HashSet<TaskId> =
-            wanted.into_iter().filter(|id| !self.looked_up.contains(id)).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        for (id, state) in dependencies::states(&self.pool, new.clone())? {
-            if let Some(end) = state {
-                self.ended.insert(id, end);
-            }
-        }
-        self.looked_up.extend(new);
-        Ok(())
-    }
-
     fn decide(&mut self, ledger: &Ledger, done: &mut Vec<Promotion>) -> Result<(), Error> {
-        let state =
-            |id| self.ended.get(&id).map_or(Dependency::Open, |end| Dependency::Ended(end.outcome));
+        let state = |id| self.ends.state(id);
         let mut decided: Vec<(Waiting, Readiness)> = Vec::new();
         for task in self.waiting.values() {
             let verdict = verdict(&task.after, state);
